@@ -1,0 +1,28 @@
+# Each command makes .venv and installs into it what it needs, when that is not there yet.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test test-all lint clean
+
+$(READY): requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+demo: $(READY)  ## toy clips → frames → pretraining → a table and a picture, in minutes
+	$(BIN)/python -m lavender.demo
+
+test: $(READY)  ## the quick suite
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-all: $(READY)  ## everything that this machine can run
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy lavender _tools main_*.py
+
+clean:
+	rm -rf _demo .pytest_cache .ruff_cache .mypy_cache
