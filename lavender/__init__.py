@@ -1,0 +1,1 @@
+"""LAVENDER rebuilt: unified video-language understanding as masked language modelling."""

@@ -1,0 +1,1 @@
+"""Typed options, from a JSON file and the command line."""

@@ -1,0 +1,37 @@
+"""Options taken over from the run that a checkpoint came from."""
+
+from pathlib import Path
+
+from lavender.config.load import from_dict, read_object
+from lavender.config.schema import Config
+from lavender.config.values import COMMAND_LINE
+
+ARCHITECTURE = (
+    *("vis_backbone", "vis_backbone_size", "kinetics", "max_size_frame", "max_size_patch"),
+    *("txt_backbone", "txt_backbone_embed_only", "fusion_encoder"),
+)
+INPUT = ("size_frame", "size_txt", "size_img", "img_transform")  # taken over too where nothing is trained
+
+
+def inherit_from_checkpoint(config: Config) -> list[str]:
+    """Sets in `config` what the `args.json` beside `path_ckpt` says of the model; what the command line says wins.
+
+    Returns:
+        a line for the log for each option in which the two differ.
+    """
+    path = Path(config.path_ckpt).parent / "args.json"
+    if not config.path_ckpt or not path.is_file():
+        return []
+    names = ARCHITECTURE + (INPUT if config.size_epoch == 0 else ())
+    trained = from_dict(read_object(path), str(path), strict=False)
+    notices = []
+    for name in trained.given:
+        ours, theirs = getattr(config, name), getattr(trained, name)
+        if name not in names or ours == theirs:
+            continue
+        if config.given.get(name) == COMMAND_LINE:
+            notices.append(f"{name}: {ours} from the command line, though the checkpoint was trained with {theirs}")
+        else:
+            setattr(config, name, theirs)
+            notices.append(f"{name}: {theirs} from {path}, instead of {ours}")
+    return notices

@@ -1,0 +1,207 @@
+"""Options from a JSON file and from the command line into one checked `Config`; the command line wins.
+
+SCRIPT --config _args/args_msrvtt-qa.json --size_batch 4 --deepspeed false --pretrain_tasks vtm mtm
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+from lavender.config.schema import LEGACY, Config, entry_place, options, validate
+from lavender.config.values import COMMAND_LINE, Option, parse_json, unknown_option
+from lavender.runtime.errors import ConfigError
+
+# What the args.json of a released run holds for an option that nobody set: read as not given.
+_UNSET = {"task_token": None, "kinetics": -1}
+_OLD_PREFIXES = ("vidswin", "backbone")  # of names that begin with vis_backbone today
+
+
+def load_config(arguments: Sequence[str] | None = None, *, required: Sequence[str] = ()) -> Config:
+    """The configuration of a run.
+
+    Args:
+        arguments: words of the command line, by default those of this process.
+        required: options that must be given a value that is not empty.
+
+    Raises:
+        ConfigError: a file that cannot be read, an option that is unknown, misfit, missing or at odds with another.
+    """
+    spoken, remarks = _read_command_line(arguments)
+    path = spoken.get("config", "")
+    written: dict[str, Any] = {}
+    if path:
+        written, file_remarks = _checked(read_object(path), path)
+        remarks = file_remarks + remarks
+    given = {**dict.fromkeys(written, "file"), **dict.fromkeys(spoken, COMMAND_LINE)}
+    config = Config(**{**written, **spoken}, given=given, remarks=remarks)
+    source = path or COMMAND_LINE
+    for name in required:
+        if getattr(config, name) in ("", [], {}, -1):
+            raise ConfigError(f"{source}: {name} is missing; set it in the file, or with --{name}")
+    validate(config, source)
+    return config
+
+
+def from_dict(values: Mapping[str, Any], source: str, *, strict: bool = True) -> Config:
+    """A configuration from a JSON object, all of it `given` by a "file".
+
+    Args:
+        values: options; those that are absent have their defaults.
+        source: where they come from, for messages.
+        strict: False for the record of a past run (`args.json`): an unknown key is a notice then, not an error,
+            and options are not checked against each other.
+
+    Raises:
+        ConfigError: as in `load_config`.
+    """
+    checked, remarks = _checked(values, source, strict)
+    config = Config(**checked, given=dict.fromkeys(checked, "file"), remarks=remarks)
+    if strict:
+        validate(config, source)
+    return config
+
+
+def read_object(path: str | Path) -> dict[str, Any]:
+    """The JSON object of a file.
+
+    Raises:
+        ConfigError: names the file: missing, not text, not JSON (with line and column), or not an object.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not a text file: byte {error.start} is not UTF-8") from error
+    value = parse_json(text, str(path))
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: the file must hold one JSON object, {{...}}, of options")
+    return value
+
+
+def _checked(values: Mapping[str, Any], source: str, strict: bool = True) -> tuple[dict[str, Any], list[str]]:
+    """Values by today's names and as their options' types, and the notices about those that do nothing."""
+    checked: dict[str, Any] = {}
+    remarks: list[str] = []
+    for key, value in values.items():
+        name = _todays_name(key)
+        if name in LEGACY:
+            remarks.append(_legacy_remark(name, source))
+        elif name in options():
+            if name != key:
+                remarks.append(f"{source}: {key} is called {name} now")
+                if name in values:
+                    continue
+            if name not in _UNSET or value != _UNSET[name]:
+                checked[name] = options()[name].check(value, source)
+        elif strict:
+            raise unknown_option(key, options(), source)
+        else:
+            remarks.append(f"{source}: {key} is unknown and changes nothing")
+    if "datasets" in checked:
+        checked["datasets"], entry_remarks = _checked_entries(checked["datasets"], source, strict)
+        remarks += entry_remarks
+    return checked, remarks
+
+
+def _checked_entries(entries: list[dict], source: str, strict: bool) -> tuple[list[dict], list[str]]:
+    checked, remarks = [], []
+    for number, entry in enumerate(entries, start=1):
+        place = entry_place(source, number)
+        if "datasets" in entry:
+            raise ConfigError(f"{place}: an entry cannot hold datasets of its own; move them one level up")
+        values, entry_remarks = _checked(entry, place, strict)
+        checked.append(values)
+        remarks += entry_remarks
+    return checked, remarks
+
+
+def _todays_name(key: str) -> str:
+    for prefix in _OLD_PREFIXES:
+        if key.startswith(prefix):
+            name = f"vis_backbone{key.removeprefix(prefix)}"
+            return name if name in options() else key
+    return key
+
+
+def _legacy_remark(name: str, source: str) -> str:
+    return f"{source}: {name} is accepted and changes nothing: {LEGACY[name]}"
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a fault as ConfigError, where argparse would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{COMMAND_LINE}: {message}")
+
+
+def _read_command_line(arguments: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
+    """Options that the command line sets, as their types, and the notices about those that do nothing."""
+    words, strangers = _build_parser().parse_known_args(arguments)
+    for word in strangers:
+        if word.startswith("--") and len(word) > 2:
+            raise unknown_option(word[2:].split("=")[0], options(), COMMAND_LINE)
+        raise ConfigError(f'{COMMAND_LINE}: "{word}" belongs to no option; write --NAME VALUE')
+    spoken, remarks = {}, []
+    for name, said in vars(words).items():
+        if name in LEGACY:
+            if name != "local_rank":
+                remarks.append(_legacy_remark(name, COMMAND_LINE))
+        else:
+            spoken[name] = options()[name].parse(said)
+    if "datasets" in spoken:
+        spoken["datasets"], entry_remarks = _checked_entries(spoken["datasets"], COMMAND_LINE, strict=True)
+        remarks += entry_remarks
+    return spoken, remarks
+
+
+def _build_parser() -> _Parser:
+    parser = _Parser(
+        usage="%(prog)s --config FILE [--NAME VALUE ...]",
+        description="Every option may stand in the JSON file and on the command line; the command line wins.",
+        epilog="Accepted, though they change nothing: " + ", ".join(LEGACY),
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for option in options().values():
+        if option.group not in groups:
+            groups[option.group] = parser.add_argument_group(option.group)
+        groups[option.group].add_argument(f"--{option.name}", **_accepted_words(option), help=_help(option))
+    for name in LEGACY:  # launchers spell the local rank in two ways
+        flags = {f"--{name}", f"--{name.replace('_', '-')}"} if name == "local_rank" else {f"--{name}"}
+        parser.add_argument(*flags, dest=name, nargs="*", help=argparse.SUPPRESS)
+    return parser
+
+
+def _accepted_words(option: Option) -> dict[str, Any]:
+    """How many words argparse takes after the flag; all arrive as a list of strings."""
+    metavar = "{" + ",".join(str(choice) for choice in option.choices if choice != "") + "}" if option.choices else None
+    if option.kind is bool:
+        return {"action": _OptionalWord, "nargs": "?", "metavar": "BOOL"}
+    many = list[str] in (option.kind, *get_args(option.kind))
+    return {"nargs": "+" if many else 1, "metavar": metavar or option.name.upper()}
+
+
+class _OptionalWord(argparse.Action):
+    """Stores the words of a boolean flag: none, or one."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        setattr(namespace, self.dest, [] if values is None else [values])
+
+
+def _help(option: Option) -> str:
+    default = option.default
+    if isinstance(default, list):
+        default = " ".join(default)
+    shown = str(default).lower() if isinstance(default, bool) else default
+    text = option.help if shown == "" else f"{option.help} (default: {shown})"
+    return text.replace("%", "%%")

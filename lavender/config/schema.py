@@ -1,0 +1,307 @@
+"""Every option of a run: its type, default, bounds and help.
+
+A JSON file, the command line, a checkpoint's `args.json` and an entry of `datasets` are all checked against this one
+table. A new option is one line here; `--help`, the errors and the dumps follow.
+"""
+# ruff: noqa: RUF009 — the calls in Config declare its fields
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
+
+from lavender.config.values import COMMAND_LINE, Option
+from lavender.runtime.errors import ConfigError
+
+ENTRY_TYPES = ("retrieval", "qamc", "qaoe", "captioning")
+# Words of another task, data set or file: what tells the entries of `datasets` apart, so never the whole run's.
+_IDENTITY = {"type", "task", "dataset", "dataset_type", "datasets", "train_yaml", "val_yaml", "test_yaml"}
+
+# Keys met in released configs and in the args.json of released runs that change nothing here.
+LEGACY = {
+    "limited_samples": "data_ratio takes a part of the training data",
+    "use_asr": "no task reads speech transcripts",
+    "append_pred_mf_cap": "no task reads generated captions",
+    "pred_mf_cap_only": "no task reads generated captions",
+    "alternate_asr_pred_cap": "no task reads generated captions",
+    "on_memory": "captions are held in memory as needed",
+    "is_decoder": "captioning always decodes with a key/value cache",
+    "attn_mask_type": "captioning is always seq2seq, all else is full",
+    "num_return_sequences": "num_keep_best says how many captions are kept",
+    "num_fsm_states": "captions are decoded without a grammar",
+    "patch_size": "Video Swin's patches fix it",
+    "tokenizer": "txt_backbone brings its own",
+    "local_rank": "ranks come from the launcher's environment",
+    "distributed": "it follows from the launcher's environment",
+    "num_gpus": "it follows from the launcher's environment",
+    "num_nodes": "it follows from the launcher's environment",
+    "effective_batch_size": "it follows from size_batch and the number of processes",
+    "max_iter": "it follows from the data and size_epoch",
+    "iter_per_ep": "it follows from the data",
+}
+
+
+def _group(group: str) -> Callable[..., Any]:
+    """Declares options of one heading of `--help`: `declare(default, help, **choices and bounds)`."""
+
+    def declare(default: Any, help: str, **limits: Any) -> Any:
+        metadata = {"group": group, "help": help, **limits}
+        if isinstance(default, list):
+            return field(default_factory=lambda: list(default), metadata=metadata)
+        return field(default=default, metadata=metadata)
+
+    return declare
+
+
+_data = _group("data")
+_frames = _group("frames")
+_text = _group("text")
+_model = _group("model")
+_objective = _group("objective")
+_training = _group("training")
+_captions = _group("captioning")
+_evaluation = _group("evaluation")
+_run = _group("run")
+
+
+@dataclass(kw_only=True)
+class Config:
+    """The options of one run, checked by `lavender.config.load`.
+
+    `dataset` is a list of names or an object (name to folder) in pretraining, and one name in every other task.
+    `given` says where an option was set ("file" or "command line"); what is absent there has its default.
+    """
+
+    # --- data
+    config: str = _data("", "JSON file of options; the command line wins over it")
+    type: str = _data("", "kind of task", choices=("", "pretrain", *ENTRY_TYPES, "multi-task"))
+    task: str = _data("", "task name: text is read from txt_<task>.json, and outputs are named after it")
+    dataset: str | list[str] | dict[str, str] = _data(
+        "", "data set, frames in img_<dataset>.tsv; pretraining: also a list, or an object name to folder"
+    )
+    dataset_type: str = _data(
+        "",
+        "data format where type and task do not tell: retmc (one text an option), fib (fill in the blank)",
+        choices=("", "retrieval", "qamc", "retmc", "qaoe", "fib", "captioning"),
+    )
+    datasets: list[dict[str, Any]] = _data([], "multi-task: a list of objects, each with the options of one task")
+    data_dir: str = _data("./_datasets", "folder of the data")
+    txt_dir: str = _data("", "folder of the text files, where it is not data_dir")
+    img_tsv_dir: str = _data("", "folder of the frame files, where it is not data_dir")
+    train_yaml: str = _data("", "captioning: YAML of the training split, under data_dir")
+    val_yaml: str = _data("", "captioning: YAML of the validation split")
+    test_yaml: str = _data("", "captioning: YAML of the test split")
+    data_ratio: float = _data(1.0, "below 1: fraction of the training videos; above 1: their number", above=0)
+    size_part: int | dict[str, int] = _data(
+        8, "pretraining: parts of each data set, or an object name to number", minimum=1
+    )
+    n_workers: int = _data(4, "data loading processes of each process", minimum=0)
+    on_bad_sample: str = _data(
+        "error",
+        "a video that is missing or unreadable: stop, or count it and use zeros",
+        choices=("error", "zero"),
+    )
+
+    # --- frames
+    size_img: int = _frames(224, "height and width of a frame in pixels, a multiple of 32", minimum=32)
+    size_frame: int = _frames(4, "frames taken of a video", minimum=1)
+    max_size_frame: int = _frames(6, "rows of the frame position table", minimum=1)
+    max_size_patch: int = _frames(14, "patches a side in the patch position table", minimum=1)
+    size_patch: int = _frames(32, "pixels of a patch, fixed by Video Swin", choices=(32,))
+    img_transform: list[str] = _frames(
+        ["img_rand_crop"],
+        "training transforms; of several one is drawn for each frame",
+        choices=("img_rand_crop", "img_center_crop", "pad_resize", "vid_rand_crop"),
+    )
+    repeat_frames: bool = _frames(False, "repeat the last frame of a video with fewer than size_frame, not an error")
+
+    # --- text
+    size_txt: int = _text(25, "tokens of a text", minimum=2)
+    size_txt_pre: int = _text(25, "tokens of a text before the text; no released task has one", minimum=0)
+    size_option: int = _text(5, "options of a multiple-choice question", minimum=2)
+    size_vocab: int = _text(-1, "answers of the task-specific open-ended head; -1: not needed", minimum=-1)
+    size_test: int = _text(0, "questions of the public test split, for adjusted accuracy; 0: not known", minimum=0)
+    mask_pos: str = _text(
+        "append", "where [MASK] stands in a multiple-choice text", choices=("append", "prepend", "insert", "replace")
+    )
+    enable_prompt: bool = _text(False, "put the task's prompt before the text")
+    enable_task_token: bool = _text(False, "put the task's token before the text")
+    task_token: str = _text("", "which token; by default the task's own", choices=("", "vtm", "mc", "oe", "cap"))
+
+    # --- model
+    vis_backbone: str = _model("vidswin", "video encoder", choices=("vidswin",))
+    vis_backbone_size: str = _model(
+        "base", "its size (micro: for tests)", choices=("micro", "tiny", "small", "base", "large")
+    )
+    vis_backbone_init: str = _model(
+        "3d", "its first weights: Kinetics, ImageNet inflated, or none", choices=("3d", "2d", "random")
+    )
+    kinetics: int = _model(600, "Kinetics data set of the 3d weights", choices=(600, 400))
+    vis_backbone_path: str = _model("", "own Video Swin .pth, in place of the released file")
+    vis_backbone_drop_path: float = _model(
+        0.2, "drop path of its last block, growing linearly from 0", minimum=0, maximum=0.99
+    )
+    txt_backbone: str = _model("bert-base-uncased", "BERT of the text embeddings: name or folder")
+    txt_backbone_embed_only: bool = _model(True, "use its embeddings alone, without its encoder")
+    fusion_encoder: str = _model("bert-base-uncased", "BERT of the fusion encoder: name or folder")
+    fusion_encoder_rand_init: bool = _model(False, "take its shape alone, with random weights")
+    swinbert: bool = _model(False, "build the video encoder of SwinBERT, for its checkpoints")
+    path_ckpt: str = _model("", "checkpoint to start from")
+    reinit_head: bool = _model(False, "start with a fresh head, whatever the checkpoint holds")
+
+    # --- objective
+    pretrain_tasks: list[str] = _objective(["mtm", "vtm"], "pretraining losses", choices=("mtm", "vtm"))
+    p_mask: float = _objective(0.15, "probability that a token is masked", minimum=0, maximum=1)
+    temp: float = _objective(1.0, "temperature of task-specific matching scores", above=0)
+    label_smoothing: float = _objective(0.0, "captioning: label smoothing", minimum=0, maximum=1)
+    drop_worst_ratio: float = _objective(
+        0.0, "captioning: share of the losses left out, the largest first", minimum=0, maximum=0.99
+    )
+    drop_worst_after: int = _objective(0, "captioning: steps before they are left out", minimum=0)
+
+    # --- training
+    size_epoch: int = _training(20, "epochs; 0 evaluates alone", minimum=0)
+    size_batch: int = _training(8, "samples a step on each process", minimum=1)
+    gradient_accumulation: int = _training(1, "steps for each update of the weights", minimum=1)
+    lr: float = _training(1.2e-5, "highest learning rate", minimum=0)
+    vis_backbone_lr_mul: float = _training(1.0, "factor on it for the video backbone", minimum=0)
+    decay: float = _training(1e-3, "weight decay", minimum=0)
+    max_grad_norm: float = _training(-1.0, "gradient norm to clip at; 0 or less: no clipping")
+    use_checkpoint: bool = _training(False, "save memory: recompute the video encoder in the backward pass")
+    checkpoint_offload: bool = _training(False, "with use_checkpoint: keep what is saved in host memory")
+    deepspeed: bool = _training(False, "train with DeepSpeed (where a launcher started the processes)")
+    zero_stage: int = _training(1, "DeepSpeed's ZeRO stage", choices=(0, 1, 2))
+    deepspeed_config: str = _training("", "JSON file of DeepSpeed's own options, in place of ours")
+    precision: str = _training(
+        "auto", "auto: bf16 where the device has it, else fp16 on a GPU", choices=("auto", "bf16", "fp16", "fp32")
+    )
+
+    # --- captioning
+    max_gen_length: int = _captions(20, "tokens of a generated caption, [CLS] and [SEP] counted", minimum=2)
+    num_beams: int = _captions(1, "beams of the search; 1: greedy", minimum=1)
+    num_keep_best: int = _captions(1, "captions kept a video, of num_beams", minimum=1)
+    do_sample: bool = _captions(False, "draw each word instead of taking the likeliest")
+    gen_temperature: float = _captions(1.0, "sampling: temperature", above=0)
+    top_k: int = _captions(0, "sampling: draw from the k likeliest words; 0: from all", minimum=0)
+    top_p: float = _captions(1.0, "sampling: draw from the likeliest words of this total", above=0, maximum=1)
+    repetition_penalty: float = _captions(1.0, "divides the scores of words already said; 1: none", above=0)
+
+    # --- evaluation
+    multi_clip_testing: bool = _evaluation(False, "retrieval: mean of the features over the clips of a video")
+    score_fn: str = _evaluation(
+        "probability", "score of a pair: p(true), or the released ratio of logits", choices=("probability", "upstream")
+    )
+
+    # --- run
+    path_output: str = _run("./_snapshot/", "folder of the outputs")
+    seed: int = _run(88, "seed of every random draw", minimum=0, maximum=2**32 - 1)
+    logging_steps: int = _run(20, "steps between two lines of the log", minimum=1)
+    device: str = _run("auto", "auto: a GPU where there is one", choices=("auto", "cpu", "cuda"))
+
+    # --- not options
+    given: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    remarks: list[str] = field(default_factory=list, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.type == "pretrain" and isinstance(self.dataset, str):
+            self.dataset = [self.dataset] if self.dataset else []
+        elif self.type != "pretrain" and isinstance(self.dataset, list) and len(self.dataset) == 1:
+            self.dataset = self.dataset[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All options with their values, as `args.json` holds them."""
+        values = dataclasses.asdict(self)
+        return {name: values[name] for name in options()}
+
+    def notices(self) -> list[str]:
+        """Lines for the log: what was accepted and changes nothing."""
+        return list(self.remarks)
+
+    def entries(self) -> list["Config"]:
+        """Multi-task: the whole configuration of each entry of `datasets`.
+
+        An entry wins over the run's options, and the command line over both, but for what tells entries apart.
+        """
+        inherited = {name: value for name, value in self.to_dict().items() if name not in _IDENTITY}
+        said = {name for name, where in self.given.items() if where == COMMAND_LINE} - _IDENTITY
+        configs = []
+        for entry in self.datasets:
+            own = {name: value for name, value in entry.items() if name not in said}
+            given = {name: where for name, where in self.given.items() if name not in _IDENTITY}
+            configs.append(Config(**{**inherited, **own}, given={**given, **dict.fromkeys(own, "file")}))
+        return configs
+
+
+@functools.cache
+def options() -> dict[str, Option]:
+    """Name → option, in the order of the schema."""
+    kinds = get_type_hints(Config)
+    blank = Config()
+    return {
+        item.name: Option(item.name, kinds[item.name], getattr(blank, item.name), **item.metadata)
+        for item in dataclasses.fields(Config)
+        if item.metadata
+    }
+
+
+def validate(config: Config, source: str) -> None:
+    """Checks of options against each other.
+
+    Raises:
+        ConfigError: the first fault; its message begins with `source`.
+    """
+    for fault in _faults(config):
+        raise ConfigError(f"{source}: {fault}")
+    named: dict[tuple[str, str], int] = {}
+    for number, entry in enumerate(config.entries(), start=1):
+        place = entry_place(source, number)
+        if entry.type not in ENTRY_TYPES or not entry.task:
+            raise ConfigError(f"{place}: give it a task name and a type, one of {', '.join(ENTRY_TYPES)}")
+        if named.setdefault((entry.type, entry.task), number) != number:
+            raise ConfigError(f"{place}: {entry.type} {entry.task} is entry {named[entry.type, entry.task]} already")
+        validate(entry, place)
+
+
+def entry_place(source: str, number: int) -> str:
+    """How messages call an entry of `datasets`; the first is number 1."""
+    return f"{source}: datasets, entry {number}"
+
+
+def _faults(config: Config) -> Iterator[str]:
+    """What does not go together, and what to do about it."""
+    if config.enable_prompt and config.enable_task_token:
+        yield "enable_prompt and enable_task_token are both true; choose one"
+    if config.type == "multi-task" and not config.datasets:
+        yield "type is multi-task, so datasets must list at least one task"
+    if config.datasets and config.type not in ("", "multi-task"):
+        yield f"datasets is for type multi-task, and type is {config.type}; remove one of them"
+    if config.type not in ("", "pretrain") and not isinstance(config.dataset, str):
+        yield f"type {config.type} reads one data set; give dataset as one name"
+    if isinstance(config.size_part, dict) and config.type == "pretrain":
+        missing = [name for name in config.dataset if name not in config.size_part]
+        if missing:
+            yield f"size_part does not name {', '.join(missing)}; give a number for each data set, or one for all"
+    if not config.pretrain_tasks or len(set(config.pretrain_tasks)) < len(config.pretrain_tasks):
+        yield "pretrain_tasks must name mtm, vtm or both, each once"
+    if not config.img_transform:
+        yield "img_transform is empty; name at least one transform"
+    if config.size_img % config.size_patch:
+        yield f"size_img is {config.size_img}, which is not a multiple of {config.size_patch}"
+    if not config.swinbert:  # SwinBERT has no position tables
+        patches = config.size_img // config.size_patch
+        if patches > config.max_size_patch:
+            yield f"size_img {config.size_img} has {patches} patches a side; set max_size_patch to {patches} or more"
+        if config.size_frame > config.max_size_frame:
+            yield (
+                f"size_frame {config.size_frame} is more than max_size_frame {config.max_size_frame}; "
+                f"set max_size_frame to {config.size_frame} or more"
+            )
+    if config.num_keep_best > config.num_beams:
+        yield f"num_keep_best is {config.num_keep_best}, more than num_beams, {config.num_beams}; raise num_beams"
+    if config.do_sample and config.num_beams > 1:
+        yield "do_sample draws words and num_beams searches for them; choose one"
+    if config.checkpoint_offload and not config.use_checkpoint:
+        yield "checkpoint_offload needs use_checkpoint; set it to true"
+    if config.deepspeed_config and not config.deepspeed:
+        yield "deepspeed_config needs deepspeed; set it to true"

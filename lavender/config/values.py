@@ -1,0 +1,231 @@
+"""Values of options: what fits which type, what lies in bounds, and how a misfit is told."""
+
+import difflib
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+from lavender.runtime.errors import ConfigError
+
+COMMAND_LINE = "command line"
+
+_WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of the schema: what may be said for it, and how it is told in `--help` and in errors."""
+
+    name: str
+    kind: Any  # the type hint of its field
+    default: Any
+    group: str
+    help: str
+    choices: tuple = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None  # a bound that is itself outside
+
+    @property
+    def expected(self) -> str:
+        """What would have been right, in words."""
+        if self.choices:
+            kind = "a list out of" if get_origin(self.kind) is list else "one of"
+            return f"{kind} {', '.join(str(choice) for choice in self.choices if choice != '')}"
+        words = _describe(self.kind)
+        if self.above is not None:
+            words += f", above {self.above}"
+        if self.minimum is not None and self.maximum is not None:
+            return f"{words}, from {self.minimum} to {self.maximum}"
+        if self.minimum is not None:
+            words += f", {self.minimum} or more"
+        if self.maximum is not None:
+            words += f", at most {self.maximum}"
+        return words
+
+    def check(self, value: Any, source: str) -> Any:
+        """A JSON value as this option's type.
+
+        Raises:
+            ConfigError: of another type, outside the choices or outside the bounds.
+        """
+        try:
+            converted = convert(value, self.kind)
+        except ValueError:
+            converted = None
+        if converted is None or not all(self._in_range(item) for item in _items(converted)):
+            name = f"--{self.name}" if source == COMMAND_LINE else self.name
+            raise ConfigError(f"{source}: {name} is {_shown(value)}; expected {self.expected}")
+        return converted
+
+    def parse(self, words: Sequence[str]) -> Any:
+        """The words after `--<name>` on the command line, checked; none at all stands for true.
+
+        Raises:
+            ConfigError: as in `check`, or JSON that cannot be read.
+        """
+        value: Any = list(words)
+        if not words:
+            value = True
+        elif len(words) == 1:
+            value = words[0]
+            if value.startswith(("[", "{")) and _holds(self.kind, (list, dict)):
+                value = parse_json(value, f"{COMMAND_LINE}: --{self.name}")
+            elif _holds(self.kind, (int, float)):
+                value = _as_number(value)
+        return self.check(value, COMMAND_LINE)
+
+    def _in_range(self, item: Any) -> bool:
+        if self.choices:
+            return item in self.choices
+        return (
+            (self.minimum is None or item >= self.minimum)
+            and (self.maximum is None or item <= self.maximum)
+            and (self.above is None or item > self.above)
+        )
+
+
+def convert(value: Any, kind: Any) -> Any:
+    """A JSON value as `kind` (a type hint).
+
+    0, 1, "yes", "no" … are booleans, 3 is also a float, 3.0 also an integer, and a string also a list of one.
+
+    Raises:
+        ValueError: it does not fit.
+    """
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return _convert_to_first(value, parts)
+    if origin is list:
+        items = [value] if isinstance(value, str) else value
+        if isinstance(items, list):
+            return [convert(item, parts[0]) for item in items]
+    elif origin is dict:
+        if isinstance(value, dict):
+            return {convert(key, parts[0]): convert(item, parts[1]) for key, item in value.items()}
+    elif kind is Any:
+        return value
+    else:
+        return _SCALARS[kind](value)
+    raise ValueError(value)
+
+
+def parse_json(text: str, source: str) -> Any:
+    """Strict JSON: a repeated key and NaN are errors too.
+
+    Raises:
+        ConfigError: names `source`, and line and column where there are any.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ConfigError(f"{source}: the key {_shown(twice)} stands twice in one object; remove one")
+        return result
+
+    def refuse(constant: str) -> float:
+        raise ConfigError(f"{source}: {constant} is not JSON; write a number")
+
+    try:
+        return json.loads(text, object_pairs_hook=once, parse_constant=refuse)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise ConfigError(f"{source}: not valid JSON at {where}: {error.msg}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of open brackets
+        raise ConfigError(f"{source}: not JSON that can be read: {error}") from error
+
+
+def unknown_option(name: str, valid: Iterable[str], source: str) -> ConfigError:
+    """The error for an option that does not exist, with the nearest one that does."""
+    nearest = difflib.get_close_matches(name.replace("-", "_").lower(), valid, n=1, cutoff=0.5)
+    dashes = "--" if source == COMMAND_LINE else ""
+    advice = f"did you mean {dashes}{nearest[0]}?" if nearest else "--help lists them all"
+    return ConfigError(f"{source}: unknown option {_shown(dashes + name)}; {advice}")
+
+
+def _convert_to_first(value: Any, kinds: tuple) -> Any:
+    for kind in kinds:
+        try:
+            return convert(value, kind)
+        except ValueError:
+            continue
+    raise ValueError(value)
+
+
+def _as_boolean(value: Any) -> bool:
+    if isinstance(value, bool | int | str):
+        word = str(value).lower()
+        if word in _WORDS:
+            return _WORDS[word]
+    raise ValueError(value)
+
+
+def _as_integer(value: Any) -> int:
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if whole and not isinstance(value, bool):
+        return int(value)
+    raise ValueError(value)
+
+
+def _as_float(value: Any) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError as error:
+            raise ValueError(value) from error
+        if math.isfinite(number):
+            return number
+    raise ValueError(value)
+
+
+def _as_string(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    raise ValueError(value)
+
+
+_SCALARS: dict[Any, Callable[[Any], Any]] = {bool: _as_boolean, int: _as_integer, float: _as_float, str: _as_string}
+
+
+def _as_number(word: str) -> int | float | str:
+    """A word of the command line as a number, or the word itself, which `check` will refuse."""
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue
+    return word
+
+
+def _items(value: Any) -> list:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else [value]
+
+
+def _holds(kind: Any, kinds: tuple) -> bool:
+    """Whether a word for `kind`, or for one member of a union, may be of `kinds`."""
+    members = get_args(kind) if get_origin(kind) is UnionType else (kind,)
+    return any((get_origin(member) or member) in kinds for member in members)
+
+
+def _describe(kind: Any) -> str:
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return " or ".join(_describe(part) for part in parts)
+    if origin is list:
+        return f"a list of {'objects' if get_origin(parts[0]) is dict else 'strings'}"
+    if origin is dict:
+        return f"an object (name to {'number' if parts[1] is int else 'string'})"
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}[kind]
+
+
+def _shown(value: Any) -> str:
+    """A value in one line of bounded length."""
+    text = json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= 60 else f"{text[:57]}..."

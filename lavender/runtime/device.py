@@ -1,0 +1,67 @@
+"""Which device and which precision a run uses."""
+
+import ctypes
+import platform
+
+import torch
+
+from lavender.runtime import distributed
+from lavender.runtime.errors import ConfigError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`auto` is this process's GPU where there is one, else the CPU; a CUDA device becomes the current one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError('"device" is "cuda", but torch finds no GPU: use --device cpu, or a CUDA build of torch')
+    if distributed.local_rank() >= torch.cuda.device_count():
+        raise ConfigError(
+            f"process {distributed.local_rank()} of this machine has no GPU of its own: it has "
+            f"{torch.cuda.device_count()}; start that many processes (--nproc_per_node)"
+        )
+    device = torch.device("cuda", distributed.local_rank())
+    torch.cuda.set_device(device)
+    return device
+
+
+def keep_freed_memory() -> None:
+    """Lets glibc keep the memory of freed tensors for the next step instead of giving it back to the system.
+
+    A training step on a CPU frees and takes gigabytes; without this, a third of a small model's step is page faults.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        mmap_max, trim_threshold = -4, -1  # names of malloc.h
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """`auto` is bf16 where a GPU has it, else fp16 on a GPU and fp32 on a CPU."""
+    if name != "auto":
+        return name
+    if device.type == "cpu":
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+
+
+def to_device(batch: dict, device: torch.device) -> dict:
+    """Tensors of a batch on the device (without waiting, from pinned memory); everything else as it is."""
+    return {
+        key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+        for key, value in batch.items()
+    }
+
+
+def memory_in_use(device: torch.device) -> str:
+    """Peak memory so far, for the log: of the GPU, or of this process on a CPU (in GiB)."""
+    if device.type == "cuda":
+        return f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB on the GPU"
+    import resource
+
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB of memory"

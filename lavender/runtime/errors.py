@@ -1,0 +1,21 @@
+"""Faults of the input, told in one line: what is wrong, in which file, line or key, and what to do."""
+
+
+class LavenderError(Exception):
+    """A fault that its user can mend. Scripts print the message alone, without a traceback, and exit with code 2."""
+
+
+class ConfigError(LavenderError):
+    """An option that is unknown, of the wrong type, outside its choices, or at odds with another."""
+
+
+class DataError(LavenderError):
+    """A data file that is missing, cut, or not what it should be."""
+
+
+class WeightsError(LavenderError):
+    """A checkpoint or a weights folder that is missing or does not fit the model."""
+
+
+class TrainingError(LavenderError):
+    """A run that cannot go on: a loss that is not finite, an engine that is not installed."""
