@@ -1,0 +1,1 @@
+"""Bytes to tensors: TSV files, frames, transforms, annotations, loaders."""

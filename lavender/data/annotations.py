@@ -1,0 +1,107 @@
+"""Text files: JSON with errors that say where, and captions in a table that worker processes share."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lavender.data.index import video_key
+from lavender.runtime.errors import DataError
+
+MAX_CAPTION_WORDS = 1000  # more is not a caption but a broken file
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object of a text JSON.
+
+    Raises:
+        DataError: missing, not JSON (with line and column), not UTF-8, or not an object.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such text file; check --data_dir (or --txt_dir) and the dataset's name")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start} is not UTF-8 text") from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})") from error
+    except RecursionError as error:
+        raise DataError(f"{path}: its brackets are nested too deeply to be a text file") from error
+    if not isinstance(content, dict):
+        raise DataError(
+            f'{path}: a JSON object with "train", "val" and "test" is expected, not a {type(content).__name__}'
+        )
+    return content
+
+
+def check_caption(caption: Any, where: str) -> str:
+    """The caption, if it is one: text that is not empty and no longer than `MAX_CAPTION_WORDS`."""
+    if not isinstance(caption, str) or not caption.strip():
+        raise DataError(f"{where}: the caption is {'empty' if isinstance(caption, str) else 'not text'}")
+    words = len(caption.split())
+    if words > MAX_CAPTION_WORDS:
+        raise DataError(f"{where}: the caption has {words:,} words; over {MAX_CAPTION_WORDS:,} it cannot be a caption")
+    return caption
+
+
+class CaptionTable:
+    """Video id → first caption, as one array of bytes with offsets.
+
+    A dictionary of millions of strings would be copied into every worker process as its reference counts are touched;
+    arrays are shared.
+
+    Args:
+        captions: video id → list of captions, or one caption (pretraining's text format).
+        where: the file and split, for messages.
+    """
+
+    def __init__(self, captions: Mapping[str, Any], where: str):
+        self.where = where
+        texts = {str(name): _first(value) for name, value in captions.items()}
+        for name in list(texts):  # `video7010.mp4` and `video7010` are one id; the exact name wins
+            texts.setdefault(video_key(name), texts[name])
+        names = sorted(texts)
+        self._names, self._name_ends = _join(names)
+        self._texts, self._text_ends = _join(texts[name] for name in names)
+
+    def caption(self, video_id: str) -> str:
+        """The caption of a video.
+
+        Raises:
+            DataError: unknown id; empty or endless caption.
+        """
+        for name in dict.fromkeys((video_id, video_key(video_id))):
+            row = self._find(name.encode())
+            if row is not None:
+                text = _slice(self._texts, self._text_ends, row).decode()
+                return check_caption(text, f'{self.where}, video "{video_id}"')
+        raise DataError(f'{self.where}: no caption for video "{video_id}"')
+
+    def _find(self, name: bytes) -> int | None:
+        low, high = 0, len(self._name_ends)
+        while low < high:
+            middle = (low + high) // 2
+            if _slice(self._names, self._name_ends, middle) < name:
+                low = middle + 1
+            else:
+                high = middle
+        found = low < len(self._name_ends) and _slice(self._names, self._name_ends, low) == name
+        return low if found else None
+
+
+def _first(value: Any) -> str:
+    if isinstance(value, list):
+        value = value[0] if value else ""
+    return value if isinstance(value, str) else ""
+
+
+def _join(texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+    encoded = [text.encode() for text in texts]
+    ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
+    return np.frombuffer(b"".join(encoded), dtype=np.uint8), ends
+
+
+def _slice(joined: np.ndarray, ends: np.ndarray, row: int) -> bytes:
+    return joined[ends[row - 1] if row else 0 : ends[row]].tobytes()

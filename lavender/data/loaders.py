@@ -1,0 +1,79 @@
+"""Samplers and loaders: which process gets which samples, in which order."""
+
+from collections.abc import Iterator
+
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Sampler
+
+from lavender.data.samples import ClipDataset, Failure, SampleKey
+from lavender.runtime import distributed
+from lavender.runtime.errors import DataError
+
+
+class EpochSampler(DistributedSampler):
+    """This process's share of a shuffled epoch, as keys; shares are equally long (a few samples may stand twice)."""
+
+    def __init__(self, dataset: ClipDataset, seed: int):
+        super().__init__(dataset, distributed.world_size(), distributed.rank(), shuffle=True, seed=seed)
+
+    def __iter__(self) -> Iterator[SampleKey]:
+        return (SampleKey(self.epoch, index) for index in super().__iter__())
+
+
+class WholeBatchSampler(Sampler[list[SampleKey]]):
+    """The batches of a single process, dealt whole to the processes: each sample once, in the same company."""
+
+    def __init__(self, length: int, size_batch: int):
+        self.length, self.size_batch = length, size_batch
+        self.starts = range(0, length, size_batch)[distributed.rank() :: distributed.world_size()]
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        for start in self.starts:
+            yield [SampleKey(0, index) for index in range(start, min(start + self.size_batch, self.length))]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+
+class Loader:
+    """Batches of a dataset, as dictionaries; a fault met in a worker process is raised here."""
+
+    def __init__(self, dataset: ClipDataset, batches: Sampler | BatchSampler, epochs: EpochSampler | None = None):
+        self.dataset, self._epochs = dataset, epochs
+        self._loader: DataLoader = DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=dataset.collate,
+            num_workers=dataset.config.n_workers,
+            pin_memory=distributed.uses_cuda(),
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """A new order and new random choices."""
+        if self._epochs is not None:
+            self._epochs.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[dict]:
+        for batch in self._loader:
+            if isinstance(batch, Failure):
+                raise DataError(batch.message)
+            yield batch
+
+
+def training_loader(dataset: ClipDataset) -> Loader:
+    """Shuffled batches of this process's share."""
+    sampler = EpochSampler(dataset, dataset.config.seed)
+    return Loader(dataset, BatchSampler(sampler, dataset.config.size_batch, drop_last=False), sampler)
+
+
+def evaluation_loader(dataset: ClipDataset) -> Loader:
+    """Every sample once, over all processes."""
+    return Loader(dataset, WholeBatchSampler(len(dataset), dataset.config.size_batch))
+
+
+def steps_in_epoch(samples: int, size_batch: int) -> int:
+    """Batches that each process sees of a training set of so many samples."""
+    share = -(-samples // distributed.world_size())
+    return -(-share // size_batch)

@@ -1,0 +1,77 @@
+"""Pretraining data: TSV parts of videos or images, and one caption each (`spec`: `txt_<dataset>.json`)."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lavender.config.schema import Config
+from lavender.data.annotations import CaptionTable
+from lavender.data.samples import ClipDataset, Failure
+from lavender.data.tsv import TSVReader
+from lavender.runtime.seed import EVALUATION, sample_stream
+from lavender.text.masking import mask_words
+from lavender.text.tokens import TextTokenizer
+
+MAX_PAIRS = 4  # texts a video is matched against: its own and three others
+_NEGATIVES = 1  # the purpose of a sample's second random stream
+
+
+class PretrainDataset(ClipDataset):
+    """Clips with a caption whose words are hidden, and the texts each clip is wrongly paired with.
+
+    Args:
+        tsv: the part or validation file.
+        captions: video id → caption.
+        append_mask: put a `[MASK]` after the text, where matching is answered (the MLM way).
+
+    A batch: `img` uint8 (B, T, 3, H, W), `present` (B,), `ids`, `mask`, `labels` (B, X), `negatives` (B, O − 1),
+    `video`, `caption`: lists of B strings.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        tokenizer: TextTokenizer,
+        tsv: Path,
+        captions: CaptionTable,
+        *,
+        training: bool,
+        size_frame: int,
+        append_mask: bool,
+    ):
+        super().__init__(config, training, size_frame)
+        self.tokenizer, self.captions, self.append_mask = tokenizer, captions, append_mask
+        self.tsv = TSVReader(tsv)
+
+    def __len__(self) -> int:
+        return len(self.tsv)
+
+    def row(self, index: int) -> tuple[list[str], str]:
+        return self.tsv.row(index), f"{self.tsv.path}, line {index + 1}"
+
+    def text(self, index: int, stream: np.random.Generator, guard: Any) -> dict[str, Any]:
+        tokenizer = self.tokenizer
+        video = guard.attempt(lambda: self.tsv.video_id(index), "")
+        caption = guard.attempt(lambda: self.captions.caption(video), "")
+        ids, mask = tokenizer.encode(caption, self.config.size_txt, self.append_mask)
+        keep = (tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id, tokenizer.mask_id)
+        hidden, labels = mask_words(ids, stream.random(ids.shape), self.config.p_mask, keep, tokenizer.mask_id)
+        return {"video": video, "caption": caption, "ids": hidden, "mask": mask, "labels": labels}
+
+    def collate(self, samples: list[Any]) -> dict[str, Any] | Failure:
+        batch = super().collate(samples)
+        if not isinstance(batch, Failure):
+            batch["negatives"] = self._negatives(batch["epoch"].tolist(), batch["index"].tolist())
+        return batch
+
+    def _negatives(self, epochs: list[int], indices: list[int]) -> torch.Tensor:
+        """For each sample, other samples of the batch, drawn without replacement: (B, min(B, 4) − 1)."""
+        size = len(indices)
+        rows = []
+        for own, (epoch, index) in enumerate(zip(epochs, indices, strict=True)):
+            stream = sample_stream(self.config.seed, epoch if self.training else EVALUATION, index, _NEGATIVES)
+            others = np.delete(np.arange(size), own)
+            rows.append(stream.choice(others, min(size, MAX_PAIRS) - 1, replace=False))
+        return torch.from_numpy(np.stack(rows)).long()

@@ -1,0 +1,117 @@
+"""What all datasets share: a sample's own random stream, frames from a TSV row, and what happens to a bad sample."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from lavender.config.schema import Config
+from lavender.data.frames import decode_image, evaluation_indices, number_of_clips, training_indices
+from lavender.data.transforms import ClipTransform
+from lavender.data.tsv import split_columns
+from lavender.runtime.errors import DataError
+from lavender.runtime.seed import EVALUATION, sample_stream
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class SampleKey:
+    """Which sample, in which epoch: together they fix every random choice about it."""
+
+    epoch: int
+    index: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A fault met in a worker process, carried to the main one to be raised there in one line."""
+
+    message: str
+
+
+class ClipDataset(Dataset, ABC):
+    """Samples of one split. A subclass says how many there are and what each one's text and frames are.
+
+    Args:
+        config: size_frame, size_img, img_transform, seed, on_bad_sample, repeat_frames.
+        training: random clips and crops; else the evaluation ones.
+        size_frame: frames a clip.
+    """
+
+    def __init__(self, config: Config, training: bool, size_frame: int):
+        self.config, self.training, self.size_frame = config, training, size_frame
+        self.transform = ClipTransform(config.img_transform, config.size_img, training)
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def row(self, index: int) -> tuple[list[str], str]:
+        """The TSV fields of a sample's video, and the file and line they stand in."""
+
+    @abstractmethod
+    def text(self, index: int, stream: np.random.Generator, guard: "Guard") -> dict[str, Any]:
+        """The sample's text: arrays and strings by name."""
+
+    def collate(self, samples: list[Any]) -> dict[str, Any] | Failure:
+        """Samples → one batch: arrays become tensors with the batch in front; `faults` are joined."""
+        for sample in samples:
+            if isinstance(sample, Failure):
+                return sample
+        faults = [fault for sample in samples for fault in sample.pop("faults")]
+        return {**default_collate(samples), "faults": faults}
+
+    def __getitem__(self, key: SampleKey) -> dict[str, Any] | Failure:
+        stream = sample_stream(self.config.seed, key.epoch if self.training else EVALUATION, key.index)
+        guard = Guard(tolerant=self.config.on_bad_sample == "zero")
+        blank = torch.zeros(self.size_frame, 3, self.config.size_img, self.config.size_img, dtype=torch.uint8)
+        try:
+            img = guard.attempt(lambda: self.clip(key.index, stream), blank)
+            present = img is not blank
+            sample = self.text(key.index, stream, guard)
+        except DataError as error:
+            return Failure(str(error))
+        return {
+            "index": key.index,
+            "epoch": key.epoch,
+            "img": img,
+            "present": present,
+            "faults": guard.faults,
+            **sample,
+        }
+
+    def clip(self, index: int, stream: np.random.Generator) -> Tensor:
+        """The frames of a sample, uint8 (T, 3, size_img, size_img)."""
+        fields, where = self.row(index)
+        _, _, images = split_columns(fields, where)
+        repeat = self.config.repeat_frames
+        if self.training:
+            start = int(stream.integers(number_of_clips(len(images), self.size_frame)))
+            chosen = training_indices(len(images), self.size_frame, start, repeat, where=where)
+        else:
+            chosen = evaluation_indices(len(images), self.size_frame, repeat, where=where)
+        return self.transform([decode_image(images[number], where) for number in chosen], stream)
+
+
+class Guard:
+    """Reads with a replacement at hand: a fault is raised, or, where `tolerant`, noted and the replacement used."""
+
+    def __init__(self, tolerant: bool):
+        self.tolerant = tolerant
+        self.faults: list[str] = []
+
+    def attempt(self, read: Callable[[], Value], replacement: Value) -> Value:
+        """`read()`; on a DataError the replacement, if that is allowed."""
+        try:
+            return read()
+        except DataError as error:
+            if not self.tolerant:
+                raise
+            self.faults.append(str(error))
+            return replacement

@@ -1,0 +1,270 @@
+"""Frame TSV files and their line indices: one video a line, read at any line without reading the lines before it."""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from lavender.runtime.errors import DataError
+from lavender.runtime.files import atomic_file
+
+logger = logging.getLogger("lavender.data")
+
+IMAGE_PREFIXES = ("/9j/", "iVBORw0KGgo")  # base64 of the first bytes of a JPEG, of a PNG
+_NEWLINE = ord("\n")
+_SCAN_BLOCK = 1 << 24  # bytes read at a time while a line index is built
+_ID_BLOCK = 256  # bytes read at first to find a video id
+
+
+def build_lineidx(path: str | Path) -> np.ndarray:
+    """Byte offset of each line of a file, int64 (lines,). Reads the whole file once, in blocks."""
+    starts = [np.zeros(1, np.int64)]
+    position = 0
+    with open(path, "rb") as file:
+        while block := file.read(_SCAN_BLOCK):
+            starts.append(np.flatnonzero(np.frombuffer(block, np.uint8) == _NEWLINE) + (position + 1))
+            position += len(block)
+    offsets = np.concatenate(starts)
+    return offsets[offsets < position]  # what follows the last line end is no line
+
+
+def write_lineidx(path: str | Path, offsets: np.ndarray) -> None:
+    """Writes offsets as text, one decimal number a line."""
+    with atomic_file(path) as file:
+        file.write("".join(f"{offset}\n" for offset in offsets.tolist()).encode())
+
+
+def split_columns(fields: Sequence[str], where: str) -> tuple[str, str | None, list[str]]:
+    """Video id, metadata and frames (base64) of a row of a frame TSV.
+
+    Field 1 decides: a base64 image starts the frames, anything else is metadata.
+
+    Raises:
+        DataError: the row has no frames; `where` says which row it is.
+    """
+    video_id, *frames = fields
+    metadata = None
+    if frames and not frames[0].startswith(IMAGE_PREFIXES):
+        metadata, *frames = frames
+    if not frames:
+        raise DataError(f"{where}: video {video_id!r} has no frames (a frame is a base64 JPEG or PNG)")
+    return video_id, metadata, frames
+
+
+class TSVReader:
+    """Rows of a TSV file, found through its line index.
+
+    `X.lineidx.8b` (int64, little-endian) is mapped into memory where it fits `X.tsv`, else `X.lineidx` (text) is read.
+    Where neither is there, the index is built, written beside the TSV if that folder can be written to, and the log
+    says so. Every read checks that the row starts and ends at a line end, so that an index of another file is noticed.
+
+    Reads give their own position (pread), so forked processes and threads may share a reader; a pickled reader opens
+    the file for itself. Lines may end in CR LF: the CR is dropped.
+
+    Args:
+        path: the TSV file.
+        lineidx: its text line index, if it is not the file's name with `.lineidx` for `.tsv`.
+
+    Raises:
+        DataError: the file is missing, or its line index does not fit it. Reading raises it too, with file and line.
+    """
+
+    def __init__(self, path: str | Path, lineidx: str | Path | None = None):
+        self.path = Path(path)
+        self.lineidx = Path(lineidx) if lineidx is not None else self.path.with_suffix(".lineidx")
+        if not self.path.is_file():
+            raise DataError(f"{self.path}: there is no such file")
+        self._size = self.path.stat().st_size
+        self._file: BinaryIO | None = None
+        self._load_offsets()
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def where(self, number: int) -> str:
+        """File and line (counted from 1) of row `number` (counted from 0), as error messages name it."""
+        return f"{self.path}, line {number + 1}"
+
+    def row(self, number: int) -> list[str]:
+        """The fields of row `number`, counted from 0."""
+        return self._fields(number, self._line(number))
+
+    def row_at(self, offset: int) -> list[str]:
+        """The fields of the row that starts at byte `offset`."""
+        return self.row(self.number_at(offset))
+
+    def number_at(self, offset: int) -> int:
+        """Number of the row that starts at byte `offset`."""
+        number = int(np.searchsorted(self.offsets, offset))
+        if number < len(self) and self.offsets[number] == offset:
+            return number
+        if 0 <= offset < self._size:
+            raise DataError(f"{self.where(number - 1)}: the line does not start at byte {offset}; rebuild the id index")
+        raise DataError(f"{self.path} has {self._size} bytes, byte {offset} is outside it; rebuild the id index")
+
+    def video_id(self, number: int) -> str:
+        """Field 0 of row `number`; only the beginning of the row is read."""
+        start, end = self._span(number)
+        head, length = b"", _ID_BLOCK
+        while b"\t" not in head and len(head) < end - start:
+            head = self._read_row(number, min(length, end - start))
+            length *= 16
+        return self._fields(number, head.partition(b"\t")[0].rstrip(b"\r\n"))[0]
+
+    def _line(self, number: int) -> bytes:
+        """Row `number` without its line end, after a check that the index cuts the file at line ends."""
+        start, end = self._span(number)
+        line = self._read_row(number, end - start)
+        body = line.removesuffix(b"\n")
+        if b"\n" in body or (body == line and end < self._size):
+            raise DataError(f"{self.where(number)}: the line does not end where {self._index} says; {self._mend}")
+        return body.removesuffix(b"\r")
+
+    def _fields(self, number: int, line: bytes) -> list[str]:
+        try:
+            fields = line.decode().split("\t")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.where(number)}: byte {error.start + 1} of the line is not UTF-8") from None
+        if not fields[0]:
+            raise DataError(f"{self.where(number)}: the first field, the video id, is empty")
+        return fields
+
+    def _span(self, number: int) -> tuple[int, int]:
+        """Bytes [start, end) of row `number`, its line end included."""
+        if not 0 <= number < len(self):
+            raise DataError(f"{self.path} has {len(self)} rows, there is no row {number} (counted from 0)")
+        end = self.offsets[number + 1] if number + 1 < len(self) else self._size
+        return int(self.offsets[number]), int(end)
+
+    def _read_row(self, number: int, length: int) -> bytes:
+        """The first `length` bytes of a row, after a check that a line starts there."""
+        start = int(self.offsets[number])
+        before = min(start, 1)  # the line end in front of the row is read along
+        data = self._read(start - before, length + before)
+        if len(data) < length + before:
+            raise DataError(f"{self.where(number)}: the file has become shorter since it was opened")
+        if before and data[:1] != b"\n":
+            raise DataError(f"{self._index}, line {number + 1}: no line of {self.path} starts at {start}; {self._mend}")
+        return data[before:]
+
+    def _read(self, position: int, length: int) -> bytes:
+        if self._file is None:
+            self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115 (it lives as long as the reader)
+        pieces = []
+        while length > 0 and (piece := os.pread(self._file.fileno(), length, position)):
+            pieces.append(piece)  # network file systems may give less than was asked for
+            position += len(piece)
+            length -= len(piece)
+        return b"".join(pieces)
+
+    def _load_offsets(self) -> None:
+        mapped = Path(f"{self.lineidx}.8b")
+        if mapped.is_file():
+            try:
+                return self._use(_map_offsets(mapped), mapped)
+            except DataError as fault:
+                logger.warning("%s (it is left aside)", fault)
+        if self.lineidx.is_file():
+            return self._use(_parse_offsets(self.lineidx), self.lineidx)
+        logger.info("%s is missing: building it from %s", self.lineidx, self.path)
+        self._use(build_lineidx(self.path), self.lineidx)
+        try:
+            write_lineidx(self.lineidx, self.offsets)
+        except OSError as error:
+            logger.warning("%s cannot be written (%s): the index stays in memory", self.lineidx, error.strerror)
+
+    def _use(self, offsets: np.ndarray, index: Path) -> None:
+        """Takes `offsets`, read from `index`, after checks that cost one read: they rise from 0 to the last line."""
+        self.offsets, self._index, self._mend = offsets, index, f"delete {index} to have it rebuilt"  # (rows,) int64
+        if len(offsets) == 0 or self._size == 0:
+            if len(offsets) or self._size:
+                raise DataError(f"{index} has {len(offsets)} lines, {self.path} {self._size} bytes; {self._mend}")
+            return
+        fall = np.flatnonzero(np.diff(offsets, prepend=-1) <= 0)
+        if offsets[0] != 0 or len(fall):
+            line = int(fall[0]) if len(fall) and offsets[0] == 0 else 0
+            raise DataError(
+                f"{index}, line {line + 1}: offset {offsets[line]} is wrong (they rise from 0); {self._mend}"
+            )
+        line = int(np.searchsorted(offsets, self._size))
+        if line < len(offsets):
+            raise DataError(f"{index}, line {line + 1}: {offsets[line]} is past the end of {self.path}; {self._mend}")
+        self._line(len(offsets) - 1)  # rows that the index does not know would lie inside its last line
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__ | {"_file": None}
+        if isinstance(self.offsets, np.memmap):
+            del state["offsets"]  # mapped again where the reader is unpickled, rather than copied
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if "offsets" not in state:
+            self._load_offsets()
+
+
+def _map_offsets(path: Path) -> np.ndarray:
+    size = path.stat().st_size
+    if size % 8:
+        raise DataError(f"{path} has {size} bytes, which is no multiple of 8")
+    return np.memmap(path, "<i8", "r") if size else np.zeros(0, np.int64)
+
+
+def _parse_offsets(path: Path) -> np.ndarray:
+    numbers = path.read_bytes().split()
+    try:
+        return np.array(numbers, dtype=np.int64) if numbers else np.zeros(0, np.int64)
+    except (ValueError, OverflowError):
+        line = next(i for i, number in enumerate(numbers, 1) if not number.isdigit() or len(number) > 18)
+        raise DataError(f"{path}, line {line}: {numbers[line - 1][:40]!r} is no byte offset") from None
+
+
+class TSVWriter:
+    """Writes a TSV file and its `.lineidx`, both whole or not at all.
+
+        with TSVWriter("msrvtt.tsv") as writer:
+            writer.write([video_id, *frames])
+
+    An exception in the block leaves the files as they were.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._offsets: list[int] = []
+        self._position = 0
+
+    def __enter__(self) -> "TSVWriter":
+        self._context = atomic_file(self.path)
+        self._file = self._context.__enter__()
+        return self
+
+    def write(self, fields: Sequence[str]) -> None:
+        """Appends one row.
+
+        Raises:
+            DataError: the first field is empty, or a field holds a tab or a line end.
+        """
+        line = "\t".join(fields)
+        if not fields or not fields[0]:
+            raise DataError(f"{self.path}: row {len(self._offsets)} has no video id")
+        if line.count("\t") >= len(fields) or "\n" in line or "\r" in line:
+            raise DataError(f"{self.path}: a field of {fields[0]!r} holds a tab or a line end, which no TSV can carry")
+        data = line.encode() + b"\n"
+        self._file.write(data)
+        self._offsets.append(self._position)
+        self._position += len(data)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        lineidx = self.path.with_suffix(".lineidx")
+        if error is None:  # an index of the former file must not outlive it: a missing one is rebuilt
+            lineidx.unlink(missing_ok=True)
+            Path(f"{lineidx}.8b").unlink(missing_ok=True)
+        self._context.__exit__(kind, error, traceback)
+        if error is None:
+            write_lineidx(lineidx, np.array(self._offsets, np.int64))

@@ -1,0 +1,142 @@
+"""The tools as their users run them: from the repository's root and from `_tools`."""
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lavender.data.tsv import TSVReader
+
+ROOT = Path(__file__).parents[2]
+TOY = ROOT / "tests" / "conformance" / "kit" / "data" / "img_toy.tsv"
+
+
+def run(tool: str, *arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "_tools" / f"{tool}.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    """A copy of the kit's frames, without any index."""
+    path = tmp_path / "img_toy.tsv"
+    path.write_bytes(TOY.read_bytes())
+    return path
+
+
+def write_clip(path: Path, frames: int) -> None:
+    av = pytest.importorskip("av")
+    path.parent.mkdir(exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(frames):
+            picture = np.full((48, 64, 3), 5 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize("tool", ["extract_video-frame", "extract_tsv", "make_id2lineidx_pkl", "visualize_frame_tsv"])
+@pytest.mark.parametrize("start", [ROOT, ROOT / "_tools"])
+def test_help_from_both_folders(tool: str, start: Path):
+    script = f"_tools/{tool}.py" if start == ROOT else f"{tool}.py"
+    done = subprocess.run([sys.executable, script, "--help"], cwd=start, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert f"python _tools/{tool}.py --" in done.stdout
+
+
+def test_videos_to_tsv(tmp_path: Path):
+    for name, frames in (("video2", 12), ("video1", 30)):
+        write_clip(tmp_path / "_toy" / f"{name}.mp4", frames)
+    done = run("extract_video-frame", "--path=toy", "--sample=3", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "2 videos, 0 skipped" in done.stderr
+    videos = pickle.loads((tmp_path / "toy.pkl").read_bytes())
+    assert list(videos) == ["video1", "video2"]
+    assert all(len(frames) == 3 and frames[0].startswith("/9j/") for frames in videos.values())
+
+    done = run("extract_tsv", "--path=toy", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    reader = TSVReader(tmp_path / "toy.tsv")
+    assert [reader.row(i) for i in range(len(reader))] == [[name, *frames] for name, frames in videos.items()]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["_toy", "toy.lineidx", "toy.pkl", "toy.tsv"]
+
+
+def test_a_broken_clip_is_named_and_left_out(tmp_path: Path):
+    write_clip(tmp_path / "_toy" / "good.mp4", 12)
+    (tmp_path / "_toy" / "bad.mp4").write_bytes(b"not a video")
+    done = run("extract_video-frame", "--path=toy", "--sample=2", "--output=out.pkl", folder=tmp_path)
+    assert done.returncode == 1
+    assert "skipped: _toy/bad.mp4 cannot be decoded" in done.stderr
+    assert "1 videos, 1 skipped" in done.stderr
+    assert list(pickle.loads((tmp_path / "out.pkl").read_bytes())) == ["good"]
+
+
+def test_nothing_to_extract_is_one_line_and_writes_nothing(tmp_path: Path):
+    pytest.importorskip("av")
+    done = run("extract_video-frame", "--path=toy", "--sample=2", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "_toy: no file *.mp4 is there\n")
+    (tmp_path / "_toy").mkdir()
+    (tmp_path / "_toy" / "bad.mp4").touch()
+    done = run("extract_video-frame", "--path=toy", "--sample=2", folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.endswith("none of the 1 videos could be decoded: toy.pkl is not written\n")
+    assert not (tmp_path / "toy.pkl").exists()
+
+
+def test_two_clips_of_one_id_are_refused(tmp_path: Path):
+    (tmp_path / "_toy").mkdir()
+    for name in ("a.mp4", "a.avi"):
+        (tmp_path / "_toy" / name).touch()
+    done = run("extract_video-frame", "--path=toy", "--sample=2", "--pattern=*", folder=tmp_path)
+    assert done.returncode == 2
+    assert "would both be video 'a'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ({"a": Path("x")}, "holds a pathlib"),
+        ({"a": "frame"}, "entry 'a' is not an id with a list"),
+        ({"a": []}, "entry 'a' is not an id with a list"),
+        ({"a": [b"frame"]}, "entry 'a' is not an id with a list"),
+        ({"a": ["fr\tame"]}, "holds a tab"),
+    ],
+)
+def test_extract_tsv_refuses_what_is_no_frame_pickle(tmp_path: Path, content: dict, complaint: str):
+    (tmp_path / "toy.pkl").write_bytes(pickle.dumps(content))
+    done = run("extract_tsv", "--path=toy", folder=tmp_path)
+    assert done.returncode == 2
+    assert complaint in done.stderr.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["toy.pkl"]
+
+
+def test_make_id2lineidx_pkl(toy: Path):
+    done = run(
+        "make_id2lineidx_pkl", "--input_file", toy.name, "--output_file", "toy.id2lineidx.pkl", folder=toy.parent
+    )
+    assert done.returncode == 0, done.stderr
+    expected = pickle.loads(TOY.with_suffix(".id2lineidx.pkl").read_bytes())
+    assert pickle.loads((toy.parent / "toy.id2lineidx.pkl").read_bytes()) == expected
+    done = run("make_id2lineidx_pkl", "--input_file", "missing.tsv", folder=toy.parent)
+    assert (done.returncode, done.stderr) == (2, "missing.tsv: there is no such file\n")
+
+
+def test_visualize_frame_tsv(toy: Path):
+    pytest.importorskip("skimage")
+    done = run("visualize_frame_tsv", "--input_file", toy, "--rows", 0, 5, "--columns", 3, folder=toy.parent)
+    assert done.returncode == 0, done.stderr
+    sheet = np.asarray(Image.open(toy.with_suffix(".png")))
+    assert sheet.shape == (2 * (16 + 168), 3 * 224, 3)
+    assert sheet[:16, :100].any()  # the id
+    assert sheet[100].any()
+    done = run("visualize_frame_tsv", "--input_file", toy, "--ids", "vid2.mp4", "--output", "b.png", folder=toy.parent)
+    assert done.returncode == 0, done.stderr
+    assert np.asarray(Image.open(toy.parent / "b.png")).shape == (16 + 168, 5 * 224, 3)
+    done = run("visualize_frame_tsv", "--input_file", toy, "--ids", "vid9", folder=toy.parent)
+    assert done.returncode == 2
+    assert "has no video 'vid9'" in done.stderr.splitlines()[-1]
