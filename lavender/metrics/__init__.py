@@ -1,0 +1,1 @@
+"""Numbers that compare predictions with answers."""

@@ -1,0 +1,105 @@
+"""The video encoder (Video Swin and its embeddings of place and time) and the text encoder (BERT embeddings)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers.models.bert.modeling_bert import BertConfig, BertEmbeddings, BertEncoder
+
+from lavender.models.fusion import additive_mask
+from lavender.models.video_swin import VideoSwin
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+PATCH_SIZE = 32  # pixels a side of the patch that one token of the last stage stands for
+
+
+class Encoded(NamedTuple):
+    """A sequence of states and which of them are real: (B, L, D) and (B, L) of 0 and 1."""
+
+    states: Tensor
+    mask: Tensor
+
+
+def normalize_frames(img: Tensor, present: Tensor | None = None) -> Tensor:
+    """Frames of bytes (B, T, 3, H, W) → float32, normalised with ImageNet's mean and deviation.
+
+    Args:
+        img: uint8; a float tensor is taken as normalised already and handed back.
+        present: (B,) of bool; a sample without video becomes all 0, which is grey, not black.
+    """
+    if img.dtype != torch.uint8:
+        return img
+    mean = torch.tensor(IMAGENET_MEAN, device=img.device).view(3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=img.device).view(3, 1, 1)
+    frames = (img.float() / 255 - mean) / std
+    if present is not None:
+        frames = frames * present.view(-1, 1, 1, 1, 1)
+    return frames
+
+
+class VideoEncoder(nn.Module):
+    """Frames → one token a patch and one [CLS] a frame, in the width of the text (paper, section 3.1)."""
+
+    def __init__(
+        self, size: str, hidden_size: int, max_size_frame: int = 6, max_size_patch: int = 14, drop_path: float = 0.2
+    ):
+        super().__init__()
+        self.swin = VideoSwin(size, drop_path)
+        self.fc: nn.Module = nn.Identity()
+        if self.swin.num_features != hidden_size:
+            self.fc = nn.Linear(self.swin.num_features, hidden_size)
+        self.emb_cls = nn.Parameter(torch.zeros(1, 1, 1, hidden_size))
+        self.emb_pos = nn.Parameter(torch.zeros(1, 1, 1 + max_size_patch**2, hidden_size))
+        self.emb_len = nn.Parameter(torch.zeros(1, max_size_frame, 1, hidden_size))
+        self.emb_odr = nn.Parameter(torch.zeros(1, 1, 1, hidden_size))
+        self.norm = nn.LayerNorm(hidden_size)
+
+    def forward(self, img: Tensor, token_mask: Tensor | None = None, frame_order: Tensor | None = None) -> Encoded:
+        """Encodes clips.
+
+        Args:
+            img: (B, T, 3, H, W), normalised; H and W multiples of 32.
+            token_mask: (B, T, 1 + h·w) of 0 and 1; without it every token is real.
+            frame_order: (B, T); frame i keeps its place embedding where frame_order[i] = i, else it gets `emb_odr`.
+
+        Returns:
+            states (B, T·(1 + h·w), D) and mask (B, T·(1 + h·w)).
+        """
+        batch, time = img.shape[:2]
+        if time > self.emb_len.shape[1]:
+            raise ValueError(
+                f"{time} frames a clip, but the frame table has {self.emb_len.shape[1]}: set max_size_frame"
+            )
+        patches = self.fc(self.swin(img)).flatten(2, 3)  # (B, T, h·w, D)
+        tokens = 1 + patches.shape[2]
+        if tokens > self.emb_pos.shape[2]:
+            raise ValueError(
+                f"{tokens - 1} patches a frame, but the table has {self.emb_pos.shape[2] - 1}: set max_size_patch"
+            )
+        states = torch.cat([self.emb_cls.expand(batch, time, -1, -1), patches], dim=2)  # (B, T, 1 + h·w, D)
+        frame_embedding = self.emb_len[:, :time]  # (1, T, 1, D)
+        if frame_order is not None:
+            in_place = frame_order == torch.arange(time, device=frame_order.device)  # (B, T)
+            frame_embedding = torch.where(in_place[:, :, None, None], frame_embedding, self.emb_odr)
+        states = self.norm(states + self.emb_pos[:, :, :tokens] + frame_embedding).flatten(1, 2)
+        mask = torch.ones(batch, time * tokens, dtype=torch.long, device=img.device)
+        if token_mask is not None:
+            mask = mask * token_mask.flatten(1).long()
+        return Encoded(states, mask)
+
+
+class TextEncoder(nn.Module):
+    """Token ids → BERT's embeddings; with `layers` also a BERT encoder over the text alone."""
+
+    def __init__(self, config: BertConfig, embed_only: bool = True):
+        super().__init__()
+        self.emb_txt = BertEmbeddings(config)
+        self.txt_trsfr = None if embed_only else BertEncoder(config)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Encoded:
+        """ids, mask (B, X) → states (B, X, D) and the mask."""
+        states = self.emb_txt(input_ids=ids)
+        if self.txt_trsfr is not None:
+            states = self.txt_trsfr(states, attention_mask=additive_mask(mask[:, None], states.dtype)).last_hidden_state
+        return Encoded(states, mask)

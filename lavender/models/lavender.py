@@ -1,0 +1,132 @@
+"""The assembly: video encoder, text encoder, fusion encoder, heads. One model for every task (paper, section 3)."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.models.bert.modeling_bert import BertConfig, BertEncoder
+
+from lavender.models.encoders import Encoded, TextEncoder, VideoEncoder, normalize_frames
+from lavender.models.fusion import ATTENTION_MODES, additive_mask
+from lavender.models.heads import MaskedLanguageModelHead, classification_head
+
+TASK_TOKENS = {"vtm": 0, "mc": 1, "oe": 2, "cap": 3}  # rows of `emb_task`
+TASK_TOKEN_ROWS = 10
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What a task puts on top of the encoder.
+
+    Args:
+        mlm: the masked-language-modelling head `fc_mtm`.
+        task_tokens: the table `emb_task` of the MLM models.
+        classifiers: name → number of classes of the task-specific heads (`fc`, `fc_<type>_<task>`).
+    """
+
+    mlm: bool = True
+    task_tokens: bool = True
+    classifiers: Mapping[str, int] = field(default_factory=dict)
+
+
+class Lavender(nn.Module):
+    """One multimodal encoder and its heads; `state_dict()` has the names of the released checkpoints.
+
+    Args:
+        size: size of the Video Swin backbone.
+        text: BERT configuration of the word embeddings (and of the text-only encoder).
+        fusion: BERT configuration of the fusion encoder; both have the same hidden size.
+        heads: what stands on top.
+    """
+
+    def __init__(
+        self,
+        size: str,
+        text: BertConfig,
+        fusion: BertConfig,
+        heads: Heads,
+        *,
+        embed_only: bool = True,
+        max_size_frame: int = 6,
+        max_size_patch: int = 14,
+        drop_path: float = 0.2,
+    ):
+        super().__init__()
+        width = fusion.hidden_size
+        self.enc_img = VideoEncoder(size, width, max_size_frame, max_size_patch, drop_path)
+        self.enc_txt = TextEncoder(text, embed_only)
+        self.trsfr = BertEncoder(fusion)
+        self.initializer_range = fusion.initializer_range
+        if heads.mlm:
+            self.fc_mtm = MaskedLanguageModelHead(fusion)
+        if heads.task_tokens:
+            self.emb_task = nn.Parameter(torch.zeros(TASK_TOKEN_ROWS, width))
+        for name, classes in heads.classifiers.items():
+            self.add_module(name, classification_head(width, classes))
+        self.apply(self._initialise)
+        for name, table in self.named_parameters():
+            if name.startswith(("enc_img.emb_", "emb_task")):
+                nn.init.normal_(table, std=self.initializer_range)
+
+    def _initialise(self, module: nn.Module) -> None:
+        """Matrices from N(0, initializer_range): a narrow model needs a wider range than BERT's 0.02 to learn."""
+        if isinstance(module, nn.Linear | nn.Embedding | nn.Conv3d):
+            nn.init.normal_(module.weight, std=self.initializer_range)
+        if isinstance(module, nn.Linear | nn.Conv3d) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            nn.init.zeros_(module.weight.data[module.padding_idx])
+        if hasattr(module, "relative_position_bias_table"):
+            nn.init.normal_(module.relative_position_bias_table, std=0.02)
+
+    def forward(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Runs `function(self, *arguments)`.
+
+        A data-parallel wrapper sees only what passes through `forward`; tasks hand their loss in here, so that the
+        model need not know any task.
+        """
+        return function(self, *arguments)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights, which the frames must have too."""
+        return self.enc_img.emb_cls.dtype
+
+    def encode_video(self, img: Tensor, present: Tensor | None = None, **options: Tensor | None) -> Encoded:
+        """Frames (B, T, 3, H, W), bytes or normalised → (B, T·(1 + h·w), D); `present` as in `normalize_frames`."""
+        return self.enc_img(normalize_frames(img, present).to(self.dtype), **options)
+
+    def encode_text(self, ids: Tensor, mask: Tensor) -> Encoded:
+        """Token ids and mask (B, X) → (B, X, D)."""
+        return self.enc_txt(ids, mask)
+
+    def prompt(self, ids: Tensor) -> Encoded:
+        """The tokens (P,) of a prompt → (1, P, D), embedded on their own: positions count from 0 again."""
+        return self.encode_text(ids[None], torch.ones_like(ids[None]))
+
+    def task_token(self, name: str) -> Encoded:
+        """The embedding of a task → (1, 1, D), with no LayerNorm."""
+        row = self.emb_task[TASK_TOKENS[name]].view(1, 1, -1)
+        return Encoded(row, torch.ones(1, 1, dtype=torch.long, device=row.device))
+
+    def fuse(self, video: Encoded, text: Encoded, prefix: Encoded | None = None, attention: str = "full") -> Tensor:
+        """Fusion over [video, prefix, text] → states (B, V + P + X, D); the text's are the last X.
+
+        Args:
+            prefix: one prompt or task token (1, P, D) for the whole batch.
+            attention: a key of `ATTENTION_MODES`.
+        """
+        states, context_mask = [video.states, text.states], video.mask
+        if prefix is not None:
+            batch = video.states.shape[0]
+            states.insert(1, prefix.states.expand(batch, -1, -1).to(video.states.dtype))
+            context_mask = torch.cat([context_mask, prefix.mask.expand(batch, -1)], dim=1)
+        joined = torch.cat(states, dim=1)
+        visible = ATTENTION_MODES[attention](context_mask, text.mask)
+        return self.trsfr(joined, attention_mask=additive_mask(visible, joined.dtype)).last_hidden_state
+
+    def classify(self, head: str, states: Tensor) -> Tensor:
+        """States (…, D) → logits (…, n) of a task-specific head."""
+        return self.get_submodule(head)(states)

@@ -1,0 +1,61 @@
+"""Where a BERT model lives: a folder, a folder under `_models`, or the Hugging Face hub."""
+
+import json
+from pathlib import Path
+
+from lavender.runtime.errors import WeightsError
+
+LOCAL_MODELS = Path("_models/huggingface_transformers")
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+_TEXT_FILES = ["config.json", "vocab.txt", "tokenizer_config.json"]
+
+
+def find_bert(name: str) -> Path:
+    """The folder of a BERT model (config, vocabulary and, perhaps, weights).
+
+    Args:
+        name: a folder; else a name under `_models/huggingface_transformers/`; else a name on the hub.
+
+    Raises:
+        WeightsError: none of the three; says where to put the folder.
+    """
+    for folder in (Path(name), LOCAL_MODELS / name):
+        if folder.is_dir():
+            return _checked(folder)
+    return _checked(_download(name))
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether the folder holds weights, or config and vocabulary alone."""
+    return any((folder / name).is_file() for name in WEIGHT_FILES)
+
+
+def lowercases(folder: Path) -> bool:
+    """`do_lower_case` of the folder's tokenizer; true where it does not say."""
+    settings = folder / "tokenizer_config.json"
+    return bool(json.loads(settings.read_text()).get("do_lower_case", True)) if settings.is_file() else True
+
+
+def _checked(folder: Path) -> Path:
+    for name in ("config.json", "vocab.txt"):
+        if not (folder / name).is_file():
+            raise WeightsError(f"{folder}: no {name}; a BERT folder holds config.json, vocab.txt and its weights")
+    return folder
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        for weights in WEIGHT_FILES:  # the second only where the hub has not the first
+            folder = Path(snapshot_download(name, allow_patterns=[*_TEXT_FILES, weights], etag_timeout=10))
+            if has_weights(folder):
+                break
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).split("\n")[0][:120]
+        raise WeightsError(
+            f'"{name}" is not a folder here, not one under {LOCAL_MODELS}/, and could not be fetched from the hub '
+            f"({reason}); put config.json, vocab.txt and model.safetensors into {LOCAL_MODELS / name}/"
+        ) from error
+    return folder

@@ -1,0 +1,73 @@
+"""The tokenizer of a BERT folder, and texts as fixed-length rows of ids."""
+
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+from tokenizers.implementations import BertWordPieceTokenizer
+
+from lavender.runtime.errors import WeightsError
+from lavender.text.bert_folder import lowercases
+
+
+class TextTokenizer:
+    """BERT's WordPiece tokenizer, read from the `vocab.txt` of a folder.
+
+    Args:
+        folder: holds `vocab.txt`, and perhaps `tokenizer_config.json` with `do_lower_case`.
+
+    Raises:
+        WeightsError: no vocabulary there, or one without BERT's special tokens or the words true and false.
+    """
+
+    def __init__(self, folder: Path):
+        vocabulary = Path(folder) / "vocab.txt"
+        if not vocabulary.is_file():
+            raise WeightsError(f"{folder}: no vocab.txt; give the folder of a BERT model, vocabulary included")
+        self.folder = Path(folder)
+        self._tokenizer: Tokenizer = BertWordPieceTokenizer(
+            str(vocabulary), lowercase=lowercases(Path(folder))
+        )._tokenizer
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self.size = self._tokenizer.get_vocab_size()
+        self.pad_id, self.unknown_id, self.cls_id, self.sep_id, self.mask_id = (
+            self.word_id(token) for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+        )
+        self.true_id, self.false_id = self.word_id("true"), self.word_id("false")
+
+    def word_id(self, word: str) -> int:
+        """The id of one vocabulary word."""
+        found = self._tokenizer.token_to_id(word)
+        if found is None:
+            raise WeightsError(f'{self.folder / "vocab.txt"}: the vocabulary has no "{word}"')
+        return found
+
+    def word(self, token_id: int) -> str:
+        """The vocabulary word of an id; "" for an id past the end."""
+        return self._tokenizer.id_to_token(token_id) or ""
+
+    def wordpieces(self, text: str) -> list[int]:
+        """Ids of the text's wordpieces, none added; "[MASK]" and "[SEP]" in the text are the tokens of that name."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def prompt(self, text: str) -> np.ndarray:
+        """`[CLS] … [SEP]` of a prompt: (P,) int64."""
+        return np.array([self.cls_id, *self.wordpieces(text), self.sep_id], dtype=np.int64)
+
+    def encode(self, text: str, length: int, append_mask: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """A text as `[CLS] … [SEP] [PAD] …`, cut to `length` and filled up.
+
+        Args:
+            length: tokens, specials included.
+            append_mask: put one `[MASK]` after the pads (its position is `length`), where matching is answered.
+
+        Returns:
+            ids and mask, (length,) or (length + 1,) int64; the mask is 0 on pads.
+        """
+        kept = self.wordpieces(text)[: length - 2]
+        row = np.full(length + append_mask, self.pad_id, dtype=np.int64)
+        row[: len(kept) + 2] = [self.cls_id, *kept, self.sep_id]
+        if append_mask:
+            row[-1] = self.mask_id
+        return row, (row != self.pad_id).astype(np.int64)
