@@ -1,0 +1,44 @@
+"""Files that a run writes, whole or not at all: weights and JSON."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from lavender.runtime.errors import TrainingError
+from lavender.runtime.files import atomic_file
+
+
+@contextmanager
+def _output(path: Path) -> Iterator[BinaryIO]:
+    """A file of the run; a full disk is an error that says so, and leaves what was there before."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as file:
+            yield file
+    except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as a RuntimeError
+        raise TrainingError(
+            f"{path}: could not be written ({error}); free space, or choose another --path_output"
+        ) from error
+
+
+def save_weights(state: dict[str, Tensor], path: Path) -> None:
+    """A plain `state_dict`, on the CPU, as the released checkpoints are."""
+    with _output(path) as file:
+        torch.save({name: tensor.detach().cpu() for name, tensor in state.items()}, file)
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Indented JSON."""
+    with _output(path) as file:
+        file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_jsonl(rows: list[Any], path: Path) -> None:
+    """One JSON value a line."""
+    with _output(path) as file:
+        file.writelines((json.dumps(row, ensure_ascii=False) + "\n").encode() for row in rows)

@@ -1,0 +1,55 @@
+"""THE evaluation loop: every sample once, on however many processes, in the split's order."""
+
+import torch
+
+from lavender.data.loaders import evaluation_loader
+from lavender.data.samples import ClipDataset
+from lavender.engine.checkpoint import write_jsonl
+from lavender.engine.output import RunFolder
+from lavender.engine.parallel import Engine
+from lavender.runtime import distributed
+from lavender.runtime.device import to_device
+from lavender.runtime.logging import LOGGER, progress
+from lavender.tasks.base import Metrics, Task
+
+
+def evaluate(
+    task: Task, engine: Engine, split: str, dataset: ClipDataset, device: torch.device, folder: RunFolder
+) -> Metrics:
+    """Predicts a whole split and scores it; the records go to `predictions/<split>.jsonl`.
+
+    Returns:
+        the metrics, equal on all processes and equal to those of a single one.
+    """
+    engine.model.eval()
+    loader = evaluation_loader(dataset)
+    records, faults = [], []
+    with torch.inference_mode(), engine.evaluating():
+        for batch in progress(loader, desc=f"evaluating {split}", unit="batch", leave=False):
+            faults += batch["faults"]
+            records += task.predict(engine.model, to_device(batch, device))
+    shares = distributed.gather_objects(records)
+    report_faults(distributed.gather_objects(faults), split)
+    metrics: Metrics = {}
+    if distributed.is_main():
+        ordered = sorted((record for share in shares for record in share), key=lambda record: record["index"])
+        metrics = task.metrics(ordered)
+        write_jsonl(ordered, folder.path / "predictions" / f"{split}.jsonl")
+        counts = " + ".join(str(len(share)) for share in shares)
+        LOGGER.info("%s: %d samples (%s by process): %s", split, len(ordered), counts, in_words(metrics))
+    return distributed.broadcast_object(metrics)
+
+
+def in_words(metrics: Metrics) -> str:
+    """Figures for a log line."""
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+
+
+def report_faults(shares: list[list[str]], where: str) -> int:
+    """Counts the bad samples that were replaced by zeros, and names the first ten."""
+    faults = [fault for share in shares for fault in share]
+    if faults:
+        LOGGER.warning("%s: %d faults in samples, replaced by zeros (on_bad_sample: zero):", where, len(faults))
+        for fault in faults[:10]:
+            LOGGER.warning("  %s", fault)
+    return len(faults)

@@ -1,0 +1,56 @@
+"""AdamW in four groups, and the learning-rate schedule, as released."""
+
+from itertools import product
+
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+FLOOR = 1e-8  # learning rate of step 0 and of the end, in every group
+WARMUP = 0.1  # part of all steps
+NO_DECAY = ("bias", "LayerNorm.bias", "LayerNorm.weight")  # so Swin's `norm1.weight` and `enc_img.norm.weight` decay
+
+
+def parameter_groups(model: nn.Module, lr: float, backbone_lr_mul: float, decay: float) -> list[dict]:
+    """{decay, no decay} × {Swin, rest}, in the order of the released optimizer.
+
+    Returns:
+        groups for an optimizer; `peak_lr` is what the schedule climbs to, `names` are those of `params`.
+    """
+    groups = []
+    for decays, in_swin in product((True, False), (True, False)):
+        named = {
+            name: parameter
+            for name, parameter in model.named_parameters()
+            if ("swin." in name) == in_swin and any(part in name for part in NO_DECAY) != decays
+        }
+        peak = lr * backbone_lr_mul if in_swin else lr
+        groups.append(
+            {
+                "params": list(named.values()),
+                "names": list(named),
+                "weight_decay": decay if decays else 0.0,
+                "lr": peak,
+                "peak_lr": peak,
+            }
+        )
+    return groups
+
+
+def build_optimizer(model: nn.Module, lr: float, backbone_lr_mul: float, decay: float) -> AdamW:
+    """AdamW with betas (0.9, 0.98) and eps 1e-8 over `parameter_groups`."""
+    return AdamW(parameter_groups(model, lr, backbone_lr_mul, decay), lr=lr, betas=(0.9, 0.98), eps=1e-8)
+
+
+def learning_rate(peak: float, step: int, total_steps: int) -> float:
+    """Linear from 0 to `peak` over the first tenth of the steps, then linearly back to 0, never under the floor."""
+    warmup = int(WARMUP * total_steps)
+    rising = step / max(warmup, 1)
+    falling = (total_steps - step) / max(total_steps - warmup, 1)
+    return max(peak * (rising if step < warmup else falling), FLOOR)
+
+
+def set_learning_rates(optimizer: Optimizer, step: int, total_steps: int) -> float:
+    """Sets every group's rate for `step`, counted from 0; returns the highest."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(group["peak_lr"], step, total_steps)
+    return max(group["lr"] for group in optimizer.param_groups)

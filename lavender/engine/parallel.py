@@ -1,0 +1,200 @@
+"""DDP and DeepSpeed behind one small interface: run a loss, step the optimizer, hand out the weights."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from lavender.config.load import read_object
+from lavender.config.schema import Config
+from lavender.models.lavender import Lavender
+from lavender.runtime import distributed
+from lavender.runtime.device import PRECISIONS, choose_precision
+from lavender.runtime.errors import ConfigError, TrainingError
+from lavender.runtime.logging import LOGGER
+
+LossCheck = Callable[[dict[str, Tensor]], None]
+LossFunction = Callable[[Lavender, dict[str, Any]], dict[str, Tensor]]
+
+
+class Engine(ABC):
+    """A model being trained by one or several processes.
+
+    `model` is the bare model (for evaluation, and to switch training mode on and off); `optimizer` holds the groups
+    whose rates the schedule sets; `grad_norm` is the last step's, before clipping.
+    """
+
+    name: str
+    model: Lavender
+    optimizer: Optimizer
+    grad_norm: float = 0.0
+
+    def __init__(self, config: Config):
+        self.accumulation = config.gradient_accumulation
+        self._batches = 0
+
+    @property
+    def completes_step(self) -> bool:
+        """Whether the next batch ends with an optimizer step."""
+        return (self._batches + 1) % self.accumulation == 0
+
+    def train_batch(
+        self,
+        loss: LossFunction,
+        batch: dict[str, Any],
+        check: LossCheck = lambda losses: None,
+    ) -> dict[str, Tensor]:
+        """Forward, `check` of the losses (which may raise), backward, and, where it is due, the optimizer's step."""
+        losses = self._train(loss, batch, check)
+        self._batches += 1
+        return losses
+
+    @abstractmethod
+    def _train(self, loss: LossFunction, batch: dict[str, Any], check: LossCheck) -> dict[str, Tensor]: ...
+
+    @abstractmethod
+    def evaluating(self) -> AbstractContextManager:
+        """The precision in which evaluation runs."""
+
+    @abstractmethod
+    def weights(self) -> dict[str, Tensor]:
+        """The whole `state_dict()` in full precision; every process must call it."""
+
+
+class TorchEngine(Engine):
+    """Plain torch: DDP over several processes, autocast where the precision is not fp32."""
+
+    def __init__(self, model: Lavender, optimizer: Optimizer, config: Config, device: torch.device):
+        super().__init__(config)
+        self.model, self.optimizer, self.device = model, optimizer, device
+        self.max_grad_norm = config.max_grad_norm
+        self.precision = choose_precision(config.precision, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
+        self.wrapped: torch.nn.Module = model
+        if distributed.is_launched():
+            self.wrapped = DistributedDataParallel(
+                model, device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True
+            )
+        self.name = f"{type(self.wrapped).__name__}, {self.precision}"
+
+    def evaluating(self) -> AbstractContextManager:
+        return torch.autocast(self.device.type, PRECISIONS[self.precision], enabled=self.precision != "fp32")
+
+    def _train(self, loss: LossFunction, batch: dict[str, Any], check: LossCheck) -> dict[str, Tensor]:
+        held_back = isinstance(self.wrapped, DistributedDataParallel) and not self.completes_step
+        with self.wrapped.no_sync() if held_back else nullcontext():  # type: ignore[operator]
+            with self.evaluating():
+                losses = self.wrapped(loss, batch)
+            check(losses)
+            self.scaler.scale(losses["loss"] / self.accumulation).backward()
+        if self.completes_step:
+            self.scaler.unscale_(self.optimizer)
+            limit = self.max_grad_norm if self.max_grad_norm > 0 else float("inf")
+            self.grad_norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.optimizer.zero_grad(set_to_none=True)
+        return losses
+
+    def weights(self) -> dict[str, Tensor]:
+        return self.model.state_dict()
+
+
+class DeepSpeedEngine(Engine):
+    """DeepSpeed with ZeRO: optimizer states are split over the processes."""
+
+    def __init__(self, model: Lavender, optimizer: Optimizer, config: Config, device: torch.device):
+        super().__init__(config)
+        deepspeed = import_deepspeed()
+        settings = deepspeed_settings(config, choose_precision(config.precision, device))
+        self.engine, self.optimizer, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
+        self.model = model
+        self.low_precision = self.engine.bfloat16_enabled() or self.engine.fp16_enabled()
+        precision = {True: "bf16" if self.engine.bfloat16_enabled() else "fp16", False: "fp32"}[self.low_precision]
+        self.name = f"{type(self.engine).__name__} (ZeRO {self.engine.zero_optimization_stage()}), {precision}"
+
+    def evaluating(self) -> AbstractContextManager:
+        return nullcontext()  # the weights themselves are in the run's precision
+
+    def _train(self, loss: LossFunction, batch: dict[str, Any], check: LossCheck) -> dict[str, Tensor]:
+        losses = self.engine(loss, batch)
+        check(losses)
+        self.engine.backward(losses["loss"])  # divides by the accumulation itself
+        ends_step = self.completes_step
+        self.engine.step()
+        if ends_step:
+            self.grad_norm = float(self.engine.get_global_grad_norm() or 0.0)
+        return losses
+
+    def weights(self) -> dict[str, Tensor]:
+        state = self.model.state_dict()
+        if not self.low_precision:
+            return state
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        for name, parameter in self.model.named_parameters(remove_duplicate=False):
+            master = safe_get_full_fp32_param(parameter)
+            state[name] = parameter.detach().float() if master is None else master.view_as(parameter)
+        return state
+
+
+def build_engine(model: Lavender, optimizer: Optimizer, config: Config, device: torch.device) -> Engine:
+    """The engine that the configuration asks for; the model must be on its device already.
+
+    Raises:
+        TrainingError: DeepSpeed is asked for and not installed.
+    """
+    if config.deepspeed and not distributed.is_launched():
+        LOGGER.info('"deepspeed" is true, but no launcher started this process: running without DeepSpeed, as released')
+    kind = DeepSpeedEngine if config.deepspeed and distributed.is_launched() else TorchEngine
+    engine: Engine = kind(model, optimizer, config, device)
+    LOGGER.info("engine: %s, %d process(es), %s", engine.name, distributed.world_size(), device)
+    return engine
+
+
+def import_deepspeed() -> Any:
+    """The package, without the shared-memory op that it would compile for half a minute at first use on a CPU."""
+    try:
+        import deepspeed
+        import deepspeed.ops
+    except ImportError as error:
+        raise TrainingError(
+            '"deepspeed" is true, but the package cannot be imported: pip install deepspeed==0.19.8, '
+            "or train with --deepspeed false"
+        ) from error
+    import logging
+
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def deepspeed_settings(config: Config, precision: str) -> dict[str, Any]:
+    """DeepSpeed's own configuration: the file `deepspeed_config`, or what the options say."""
+    sizes = {
+        "train_micro_batch_size_per_gpu": config.size_batch,
+        "gradient_accumulation_steps": config.gradient_accumulation,
+    }
+    if config.deepspeed_config:
+        settings = {**read_object(Path(config.deepspeed_config)), "zero_allow_untested_optimizer": True, **sizes}
+        settings.pop("optimizer", None)  # the released AdamW groups are used whatever the file says
+        settings.pop("scheduler", None)
+        if settings.get("zero_optimization", {}).get("stage", 0) > 2:
+            raise ConfigError(f"{config.deepspeed_config}: ZeRO stage 3 splits the weights themselves; use 0, 1 or 2")
+        return settings
+    return {
+        **sizes,
+        "gradient_clipping": max(config.max_grad_norm, 0.0),
+        "zero_optimization": {"stage": config.zero_stage},
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": precision == "bf16"},
+        "fp16": {"enabled": precision == "fp16"},
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "steps_per_print": 10**9,
+    }

@@ -1,0 +1,114 @@
+"""The wiring of a run: configuration, processes, data, model, weights, engine, loop."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from lavender.config.inherit import inherit_from_checkpoint
+from lavender.config.load import load_config
+from lavender.config.schema import Config
+from lavender.engine.optim import build_optimizer
+from lavender.engine.output import RunFolder
+from lavender.engine.parallel import build_engine, import_deepspeed
+from lavender.engine.trainer import Trainer
+from lavender.models.lavender import Lavender
+from lavender.models.video_swin import SwinBlock
+from lavender.models.weights import build_model
+from lavender.runtime import distributed
+from lavender.runtime.device import choose_device, keep_freed_memory
+from lavender.runtime.errors import LavenderError, TrainingError
+from lavender.runtime.logging import LOGGER, start_logging, stop_logging
+from lavender.runtime.seed import seed_process
+from lavender.tasks.base import Task
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def main(task: type[Task], arguments: Sequence[str] | None = None) -> None:
+    """A script's whole body: runs a task; a fault of the input is one line and exit code 2."""
+    try:
+        run(task, load_config(arguments))
+    except LavenderError as error:
+        _end(f"error: {error}", BAD_INPUT)
+    except KeyboardInterrupt:
+        _end("interrupted", INTERRUPTED)
+
+
+def _end(message: str, code: int) -> None:
+    """Leaves at once: waiting for the other processes, which may never come, would hang."""
+    if distributed.world_size() > 1:
+        message = f"{message} [process {distributed.rank()}]"
+    print(message, file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    if distributed.world_size() > 1:
+        os._exit(code)
+    sys.exit(code)
+
+
+def run(task_class: type[Task], config: Config) -> dict:
+    """One run from its configuration to its results (also for use from Python).
+
+    Raises:
+        LavenderError: anything wrong with the input.
+    """
+    device = choose_device(config.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    start_logging()
+    if config.deepspeed and distributed.is_launched():
+        import_deepspeed()  # before the processes meet: it prints and patches at import
+    distributed.start(device)
+    notices = inherit_from_checkpoint(config)
+    seed_process(config.seed, rank=0)  # the same fresh weights on every process
+    task = task_class(config)
+    folder = RunFolder(config.path_output, task.run_name())
+    try:
+        for notice in [*config.notices(), *notices]:
+            LOGGER.info("%s", notice)
+        LOGGER.info("output: %s", folder.path)
+        LOGGER.info("options: %s", json.dumps(config.to_dict()))
+        trainer = prepare(task, config, device, folder)
+        results = trainer.run()
+        LOGGER.info("done: %s", folder.path)
+    finally:
+        folder.close()
+        stop_logging()
+    distributed.barrier()
+    distributed.stop()
+    return results
+
+
+def prepare(task: Task, config: Config, device: torch.device, folder: RunFolder) -> Trainer:
+    """Model, weights, optimizer, engine and loop of a task, ready to run."""
+    task.evaluation_sets()  # a missing file shows now, not after an epoch
+    model = build_model(config, task.heads)
+    for name, parameter in model.named_parameters():
+        if name.startswith(task.unused_parameters()):
+            parameter.requires_grad_(False)
+    if config.use_checkpoint:
+        checkpoint_activations(model, config.checkpoint_offload)
+    model.to(device)
+    optimizer = build_optimizer(model, config.lr, config.vis_backbone_lr_mul, config.decay)
+    engine = build_engine(model, optimizer, config, device)
+    seed_process(config.seed, distributed.rank())  # from here on each process drops out its own
+    folder.write("args.json", config.to_dict())
+    LOGGER.info("model: %.1f M parameters", sum(parameter.numel() for parameter in model.parameters()) / 1e6)
+    return Trainer(task, engine, config, device, folder)
+
+
+def checkpoint_activations(model: Lavender, offload: bool) -> None:
+    """Recomputes the activations of each Video Swin block in the backward pass, or keeps them in host memory."""
+    try:
+        from fairscale.nn.checkpoint import checkpoint_wrapper
+    except ImportError as error:
+        raise TrainingError(
+            '"use_checkpoint" is true, but FairScale is not installed: pip install fairscale==0.4.13, '
+            "or train with --use_checkpoint false"
+        ) from error
+    for module in model.enc_img.swin.modules():
+        if isinstance(module, SwinBlock):
+            checkpoint_wrapper(module, offload_to_cpu=offload)  # replaces the block's forward; names stay

@@ -1,0 +1,104 @@
+"""What a task is: its data, its loss, its prediction, its metrics. The engine knows this file and no task."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from lavender.config.schema import Config
+from lavender.data.samples import ClipDataset
+from lavender.models.lavender import Heads, Lavender
+from lavender.text.bert_folder import find_bert
+from lavender.text.masking import IGNORED
+from lavender.text.tokens import TextTokenizer
+
+Record = dict[str, Any]  # one sample's prediction; holds its `index` in the split
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class TrainingPart:
+    """A piece of an epoch: after each, the run validates and saves.
+
+    Args:
+        dataset: the data set's name; number: of the part, from 0.
+        samples: how many it holds.
+        open: reads it; called when its turn comes, so that only one part is open at a time.
+    """
+
+    dataset: str
+    number: int
+    samples: int
+    open: Callable[[], ClipDataset]
+
+
+class Task(ABC):
+    """A task of the released recipe. One file with a subclass, one JSON and one script add another."""
+
+    heads: Heads
+    best_metric: tuple[str, Callable] = ("acc", max)  # which validation figure chooses the best epoch
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.tokenizer = TextTokenizer(find_bert(config.txt_backbone))
+
+    @abstractmethod
+    def training_parts(self) -> list[TrainingPart]:
+        """The parts of one epoch, in order."""
+
+    @abstractmethod
+    def evaluation_sets(self, part: TrainingPart | None = None) -> dict[str, ClipDataset]:
+        """Split → data set, for evaluation after `part`; without one, all of them."""
+
+    @abstractmethod
+    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """`loss` and its parts, as scalars with a gradient where they have one."""
+
+    @abstractmethod
+    def predict(self, model: Lavender, batch: dict[str, Any]) -> list[Record]:
+        """One record a sample."""
+
+    @abstractmethod
+    def metrics(self, records: list[Record]) -> Metrics:
+        """Figures of a split from all its records, in the split's order."""
+
+    def unused_parameters(self) -> tuple[str, ...]:
+        """Beginnings of the names of parameters that no loss of this task reaches: they are left out of training."""
+        return ("enc_img.emb_odr",) if self.config.enable_task_token else ("enc_img.emb_odr", "emb_task")
+
+    def run_name(self) -> str:
+        """The middle of the output folder's name."""
+        return self.config.task or self.config.type
+
+    def checkpoint_name(self, epoch: int, part: TrainingPart | None) -> str:
+        """The released name of a checkpoint; epoch 0 is before training (`part` is None then)."""
+        return f"ckpt_violet_{self.config.task}_{epoch}.pt"
+
+    def curves(self, epochs: list[dict[str, Any]]) -> dict[str, Any]:
+        """`log.json` from the entries of `results.json`, under the released keys."""
+        curves: dict[str, Any] = {"ls_tr": [entry["train"]["loss"] for entry in epochs]}
+        for split, key in (("val", "ac_vl"), ("test", "ac_ts")):
+            curves[key] = [entry[split][self.best_metric[0]] for entry in epochs if split in entry]
+        return curves
+
+
+def labelled_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy over the K labelled positions (K, V), (K,); 0, with a gradient of 0, where K is 0."""
+    if labels.numel() == 0:
+        return logits.sum() * 0.0
+    return F.cross_entropy(logits.float(), labels)
+
+
+def at_labels(states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """States (B, X, D) and labels (B, X) → those of the K labelled positions: (K, D), (K,), row by row."""
+    positions = (labels.flatten() != IGNORED).nonzero().squeeze(1)
+    return states.flatten(0, 1).index_select(0, positions), labels.flatten().index_select(0, positions)
+
+
+def text_path(config: Config, name: str) -> Path:
+    """Where `txt_<name>.json` is: in `txt_dir` where given, else in `data_dir`."""
+    return Path(config.txt_dir or config.data_dir) / f"txt_{name}.json"

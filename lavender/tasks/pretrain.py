@@ -1,0 +1,232 @@
+"""Pretraining: masked language modelling and video-text matching (paper, section 3.3)."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lavender.config.schema import Config
+from lavender.data import corpora
+from lavender.data.annotations import CaptionTable, read_json
+from lavender.data.pretrain import PretrainDataset
+from lavender.data.samples import ClipDataset
+from lavender.data.tsv import TSVReader
+from lavender.metrics.matching import matching_score
+from lavender.models.encoders import Encoded
+from lavender.models.lavender import Heads, Lavender
+from lavender.models.pairs import gather, own_and_negatives
+from lavender.runtime.errors import ConfigError, DataError
+from lavender.runtime.logging import LOGGER
+from lavender.tasks.base import Metrics, Record, Task, TrainingPart, at_labels, labelled_loss
+from lavender.text.masking import IGNORED
+from lavender.text.prompts import PROMPTS
+
+
+class PretrainTask(Task):
+    """The MLM way: a matching pair answers "true" or "false" at a `[MASK]` after its text."""
+
+    heads = Heads(mlm=True, task_tokens=True)
+    append_mask = True
+    best_metric: tuple[str, Callable] = ("loss", min)
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self.prompt_ids = torch.from_numpy(self.tokenizer.prompt(PROMPTS["vtm"])) if config.enable_prompt else None
+        names = [config.dataset] if isinstance(config.dataset, str) else config.dataset
+        self.folders: dict[str, str] = names if isinstance(names, dict) else dict.fromkeys(names, config.data_dir)
+        self._captions: dict[tuple[str, str], CaptionTable] = {}
+
+    # --- data ---------------------------------------------------------------------------------------------------------
+
+    def training_parts(self) -> list[TrainingPart]:
+        parts = []
+        for name, folder in self.folders.items():
+            sizes = self.config.size_part
+            for number in range(sizes[name] if isinstance(sizes, dict) else sizes):
+                samples = len(TSVReader(corpora.train_part(folder, name, number)))
+                parts.append(TrainingPart(name, number, samples, self._part_opener(name, number)))
+        return parts
+
+    def _part_opener(self, name: str, number: int) -> Callable[[], ClipDataset]:
+        path = corpora.train_part(self.folders[name], name, number)
+        return lambda: self._dataset(name, "train", path)
+
+    def evaluation_sets(self, part: TrainingPart | None = None) -> dict[str, ClipDataset]:
+        sets: dict[str, ClipDataset] = {}
+        for name in [part.dataset] if part else self.folders:
+            path = corpora.validation(self.folders[name], name)
+            if not read_json(corpora.text_file(self.folders[name], name)).get("val"):
+                LOGGER.info("%s: no validation captions, so no validation", name)
+            else:
+                sets["val" if len(self.folders) == 1 else f"{name}-val"] = self._dataset(name, "val", path)
+        return sets
+
+    def _dataset(self, name: str, split: str, path: Any) -> PretrainDataset:
+        if (name, split) not in self._captions:
+            text_file = corpora.text_file(self.folders[name], name)
+            captions = read_json(text_file).get(split)
+            if not isinstance(captions, dict) or not captions:
+                raise DataError(f'{text_file}: no "{split}" captions (an object, video id → list of captions)')
+            self._captions[name, split] = CaptionTable(captions, f"{text_file}, {split}")
+        return PretrainDataset(
+            self.config,
+            self.tokenizer,
+            path,
+            self._captions[name, split],
+            training=split == "train",
+            size_frame=corpora.size_frame_of(name, self.config.size_frame),
+            append_mask=self.append_mask,
+        )
+
+    # --- model --------------------------------------------------------------------------------------------------------
+
+    def outputs(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Logits at the K hidden words (K, V) with their labels (K,), and of the matching pairs, own text first."""
+        video = model.encode_video(batch["img"], batch["present"])
+        text = model.encode_text(batch["ids"], batch["mask"])
+        outputs: dict[str, Tensor] = {}
+        if "mtm" in self.config.pretrain_tasks:
+            states = model.fuse(video, text)[:, -text.states.shape[1] :]
+            states, outputs["labels"] = at_labels(states, batch["labels"])
+            outputs["words"] = model.fc_mtm(states)
+        if "vtm" in self.config.pretrain_tasks:
+            videos, texts = own_and_negatives(batch["negatives"])
+            pairs, pair_texts = gather(video, videos), gather(text, texts)
+            states = model.fuse(pairs, pair_texts, self.prefix(model))[:, -text.states.shape[1] :]
+            matches = self.match(model, states)
+            outputs["matches"] = matches.view(len(batch["negatives"]), -1, matches.shape[-1])  # (B, O, V or 1)
+        return outputs
+
+    def prefix(self, model: Lavender) -> Encoded | None:
+        """What stands before the text of a matching pair."""
+        if self.prompt_ids is not None:
+            return model.prompt(self.prompt_ids.to(model.enc_img.emb_cls.device))
+        return model.task_token(self.config.task_token or "vtm") if self.config.enable_task_token else None
+
+    def match(self, model: Lavender, states: Tensor) -> Tensor:
+        """Text states (P, X, D) → logits (P, V) at the appended `[MASK]`."""
+        return model.fc_mtm(states[:, -1])
+
+    def match_loss(self, matches: Tensor) -> Tensor:
+        """Cross-entropy of each pair, (B, O): "true" for the own text, "false" for the others."""
+        labels = torch.full(matches.shape[:2], self.tokenizer.false_id, device=matches.device)
+        labels[:, 0] = self.tokenizer.true_id
+        return F.cross_entropy(matches.float().flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+
+    def match_scores(self, matches: Tensor) -> Tensor:
+        """How well each text matches, (B, O)."""
+        true, false = (matches[..., word].float() for word in (self.tokenizer.true_id, self.tokenizer.false_id))
+        return matching_score(true, false, self.config.score_fn)
+
+    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
+        outputs = self.outputs(model, batch)
+        losses: dict[str, Tensor] = {}
+        counts: dict[str, Tensor] = {}
+        if "words" in outputs:
+            losses["mtm"] = labelled_loss(outputs["words"], outputs["labels"])
+            counts["count_unlabelled_batches"] = losses["mtm"].new_tensor(outputs["labels"].numel() == 0)
+        if "matches" in outputs:
+            losses["vtm"] = self.match_loss(outputs["matches"]).mean()
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses, **counts}
+
+    # --- evaluation ---------------------------------------------------------------------------------------------------
+
+    def predict(self, model: Lavender, batch: dict[str, Any]) -> list[Record]:
+        outputs = self.outputs(model, batch)
+        records: list[Record] = [
+            {"index": index, "video": video, "caption": caption}
+            for index, video, caption in zip(batch["index"].tolist(), batch["video"], batch["caption"], strict=True)
+        ]
+        if "words" in outputs:
+            self._add_words(records, outputs, batch["labels"])
+        if "matches" in outputs:
+            rows = zip(
+                records,
+                self.match_scores(outputs["matches"]).tolist(),
+                self.match_loss(outputs["matches"]).tolist(),
+                strict=True,
+            )
+            for record, scores, losses in rows:
+                record["matching"] = {"scores": scores, "losses": losses, "right": scores.index(max(scores)) == 0}
+        return records
+
+    def _add_words(self, records: list[Record], outputs: dict[str, Tensor], labels: Tensor) -> None:
+        logits, answers = outputs["words"].float(), outputs["labels"]
+        losses = F.cross_entropy(logits, answers, reduction="none").tolist()
+        best = logits.softmax(-1).max(-1)
+        for record in records:
+            record["words"] = []
+        samples = (labels != IGNORED).nonzero()[:, 0].tolist()
+        rows = zip(samples, answers.tolist(), best.indices.tolist(), best.values.tolist(), losses, strict=True)
+        for sample, answer, guess, probability, loss in rows:
+            word = {"word": self.tokenizer.word(answer), "prediction": self.tokenizer.word(guess)}
+            records[sample]["words"].append({**word, "probability": probability, "loss": loss})
+
+    def metrics(self, records: list[Record]) -> Metrics:
+        """`acc_mtm` over hidden words, `acc_vtm` over videos, the mean losses, and their sum `loss`."""
+        metrics: Metrics = {}
+        words = [word for record in records for word in record.get("words", ())]
+        if words:
+            metrics["acc_mtm"] = sum(word["word"] == word["prediction"] for word in words) / len(words)
+            metrics["loss_mtm"] = sum(word["loss"] for word in words) / len(words)
+        matches = [record["matching"] for record in records if "matching" in record]
+        if matches:
+            losses = [loss for match in matches for loss in match["losses"]]
+            metrics["acc_vtm"] = sum(match["right"] for match in matches) / len(matches)
+            metrics["loss_vtm"] = sum(losses) / len(losses)
+        metrics["loss"] = metrics.get("loss_mtm", 0.0) + metrics.get("loss_vtm", 0.0)
+        return metrics
+
+    def unused_parameters(self) -> tuple[str, ...]:
+        without_matching = () if "vtm" in self.config.pretrain_tasks else ("emb_task", "fc.")
+        return (*super().unused_parameters(), *without_matching)
+
+    # --- names --------------------------------------------------------------------------------------------------------
+
+    def run_name(self) -> str:
+        return "-".join([self.config.task or "pretrain", *self.folders])
+
+    def checkpoint_name(self, epoch: int, part: TrainingPart | None) -> str:
+        where = f"{part.dataset}_{part.number}" if part else "init_0"
+        return f"ckpt_violet_pretrain_{where}_{epoch}.pt"
+
+    def curves(self, epochs: list[dict[str, Any]]) -> dict[str, Any]:
+        curves: dict[str, Any] = {name: defaultdict(list) for name in self.folders}
+        for entry in epochs:
+            curve = curves[entry["dataset"]]
+            for name in self.config.pretrain_tasks:
+                curve[f"ls_{name}"].append(entry["train"][name])
+                for figures in (value for split, value in entry.items() if split.endswith("val")):
+                    curve[f"ac_{name}"].append(figures.get(f"acc_{name}"))
+        return curves
+
+
+class PretrainTaskSpecificTask(PretrainTask):
+    """The baseline: an MLP on `[CLS]` scores each pair, and the own text competes with the others."""
+
+    heads = Heads(mlm=True, task_tokens=False, classifiers={"fc": 1})
+    append_mask = False
+
+    def __init__(self, config: Config):
+        if config.enable_prompt or config.enable_task_token:
+            raise ConfigError("the task-specific models take no prompt and no task token: use the MLM script")
+        super().__init__(config)
+
+    def unused_parameters(self) -> tuple[str, ...]:
+        without_words = () if "mtm" in self.config.pretrain_tasks else ("fc_mtm.",)
+        return (*super().unused_parameters(), *without_words)
+
+    def match(self, model: Lavender, states: Tensor) -> Tensor:
+        """Text states (P, X, D) → scores (P, 1)."""
+        return model.classify("fc", states[:, 0])
+
+    def match_loss(self, matches: Tensor) -> Tensor:
+        """Cross-entropy of each video over its texts, (B, 1); the own text is the first."""
+        target = torch.zeros(len(matches), dtype=torch.long, device=matches.device)
+        return F.cross_entropy(self.match_scores(matches), target, reduction="none")[:, None]
+
+    def match_scores(self, matches: Tensor) -> Tensor:
+        return matches.squeeze(-1).float() / self.config.temp

@@ -1,0 +1,11 @@
+"""Pretraining by masked language modelling alone (words, and "true"/"false" for matching).
+
+python -m torch.distributed.launch --nproc_per_node=8 --master_port=5566 main_pretrain_mlm.py \
+    --config _args/args_pretrain.json --path_output _snapshot
+"""
+
+from lavender.engine.run import main
+from lavender.tasks.pretrain import PretrainTask
+
+if __name__ == "__main__":
+    main(PretrainTask)

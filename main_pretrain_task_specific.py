@@ -1,0 +1,11 @@
+"""The task-specific baseline of pretraining: masked language modelling, and an MLP for matching.
+
+python -m torch.distributed.launch --nproc_per_node=8 --master_port=5566 main_pretrain_task_specific.py \
+    --config _args/args_pretrain.json --path_output _snapshot
+"""
+
+from lavender.engine.run import main
+from lavender.tasks.pretrain import PretrainTaskSpecificTask
+
+if __name__ == "__main__":
+    main(PretrainTaskSpecificTask)
