@@ -1,0 +1,73 @@
+"""Groups, schedule and trajectories of the released optimizer, plain, under DDP and under DeepSpeed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lavender.engine.optim import learning_rate, parameter_groups
+
+TRAJECTORY = Path(__file__).parent / "trajectory.py"
+
+
+def test_groups(kit, micro):
+    groups = parameter_groups(micro, lr=1e-3, backbone_lr_mul=0.5, decay=1e-3)
+    for ours, reference in zip(groups, kit.json("optimizer_groups"), strict=True):
+        assert sorted(ours["names"]) == sorted(reference["names"])
+        assert ours["weight_decay"] == reference["weight_decay"]
+        assert ours["peak_lr"] == reference["lr"]
+
+
+@pytest.mark.parametrize("name", ["optimizer", "optimizer_decay"])
+def test_schedule(kit, name):
+    case = kit.case(name)
+    peaks = (5e-4, 1e-3, 5e-4, 1e-3)
+    rows = [
+        [learning_rate(peak, step, int(case["max_iter"])) for peak in peaks] for step in range(len(case["lr_schedule"]))
+    ]
+    assert np.array_equal(np.array(rows, dtype=np.float32), case["lr_schedule"])
+
+
+def run_trajectory(tmp_path: Path, case: str, engine: str, processes: int) -> dict:
+    """The steps of `trajectory.py`, on one process or under a launcher; what the first process found."""
+    out = tmp_path / "out.json"
+    launcher = [sys.executable]
+    if processes:
+        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launcher, str(TRAJECTORY), case, engine, str(out)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return json.loads(out.read_text())
+
+
+ENGINES = [("torch", 0, "TorchEngine"), ("torch", 2, "DistributedDataParallel"), ("deepspeed", 2, "DeepSpeedEngine")]
+
+
+@pytest.mark.parametrize(("engine", "processes", "class_name"), ENGINES)
+def test_six_losses(kit, tmp_path, engine, processes, class_name):
+    case = kit.case("optimizer")
+    ours = run_trajectory(tmp_path, "optimizer", engine, processes)
+    assert class_name.replace("TorchEngine", "Lavender") in ours["engine"]
+    assert ours["losses"] == pytest.approx(case["losses"].tolist(), rel=1e-6)
+    assert ours["grad_norms"] == pytest.approx(case["grad_norms"].tolist(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("engine", "processes", "class_name"), ENGINES)
+def test_ten_losses_with_decay(kit, tmp_path, engine, processes, class_name):
+    case = kit.case("optimizer_decay")
+    ours = run_trajectory(tmp_path, "optimizer_decay", engine, processes)
+    assert ours["losses"] == pytest.approx(case["losses"].tolist(), rel=1e-5)
+    for key, reference in case.items():
+        if key.startswith("after_10__"):
+            found = np.array(ours["parameters"][key.removeprefix("after_10__")], dtype=np.float32)
+            assert np.abs(found - reference).max() <= 1e-5 * np.abs(reference).max()
