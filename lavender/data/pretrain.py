@@ -8,7 +8,7 @@ import torch
 
 from lavender.config.schema import Config
 from lavender.data.annotations import CaptionTable
-from lavender.data.samples import ClipDataset, Failure
+from lavender.data.samples import ClipDataset, Failure, draw_share
 from lavender.data.tsv import TSVReader
 from lavender.runtime.seed import EVALUATION, sample_stream
 from lavender.text.masking import mask_words
@@ -25,6 +25,7 @@ class PretrainDataset(ClipDataset):
         tsv: the part or validation file.
         captions: video id → caption.
         append_mask: put a `[MASK]` after the text, where matching is answered (the MLM way).
+        share: the part of the rows that is used.
 
     A batch: `img` uint8 (B, T, 3, H, W), `present` (B,), `ids`, `mask`, `labels` (B, X), `negatives` (B, O − 1),
     `video`, `caption`: lists of B strings.
@@ -40,20 +41,22 @@ class PretrainDataset(ClipDataset):
         training: bool,
         size_frame: int,
         append_mask: bool,
+        share: float = 1.0,
     ):
         super().__init__(config, training, size_frame)
         self.tokenizer, self.captions, self.append_mask = tokenizer, captions, append_mask
         self.tsv = TSVReader(tsv)
+        self.rows = draw_share(len(self.tsv), share, config.seed)
 
     def __len__(self) -> int:
-        return len(self.tsv)
+        return len(self.rows)
 
     def row(self, index: int) -> tuple[list[str], str]:
-        return self.tsv.row(index), f"{self.tsv.path}, line {index + 1}"
+        return self.tsv.row(self.rows[index]), self.tsv.where(self.rows[index])
 
     def text(self, index: int, stream: np.random.Generator, guard: Any) -> dict[str, Any]:
         tokenizer = self.tokenizer
-        video = guard.attempt(lambda: self.tsv.video_id(index), "")
+        video = guard.attempt(lambda: self.tsv.video_id(self.rows[index]), "")
         caption = guard.attempt(lambda: self.captions.caption(video), "")
         ids, mask = tokenizer.encode(caption, self.config.size_txt, self.append_mask)
         keep = (tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id, tokenizer.mask_id)

@@ -96,7 +96,14 @@ class ClipDataset(Dataset, ABC):
             chosen = training_indices(len(images), self.size_frame, start, repeat, where=where)
         else:
             chosen = evaluation_indices(len(images), self.size_frame, repeat, where=where)
-        return self.transform([decode_image(images[number], where) for number in chosen], stream)
+        frames = [decode_image(images[number], f"{where}, frame {number}") for number in chosen]
+        return self.transform(frames, stream)
+
+
+def draw_share(length: int, share: float, seed: int) -> np.ndarray:
+    """Which of `length` samples a part (0 < share ≤ 1) of them is, in their order; the draw is seeded, at least one."""
+    kept = min(length, max(1, round(share * length)))
+    return np.sort(np.random.Generator(np.random.PCG64(seed)).permutation(length)[:kept])
 
 
 class Guard:

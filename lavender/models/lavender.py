@@ -11,6 +11,7 @@ from transformers.models.bert.modeling_bert import BertConfig, BertEncoder
 from lavender.models.encoders import Encoded, TextEncoder, VideoEncoder, normalize_frames
 from lavender.models.fusion import ATTENTION_MODES, additive_mask
 from lavender.models.heads import MaskedLanguageModelHead, classification_head
+from lavender.models.video_swin import WindowAttention
 
 TASK_TOKENS = {"vtm": 0, "mc": 1, "oe": 2, "cap": 3}  # rows of `emb_task`
 TASK_TOKEN_ROWS = 10
@@ -78,7 +79,7 @@ class Lavender(nn.Module):
             nn.init.zeros_(module.bias)
         if isinstance(module, nn.Embedding) and module.padding_idx is not None:
             nn.init.zeros_(module.weight.data[module.padding_idx])
-        if hasattr(module, "relative_position_bias_table"):
+        if isinstance(module, WindowAttention):
             nn.init.normal_(module.relative_position_bias_table, std=0.02)
 
     def forward(self, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from lavender.config.schema import Config
 from lavender.data import corpora
 from lavender.data.annotations import CaptionTable, read_json
 from lavender.data.pretrain import PretrainDataset
-from lavender.data.samples import ClipDataset
+from lavender.data.samples import ClipDataset, draw_share
 from lavender.data.tsv import TSVReader
 from lavender.metrics.matching import matching_score
 from lavender.models.encoders import Encoded
@@ -45,14 +47,17 @@ class PretrainTask(Task):
         parts = []
         for name, folder in self.folders.items():
             sizes = self.config.size_part
-            for number in range(sizes[name] if isinstance(sizes, dict) else sizes):
-                samples = len(TSVReader(corpora.train_part(folder, name, number)))
-                parts.append(TrainingPart(name, number, samples, self._part_opener(name, number)))
+            paths = [
+                corpora.train_part(folder, name, n) for n in range(sizes[name] if isinstance(sizes, dict) else sizes)
+            ]
+            rows = [len(TSVReader(path)) for path in paths]  # all are opened: a part that is not there shows now
+            ratio = self.config.data_ratio
+            share = ratio if ratio <= 1 else min(1.0, ratio / sum(rows))
+            for number, (path, length) in enumerate(zip(paths, rows, strict=True)):
+                samples = len(draw_share(length, share, self.config.seed))
+                opener = partial(self._dataset, name, "train", path, share)
+                parts.append(TrainingPart(name, number, samples, opener))
         return parts
-
-    def _part_opener(self, name: str, number: int) -> Callable[[], ClipDataset]:
-        path = corpora.train_part(self.folders[name], name, number)
-        return lambda: self._dataset(name, "train", path)
 
     def evaluation_sets(self, part: TrainingPart | None = None) -> dict[str, ClipDataset]:
         sets: dict[str, ClipDataset] = {}
@@ -64,7 +69,7 @@ class PretrainTask(Task):
                 sets["val" if len(self.folders) == 1 else f"{name}-val"] = self._dataset(name, "val", path)
         return sets
 
-    def _dataset(self, name: str, split: str, path: Any) -> PretrainDataset:
+    def _dataset(self, name: str, split: str, path: Path, share: float = 1.0) -> PretrainDataset:
         if (name, split) not in self._captions:
             text_file = corpora.text_file(self.folders[name], name)
             captions = read_json(text_file).get(split)
@@ -79,6 +84,7 @@ class PretrainTask(Task):
             training=split == "train",
             size_frame=corpora.size_frame_of(name, self.config.size_frame),
             append_mask=self.append_mask,
+            share=share,
         )
 
     # --- model --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,107 @@
+"""Every command of the README starts, and every file that it names is there."""
+
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lavender.config.load import load_config
+from lavender.demo.toy import write_video
+
+ROOT = Path(__file__).resolve().parents[1]
+KIT = ROOT / "tests" / "conformance" / "kit"
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line.split("   #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
+SCRIPTS = [command for command in COMMANDS if re.search(r"\b(main|eval)_\w+\.py", command)]
+SMALL = (
+    *("--data_dir", str(KIT / "data"), "--dataset", "toy", "--size_part", "1", "--size_epoch", "1", "--size_batch", "2"),
+    *("--vis_backbone_size", "micro", "--vis_backbone_init", "random", "--size_img", "64", "--n_workers", "0"),
+    *("--txt_backbone", str(KIT / "bert_micro"), "--fusion_encoder", str(KIT / "bert_micro")),
+)
+
+
+def run(command: list[str], folder: Path = ROOT) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, env=environment, check=False)
+
+
+def test_commands_are_found():
+    assert len(COMMANDS) >= 10
+    assert len(SCRIPTS) >= 4
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
+def test_make_targets(command):
+    done = run(["make", "--dry-run", *shlex.split(command)[1:]])
+    assert done.returncode == 0, done.stderr
+
+
+def test_one_line_installation():
+    (line,) = [command for command in COMMANDS if command.startswith("pip ")]
+    requirements = (ROOT / shlex.split(line)[-1]).read_text()
+    names = [entry for entry in requirements.splitlines() if entry and not entry.startswith("#")]
+    assert names
+    assert all("==" in name for name in names)
+
+
+@pytest.mark.parametrize("command", SCRIPTS)
+def test_script_options_are_read(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(command)
+    number = next(n for n, word in enumerate(words) if re.fullmatch(r"(main|eval)_\w+\.py", word))
+    assert (ROOT / words[number]).is_file()
+    assert load_config(words[number + 1 :]).config.startswith("_args/")
+
+
+@pytest.mark.parametrize("command", [SCRIPTS[0], *(pytest.param(c, marks=pytest.mark.slow) for c in SCRIPTS[1:])])
+def test_scripts_start(command, tmp_path):
+    """As written, but for data, sizes, the number of processes, and the port, which must be free."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = re.sub(r"--nproc_per_node=\d+", "--nproc_per_node=2", command)
+    command = re.sub(r"--master_port=\d+", f"--master_port={port}", command)
+    command = command.replace("--path_output _snapshot", f"--path_output {tmp_path}")
+    done = run([*shlex.split(command), *SMALL])
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    (folder,) = tmp_path.glob("_pretrain-toy_*")
+    assert (folder / "results.json").is_file()
+    assert (folder / "ckpt_violet_pretrain_toy_0_1.pt").is_file()
+
+
+def test_tools(tmp_path):
+    """The block of tools, line by line, in a copy of the repository's shape."""
+    (block,) = [block for block in BLOCKS if "extract_video-frame.py" in block]
+    shutil.copytree(ROOT / "_tools", tmp_path / "_tools", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "lavender").symlink_to(ROOT / "lavender")
+    videos = tmp_path / "_tools" / "_msrvtt"
+    videos.mkdir()
+    for number in range(2):
+        frames = np.random.default_rng(number).integers(0, 256, (12, 32, 48, 3)).astype(np.uint8)
+        write_video(videos / f"video{number}.mp4", frames, 12)
+    done = run(["bash", "-e", "-c", block], tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in ("msrvtt.pkl", "msrvtt.tsv", "msrvtt.lineidx", "msrvtt.id2lineidx.pkl", "msrvtt.png"):
+        assert (tmp_path / "_tools" / name).stat().st_size > 0
+
+
+def test_files_that_pages_name_are_there():
+    tree = re.search(r"```\n(_args/.*?)```", README, re.DOTALL).group(1)
+    parent = ""
+    for line in tree.splitlines():
+        name = line.split()[0]
+        path = parent + name if line.startswith(" ") else name
+        parent = name if not line.startswith(" ") else parent
+        assert list(ROOT.glob(path)), f"the README's tree names {path}"
+    for page in ("README.md", "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / page).read_text()):
+            assert (ROOT / target).exists() or (ROOT / f"{target}.md").exists(), f"{page} links to {target}"
