@@ -22,7 +22,18 @@ BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line.split("   #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
 SCRIPTS = [command for command in COMMANDS if re.search(r"\b(main|eval)_\w+\.py", command)]
 SMALL = (
-    *("--data_dir", str(KIT / "data"), "--dataset", "toy", "--size_part", "1", "--size_epoch", "1", "--size_batch", "2"),
+    *(
+        "--data_dir",
+        str(KIT / "data"),
+        "--dataset",
+        "toy",
+        "--size_part",
+        "1",
+        "--size_epoch",
+        "1",
+        "--size_batch",
+        "2",
+    ),
     *("--vis_backbone_size", "micro", "--vis_backbone_init", "random", "--size_img", "64", "--n_workers", "0"),
     *("--txt_backbone", str(KIT / "bert_micro"), "--fusion_encoder", str(KIT / "bert_micro")),
 )
@@ -31,7 +42,9 @@ SMALL = (
 def run(command: list[str], folder: Path = ROOT) -> subprocess.CompletedProcess:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=300, env=environment, check=False
+    )
 
 
 def test_commands_are_found():

@@ -29,6 +29,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})") from error
     except RecursionError as error:
         raise DataError(f"{path}: its brackets are nested too deeply to be a text file") from error
+    except ValueError as error:  # a number without end
+        raise DataError(f"{path}: not a text file of ours ({error})") from error
     if not isinstance(content, dict):
         raise DataError(
             f'{path}: a JSON object with "train", "val" and "test" is expected, not a {type(content).__name__}'
@@ -40,6 +42,8 @@ def check_caption(caption: Any, where: str) -> str:
     """The caption, if it is one: text that is not empty and no longer than `MAX_CAPTION_WORDS`."""
     if not isinstance(caption, str) or not caption.strip():
         raise DataError(f"{where}: the caption is {'empty' if isinstance(caption, str) else 'not text'}")
+    if not caption.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in caption):
+        raise DataError(f"{where}: the caption holds half a character (a lone surrogate): write it as UTF-8")
     words = len(caption.split())
     if words > MAX_CAPTION_WORDS:
         raise DataError(f"{where}: the caption has {words:,} words; over {MAX_CAPTION_WORDS:,} it cannot be a caption")
@@ -62,7 +66,7 @@ class CaptionTable:
         texts = {str(name): _first(value) for name, value in captions.items()}
         for name in list(texts):  # `video7010.mp4` and `video7010` are one id; the exact name wins
             texts.setdefault(video_key(name), texts[name])
-        names = sorted(texts)
+        names = sorted(texts, key=lambda name: name.encode(errors="surrogatepass"))
         self._names, self._name_ends = _join(names)
         self._texts, self._text_ends = _join(texts[name] for name in names)
 
@@ -73,9 +77,9 @@ class CaptionTable:
             DataError: unknown id; empty or endless caption.
         """
         for name in dict.fromkeys((video_id, video_key(video_id))):
-            row = self._find(name.encode())
+            row = self._find(name.encode(errors="surrogatepass"))
             if row is not None:
-                text = _slice(self._texts, self._text_ends, row).decode()
+                text = _slice(self._texts, self._text_ends, row).decode(errors="surrogatepass")
                 return check_caption(text, f'{self.where}, video "{video_id}"')
         raise DataError(f'{self.where}: no caption for video "{video_id}"')
 
@@ -98,7 +102,7 @@ def _first(value: Any) -> str:
 
 
 def _join(texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
-    encoded = [text.encode() for text in texts]
+    encoded = [text.encode(errors="surrogatepass") for text in texts]  # half a character is told where it is read
     ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
     return np.frombuffer(b"".join(encoded), dtype=np.uint8), ends
 

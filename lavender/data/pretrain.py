@@ -10,12 +10,25 @@ from lavender.config.schema import Config
 from lavender.data.annotations import CaptionTable
 from lavender.data.samples import ClipDataset, Failure, draw_share
 from lavender.data.tsv import TSVReader
+from lavender.runtime.errors import DataError
 from lavender.runtime.seed import EVALUATION, sample_stream
 from lavender.text.masking import mask_words
 from lavender.text.tokens import TextTokenizer
 
 MAX_PAIRS = 4  # texts a video is matched against: its own and three others
 _NEGATIVES = 1  # the purpose of a sample's second random stream
+
+
+def number_of_rows(tsv: Path) -> int:
+    """How many samples a frame file holds.
+
+    Raises:
+        DataError: none.
+    """
+    rows = len(TSVReader(tsv))
+    if not rows:
+        raise DataError(f"{tsv}: the file is empty; a line is one video")
+    return rows
 
 
 class PretrainDataset(ClipDataset):
@@ -25,7 +38,7 @@ class PretrainDataset(ClipDataset):
         tsv: the part or validation file.
         captions: video id → caption.
         append_mask: put a `[MASK]` after the text, where matching is answered (the MLM way).
-        share: the part of the rows that is used.
+        samples: how many of the rows are used (without it, all); the draw is seeded.
 
     A batch: `img` uint8 (B, T, 3, H, W), `present` (B,), `ids`, `mask`, `labels` (B, X), `negatives` (B, O − 1),
     `video`, `caption`: lists of B strings.
@@ -41,12 +54,12 @@ class PretrainDataset(ClipDataset):
         training: bool,
         size_frame: int,
         append_mask: bool,
-        share: float = 1.0,
+        samples: int | None = None,
     ):
         super().__init__(config, training, size_frame)
         self.tokenizer, self.captions, self.append_mask = tokenizer, captions, append_mask
         self.tsv = TSVReader(tsv)
-        self.rows = draw_share(len(self.tsv), share, config.seed)
+        self.rows = draw_share(len(self.tsv), samples or len(self.tsv), config.seed)
 
     def __len__(self) -> int:
         return len(self.rows)

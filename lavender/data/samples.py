@@ -100,10 +100,17 @@ class ClipDataset(Dataset, ABC):
         return self.transform(frames, stream)
 
 
-def draw_share(length: int, share: float, seed: int) -> np.ndarray:
-    """Which of `length` samples a part (0 < share ≤ 1) of them is, in their order; the draw is seeded, at least one."""
-    kept = min(length, max(1, round(share * length)))
-    return np.sort(np.random.Generator(np.random.PCG64(seed)).permutation(length)[:kept])
+def split_share(lengths: list[int], ratio: float) -> list[int]:
+    """How many samples of each part are used: `data_ratio` up to 1 is a fraction of all, above 1 their number."""
+    total = sum(lengths)
+    wanted = max(1, round(ratio * total)) if ratio <= 1 else min(total, round(ratio))
+    ends = [round(wanted * end / total) for end in np.cumsum(lengths)]
+    return [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def draw_share(length: int, samples: int, seed: int) -> np.ndarray:
+    """Which `samples` of `length` rows are used, in their order."""
+    return np.sort(np.random.Generator(np.random.PCG64(seed)).permutation(length)[:samples])
 
 
 class Guard:

@@ -44,8 +44,8 @@ def tour(folder: Path, n_train: int) -> None:
         (folder / f"toy_train{suffix}").rename(folder / f"toy_train_0{suffix}")
 
     say("3. Pretraining: first masked words alone, then masked words and video-text matching")
-    words = pretrain(folder, "toy", "--pretrain_tasks", "mtm", "--size_epoch", "4")
-    both = pretrain(folder, "toy", "--path_ckpt", str(words), "--size_epoch", "8", "--lr", "2e-3")
+    words = pretrain(folder, "toy", "--pretrain_tasks", "mtm", "--p_mask", "0.35", "--size_epoch", "7")
+    both = pretrain(folder, "toy", "--path_ckpt", str(words), "--size_epoch", "5")
 
     say("4. What it can name, on combinations of colour, shape and motion that it never saw; blank clips as a control")
     blank = pretrain(folder, "toyblank", "--path_ckpt", str(both), "--size_epoch", "0")
@@ -83,7 +83,8 @@ def pretrain(folder: Path, dataset: str, *options: str) -> Path:
         *("--data_dir", str(folder), "--dataset", dataset, "--size_part", "1", "--path_output", str(output)),
         *("--vis_backbone_size", "micro", "--vis_backbone_init", "random", "--vis_backbone_drop_path", "0"),
         *("--txt_backbone", bert, "--fusion_encoder", bert),
-        *("--size_img", "64", "--size_txt", "12", "--size_batch", "32", "--n_workers", "1", "--max_grad_norm", "1"),
+        *("--size_img", "64", "--size_frame", "2", "--size_txt", "12", "--size_batch", "32", "--n_workers", "1"),
+        *("--lr", "1e-3", "--vis_backbone_lr_mul", "0.5", "--max_grad_norm", "1"),
         *options,
     )
     (run,) = set(output.glob("*")) - before

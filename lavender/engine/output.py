@@ -1,6 +1,6 @@
 """The folder of a run: `args.json`, `stdout.txt`, `log.json`, `results.json`, curves, checkpoints."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +10,30 @@ from lavender.runtime.errors import TrainingError
 from lavender.runtime.logging import log_to_file
 
 
+def _make_folder(path_output: str, name: str) -> Path:
+    """A folder of this run's own; a run that started in the same second has its name, so the next second is tried."""
+    started = datetime.now()
+    for second in range(60):
+        stamp = (started + timedelta(seconds=second)).strftime("%Y%m%d%H%M%S")
+        path = Path(path_output) / f"_{name}_{stamp}"
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            if not path.is_dir():
+                break
+        except OSError as error:
+            raise TrainingError(f"{path}: the output folder cannot be made ({error}); see --path_output") from error
+    raise TrainingError(f"{path_output}: no folder of a free name can be made there; see --path_output")
+
+
 class RunFolder:
     """`<path_output>/_<name>_<YYYYmmddHHMMSS>/`; only the first process writes into it."""
 
     def __init__(self, path_output: str, name: str):
-        stamp = distributed.broadcast_object(datetime.now().strftime("%Y%m%d%H%M%S"))
-        self.path = Path(path_output) / f"_{name}_{stamp}"
+        made = _make_folder(path_output, name) if distributed.is_main() else Path(path_output)
+        self.path: Path = distributed.broadcast_object(made)
         self._curves: Any = None
-        if distributed.is_main():
-            try:
-                self.path.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise TrainingError(
-                    f"{self.path}: the output folder cannot be made ({error}); see --path_output"
-                ) from error
-        distributed.barrier()
         log_to_file(self.path / "stdout.txt")
 
     def write(self, name: str, value: Any) -> None:

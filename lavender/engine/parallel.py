@@ -1,5 +1,6 @@
 """DDP and DeepSpeed behind one small interface: run a loss, step the optimizer, hand out the weights."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -97,8 +98,11 @@ class TorchEngine(Engine):
             self.scaler.unscale_(self.optimizer)
             limit = self.max_grad_norm if self.max_grad_norm > 0 else float("inf")
             self.grad_norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+            if self.scaler.is_enabled() and not math.isfinite(self.grad_norm):
+                self.grad_norm = 0.0  # fp16: the scale was too high, the scaler leaves this step out and lowers it
+            if math.isfinite(self.grad_norm):  # else the run stops, with its weights as they were
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
             self.optimizer.zero_grad(set_to_none=True)
         return losses
 

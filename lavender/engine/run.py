@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from lavender.config.inherit import inherit_from_checkpoint
 from lavender.config.load import load_config
@@ -101,7 +102,7 @@ def prepare(task: Task, config: Config, device: torch.device, folder: RunFolder)
 
 
 def checkpoint_activations(model: Lavender, offload: bool) -> None:
-    """Recomputes the activations of each Video Swin block in the backward pass, or keeps them in host memory."""
+    """Recomputes each Video Swin block's activations in the backward pass; `offload` keeps its input on the host."""
     try:
         from fairscale.nn.checkpoint import checkpoint_wrapper
     except ImportError as error:
@@ -111,4 +112,22 @@ def checkpoint_activations(model: Lavender, offload: bool) -> None:
         ) from error
     for module in model.enc_img.swin.modules():
         if isinstance(module, SwinBlock):
-            checkpoint_wrapper(module, offload_to_cpu=offload)  # replaces the block's forward; names stay
+            module.__class__ = RecomputedBlock  # FairScale calls the forward of the class; names stay
+            checkpoint_wrapper(module, offload_to_cpu=offload)
+
+
+class RecomputedBlock(SwinBlock):
+    """A block whose second forward pass runs under the autocast of its first; FairScale sees to that on CUDA alone.
+
+    The first pass runs without gradients, the second with them.
+    """
+
+    autocast: tuple[bool, torch.dtype] = (False, torch.float32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kind = x.device.type
+        if not torch.is_grad_enabled():
+            self.autocast = (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
+        enabled, dtype = self.autocast
+        with torch.autocast(kind, dtype, enabled):
+            return super().forward(x)

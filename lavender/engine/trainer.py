@@ -16,7 +16,7 @@ from lavender.engine.output import RunFolder
 from lavender.engine.parallel import Engine
 from lavender.runtime import distributed
 from lavender.runtime.device import memory_in_use, to_device
-from lavender.runtime.errors import TrainingError
+from lavender.runtime.errors import ConfigError, TrainingError
 from lavender.runtime.logging import LOGGER, progress
 from lavender.tasks.base import Metrics, Task, TrainingPart
 
@@ -32,16 +32,22 @@ class Trainer:
         self.parts = task.training_parts() if config.size_epoch else []
         batches = sum(steps_in_epoch(part.samples, config.size_batch) for part in self.parts) * config.size_epoch
         self.total_steps = batches // config.gradient_accumulation
+        if self.parts and not self.total_steps:
+            raise ConfigError(
+                f"gradient_accumulation is {config.gradient_accumulation}, but the whole run has {batches} batches: "
+                "the weights would never be updated"
+            )
         self.step = 0  # optimizer steps done
         self.last_checkpoint = ""
         self.results: dict[str, Any] = {}
 
     def run(self) -> dict[str, Any]:
         """The whole run; returns the results."""
-        if self.config.path_ckpt:
-            self.results["zero_shot"] = self.evaluate(self.task.evaluation_sets())
-        self.save(0, None)
         self.results["epochs"] = []
+        self.save(0, None)
+        if self.config.path_ckpt:
+            self.results = {"zero_shot": self.evaluate(self.task.evaluation_sets()), "epochs": []}
+            self.write_results()
         for epoch in range(1, self.config.size_epoch + 1):
             for part in self.parts:
                 loader = training_loader(part.open())
@@ -98,23 +104,26 @@ class Trainer:
             mean = distributed.mean(torch.stack([value.detach().float() for value in losses.values()]))
             figures.update(zip(losses, mean.tolist(), strict=True))
             if not math.isfinite(figures["loss"]):
-                self.stop(losses, batch)
+                self.stop("loss", losses, batch)
 
         ends_step = self.engine.completes_step
-        self.engine.train_batch(self.task.loss, to_device(batch, self.device), check)
+        losses = self.engine.train_batch(self.task.loss, to_device(batch, self.device), check)
+        if not math.isfinite(self.engine.grad_norm):
+            self.stop("gradient", losses, batch)
         self.step += ends_step
         return figures
 
-    def stop(self, losses: dict[str, Tensor], batch: dict[str, Any]) -> None:
-        """Ends a run whose loss is not finite, on all processes, before the weights are touched."""
-        mine = batch.get("video", batch["index"].tolist()) if not math.isfinite(float(losses["loss"])) else []
+    def stop(self, what: str, losses: dict[str, Tensor], batch: dict[str, Any]) -> None:
+        """Ends a run whose loss or gradient is not finite, on all processes."""
+        guilty = what == "gradient" or not math.isfinite(float(losses["loss"].detach()))
+        mine = batch.get("video", batch["index"].tolist()) if guilty else []
         culprits = [name for share in distributed.gather_objects(mine) for name in share]
-        values = ", ".join(f"{name} {float(value):.4g}" for name, value in losses.items())
+        values = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in losses.items())
         kept = (
             f"the last good checkpoint is {self.last_checkpoint}" if self.last_checkpoint else "nothing was saved yet"
         )
         raise TrainingError(
-            f"the loss is not finite at step {self.step + 1} of {self.total_steps} ({values}), in the batch of "
+            f"the {what} is not finite at step {self.step + 1} of {self.total_steps} ({values}), in the batch of "
             f"{', '.join(map(str, culprits))}; {kept}. Look at these samples, or lower --lr, or set --max_grad_norm 1"
         )
 
@@ -137,9 +146,13 @@ class Trainer:
             save_weights(state, path)
             LOGGER.info("saved %s", path)
         self.last_checkpoint = str(path)
-        self.folder.write("log.json", self.task.curves(self.results.get("epochs", [])))
-        self.folder.write("results.json", self.results)
+        self.write_results()
         distributed.barrier()
+
+    def write_results(self) -> None:
+        """`results.json` and `log.json` as they stand."""
+        self.folder.write("log.json", self.task.curves(self.results["epochs"]))
+        self.folder.write("results.json", self.results)
 
     def choose_best(self) -> None:
         """The epoch that is best on validation (the last one where there is none), with its test figures."""
@@ -148,11 +161,11 @@ class Trainer:
             return
         name, better = self.task.best_metric
         scored = {number: _validation(entry, name) for number, entry in enumerate(entries)}
-        with_value = [number for number, value in scored.items() if value is not None]
+        with_value = [number for number, value in scored.items() if value is not None and math.isfinite(value)]
         best = better(with_value, key=lambda number: scored[number]) if with_value else len(entries) - 1
         self.results["best"] = {key: value for key, value in entries[best].items() if key != "train"}
         LOGGER.info("best on validation (%s): %s", name, self.results["best"])
-        tested = [entry for entry in entries if "test" in entry]
+        tested = [entry for entry in entries if math.isfinite(entry.get("test", {}).get(name, math.nan))]
         if tested:  # the released code printed this; a choice made on the test split is no result
             chosen = better(tested, key=lambda entry: entry["test"][name])
             LOGGER.info("best on test, chosen on test itself (do not report): %s", chosen["test"])

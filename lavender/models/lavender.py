@@ -72,10 +72,16 @@ class Lavender(nn.Module):
                 nn.init.normal_(table, std=self.initializer_range)
 
     def _initialise(self, module: nn.Module) -> None:
-        """Matrices from N(0, initializer_range): a narrow model needs a wider range than BERT's 0.02 to learn."""
+        """Matrices from N(0, initializer_range): a narrow model needs a wider range than BERT's 0.02 to learn.
+
+        The bias of the patch embedding is not zero: on a blank video every LayerNorm behind it would divide by √eps,
+        and the gradient would overflow.
+        """
         if isinstance(module, nn.Linear | nn.Embedding | nn.Conv3d):
             nn.init.normal_(module.weight, std=self.initializer_range)
-        if isinstance(module, nn.Linear | nn.Conv3d) and module.bias is not None:
+        if isinstance(module, nn.Conv3d) and module.bias is not None:
+            nn.init.normal_(module.bias, std=self.initializer_range)
+        if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
         if isinstance(module, nn.Embedding) and module.padding_idx is not None:
             nn.init.zeros_(module.weight.data[module.padding_idx])

@@ -1,12 +1,14 @@
 """Weights in: BERT folders, Video Swin files, LAVENDER checkpoints, and what of each was used."""
 
 import pickle
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM
 from transformers.utils import logging as transformers_logging
@@ -21,7 +23,14 @@ VIDEO_SWIN_FOLDER = Path("_models/video_swin_transformer")
 HEADS = ("fc.", "fc_", "emb_task")  # what a checkpoint of another task may lack
 GROWING_TABLES = {"enc_img.emb_pos": 2, "enc_img.emb_len": 1}  # name → the dimension that counts places
 KNOWN_EXTRAS = ("position_ids", "token_type_ids", "relative_position_index")  # buffers of older versions
-SHARED_BIAS = "fc_mtm.predictions.bias"
+SHARED_BIAS = ("fc_mtm.predictions.bias", "fc_mtm.predictions.decoder.bias")
+
+
+# What torch, safetensors and transformers raise at a cut, damaged or hostile file, as tried with many of them.
+UNREADABLE = (
+    *(pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, AssertionError),
+    *(OSError, TypeError, SafetensorError),
+)
 
 
 @dataclass
@@ -50,6 +59,14 @@ class LoadReport:
                 yield f"  {label:12} {group:40} {len(names):4}  {note}"
 
 
+def _reason(error: BaseException) -> str:
+    """A library's message in a few words: what was met, without its advice to switch the safeguard off."""
+    met = re.search(r"GLOBAL ([\w.]+)|class ([\w.]+)", str(error))
+    if met and isinstance(error, pickle.UnpicklingError):
+        return f"it asks for {met.group(1) or met.group(2)}, which is no weight"
+    return (str(error).strip().split("\n")[0] or type(error).__name__)[:120]
+
+
 def _by_module(names: list[str]) -> dict[str, list[str]]:
     """Names by their first two parts, so that a table of 500 names is a few lines."""
     groups: dict[str, list[str]] = {}
@@ -68,9 +85,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: no such checkpoint; check --path_ckpt (or the file under _models/)")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0][:150]
-        raise WeightsError(f"{path}: cannot be read as a file of weights alone ({reason})") from error
+    except UNREADABLE as error:
+        raise WeightsError(f"{path}: cannot be read as a file of weights alone ({_reason(error)})") from error
     for key in ("state_dict", "model", "module"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
@@ -90,13 +106,14 @@ def load_state(module: nn.Module, state: dict[str, Tensor], source: str) -> Load
             report.left_over.append(name)
         elif own[name].shape == tensor.shape:
             fitting[name] = tensor
-        elif name in GROWING_TABLES:
+        elif name in GROWING_TABLES and _differs_in(own[name], tensor, GROWING_TABLES[name]):
             fitting[name] = _common_rows(own[name], tensor, GROWING_TABLES[name])
             report.resized.append(name)
         else:
             report.other_shape.append(f"{name} ({_shape(tensor)} in the file, {_shape(own[name])} here)")
-    if SHARED_BIAS in own and SHARED_BIAS in state:  # one parameter under two names: either will do
-        fitting.setdefault("fc_mtm.predictions.decoder.bias", state[SHARED_BIAS])
+    given = [name for name in SHARED_BIAS if name in fitting]
+    if given:  # one parameter under two names: either will do, and the second wins
+        fitting.update(dict.fromkeys((name for name in SHARED_BIAS if name in own), fitting[given[-1]]))
     report.loaded = list(fitting)
     refused = {text.split(" (")[0] for text in report.other_shape}
     report.missing = [
@@ -104,6 +121,12 @@ def load_state(module: nn.Module, state: dict[str, Tensor], source: str) -> Load
     ]
     module.load_state_dict(fitting, strict=False)
     return report
+
+
+def _differs_in(own: Tensor, tensor: Tensor, dimension: int) -> bool:
+    """Whether two tables have the same shape but for one dimension."""
+    sides = zip(own.shape, tensor.shape, strict=False)
+    return own.ndim == tensor.ndim and all(a == b for n, (a, b) in enumerate(sides) if n != dimension)
 
 
 def _common_rows(own: Tensor, tensor: Tensor, dimension: int) -> Tensor:
@@ -149,7 +172,11 @@ def build_model(config: Config, heads: Heads) -> Lavender:
 
 
 def _bert_config(name: str) -> BertConfig:
-    bert = BertConfig.from_pretrained(find_bert(name))
+    folder = find_bert(name)
+    try:
+        bert = BertConfig.from_pretrained(folder)
+    except UNREADABLE as error:
+        raise WeightsError(f"{folder / 'config.json'}: not a BERT configuration ({_reason(error)})") from error
     bert._attn_implementation = "sdpa"
     return bert
 
@@ -179,9 +206,12 @@ def load_bert(model: Lavender, config: Config) -> None:
 def _read_bert(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """The BERT model of a folder, and transformers' account of what was missing."""
     transformers_logging.set_verbosity_error()
-    return BertForMaskedLM.from_pretrained(  # type: ignore[return-value]
-        folder, output_loading_info=True, dtype=torch.float32
-    )
+    try:
+        return BertForMaskedLM.from_pretrained(  # type: ignore[return-value]
+            folder, output_loading_info=True, dtype=torch.float32
+        )
+    except UNREADABLE as error:
+        raise WeightsError(f"{folder}: its weights cannot be read ({_reason(error)})") from error
 
 
 def load_backbone(model: Lavender, config: Config) -> None:
@@ -227,13 +257,15 @@ def load_checkpoint(model: Lavender, path: Path, reinit_head: bool = False) -> L
 
 def _refuse_poor_fit(report: LoadReport, path: Path) -> None:
     """A file of another model is an error; a head of another task is not."""
-    trunk_lost = [name for name in report.missing + report.other_shape if not name.startswith((*HEADS, "fc_mtm."))]
-    trunk_loaded = [name for name in report.loaded if not name.startswith((*HEADS, "fc_mtm."))]
-    if len(trunk_lost) > len(trunk_loaded):
-        example = (report.other_shape or trunk_lost)[0]
+    heads = (*HEADS, "fc_mtm.")
+    other_shape, missing, loaded = (
+        [name for name in names if not name.startswith(heads)]
+        for names in (report.other_shape, report.missing, report.loaded)
+    )
+    if other_shape or len(missing) > len(loaded):
         raise WeightsError(
-            f"{path} is not of this model: {len(trunk_lost)} weights do not fit (the first: {example}); "
-            "check vis_backbone_size, txt_backbone and fusion_encoder"
+            f"{path} is not of this model: {len(other_shape)} weights are of another shape, {len(missing)} are missing "
+            f"(the first: {[*other_shape, *missing][0]}); check vis_backbone_size, txt_backbone and fusion_encoder"
         )
 
 

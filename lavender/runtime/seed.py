@@ -15,9 +15,10 @@ EVALUATION = 2**31 - 1  # stands for the epoch in evaluation, where every round 
 
 def seed_process(seed: int, rank: int) -> None:
     """Seeds Python, NumPy and torch; each process gets numbers of its own (for dropout)."""
-    random.seed(seed + rank)
-    np.random.seed(seed + rank)
-    torch.manual_seed(seed + rank)
+    own = (seed + rank) % 2**32  # NumPy's seeds end there
+    random.seed(own)
+    np.random.seed(own)
+    torch.manual_seed(own)
 
 
 def sample_stream(seed: int, epoch: int, index: int, purpose: int = 0) -> np.random.Generator:

@@ -13,9 +13,8 @@ from torch import Tensor
 from lavender.config.schema import Config
 from lavender.data import corpora
 from lavender.data.annotations import CaptionTable, read_json
-from lavender.data.pretrain import PretrainDataset
-from lavender.data.samples import ClipDataset, draw_share
-from lavender.data.tsv import TSVReader
+from lavender.data.pretrain import PretrainDataset, number_of_rows
+from lavender.data.samples import ClipDataset, split_share
 from lavender.metrics.matching import matching_score
 from lavender.models.encoders import Encoded
 from lavender.models.lavender import Heads, Lavender
@@ -50,26 +49,25 @@ class PretrainTask(Task):
             paths = [
                 corpora.train_part(folder, name, n) for n in range(sizes[name] if isinstance(sizes, dict) else sizes)
             ]
-            rows = [len(TSVReader(path)) for path in paths]  # all are opened: a part that is not there shows now
-            ratio = self.config.data_ratio
-            share = ratio if ratio <= 1 else min(1.0, ratio / sum(rows))
-            for number, (path, length) in enumerate(zip(paths, rows, strict=True)):
-                samples = len(draw_share(length, share, self.config.seed))
-                opener = partial(self._dataset, name, "train", path, share)
-                parts.append(TrainingPart(name, number, samples, opener))
+            rows = [number_of_rows(path) for path in paths]  # all are opened: a part that is not there shows now
+            shares = split_share(rows, self.config.data_ratio)
+            for number, (path, samples) in enumerate(zip(paths, shares, strict=True)):
+                if samples:
+                    opener = partial(self._dataset, name, "train", path, samples)
+                    parts.append(TrainingPart(name, number, samples, opener))
         return parts
 
     def evaluation_sets(self, part: TrainingPart | None = None) -> dict[str, ClipDataset]:
         sets: dict[str, ClipDataset] = {}
         for name in [part.dataset] if part else self.folders:
-            path = corpora.validation(self.folders[name], name)
             if not read_json(corpora.text_file(self.folders[name], name)).get("val"):
                 LOGGER.info("%s: no validation captions, so no validation", name)
-            else:
-                sets["val" if len(self.folders) == 1 else f"{name}-val"] = self._dataset(name, "val", path)
+                continue
+            path = corpora.validation(self.folders[name], name)
+            sets["val" if len(self.folders) == 1 else f"{name}-val"] = self._dataset(name, "val", path)
         return sets
 
-    def _dataset(self, name: str, split: str, path: Path, share: float = 1.0) -> PretrainDataset:
+    def _dataset(self, name: str, split: str, path: Path, samples: int | None = None) -> PretrainDataset:
         if (name, split) not in self._captions:
             text_file = corpora.text_file(self.folders[name], name)
             captions = read_json(text_file).get(split)
@@ -84,7 +82,7 @@ class PretrainTask(Task):
             training=split == "train",
             size_frame=corpora.size_frame_of(name, self.config.size_frame),
             append_mask=self.append_mask,
-            share=share,
+            samples=samples or number_of_rows(path),
         )
 
     # --- model --------------------------------------------------------------------------------------------------------

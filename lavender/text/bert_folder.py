@@ -32,8 +32,16 @@ def has_weights(folder: Path) -> bool:
 
 def lowercases(folder: Path) -> bool:
     """`do_lower_case` of the folder's tokenizer; true where it does not say."""
-    settings = folder / "tokenizer_config.json"
-    return bool(json.loads(settings.read_text()).get("do_lower_case", True)) if settings.is_file() else True
+    path = folder / "tokenizer_config.json"
+    if not path.is_file():
+        return True
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(settings, dict):
+        raise WeightsError(f"{path}: an object of settings is expected")
+    return bool(settings.get("do_lower_case", True))
 
 
 def _checked(folder: Path) -> Path:
@@ -45,14 +53,14 @@ def _checked(folder: Path) -> Path:
 
 def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 
     try:
         for weights in WEIGHT_FILES:  # the second only where the hub has not the first
             folder = Path(snapshot_download(name, allow_patterns=[*_TEXT_FILES, weights], etag_timeout=10))
             if has_weights(folder):
                 break
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except (HfHubHTTPError, HTTPError, HFValidationError, OSError) as error:
         reason = str(error).split("\n")[0][:120]
         raise WeightsError(
             f'"{name}" is not a folder here, not one under {LOCAL_MODELS}/, and could not be fetched from the hub '

@@ -21,13 +21,16 @@ class TextTokenizer:
     """
 
     def __init__(self, folder: Path):
-        vocabulary = Path(folder) / "vocab.txt"
+        self.folder = Path(folder)
+        vocabulary = self.folder / "vocab.txt"
         if not vocabulary.is_file():
             raise WeightsError(f"{folder}: no vocab.txt; give the folder of a BERT model, vocabulary included")
-        self.folder = Path(folder)
-        self._tokenizer: Tokenizer = BertWordPieceTokenizer(
-            str(vocabulary), lowercase=lowercases(Path(folder))
-        )._tokenizer
+        try:
+            vocabulary.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise WeightsError(f"{vocabulary}: byte {error.start} is not UTF-8: this is no vocabulary") from error
+        wordpiece = BertWordPieceTokenizer(str(vocabulary), lowercase=lowercases(self.folder))
+        self._tokenizer: Tokenizer = wordpiece._tokenizer
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self.size = self._tokenizer.get_vocab_size()

@@ -262,8 +262,8 @@ def test_bert_folder_reads_every_text_without_unknown_words(corpus: Path) -> Non
     assert tokenizer.tokenize("Zebra!") == ["z", "##e", "##b", "##r", "##a", "!"]
     config = transformers.AutoConfig.from_pretrained(str(corpus / "bert"))
     assert config.vocab_size == len(tokenizer)
-    assert (config.hidden_size, config.num_hidden_layers, config.hidden_dropout_prob) == (64, 2, 0.0)
-    assert config.initializer_range == pytest.approx(0.0693, abs=1e-4)
+    assert (config.hidden_size, config.num_hidden_layers, config.hidden_dropout_prob) == (128, 2, 0.0)
+    assert config.initializer_range == 0.08
 
 
 def _texts(node: object) -> list[str]:

@@ -1,0 +1,285 @@
+"""Runs of the scripts on toy data: as users start them, or in this process, where a start costs more than the run."""
+
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lavender.engine.run import main
+from lavender.tasks.base import Task
+from lavender.tasks.pretrain import PretrainTask
+
+ROOT = Path(__file__).parents[2]
+KIT = ROOT / "tests" / "conformance" / "kit"
+TOY_FILES = ("toy_train_0", "toy_train_1", "toy_val", "txt_toy.json")
+NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+RELEASED = ("--config", "_args/args_pretrain.json", "--dataset", "toy")
+SMALL = (
+    *("--vis_backbone_size", "micro", "--vis_backbone_init", "random"),
+    *("--txt_backbone", str(KIT / "bert_micro"), "--fusion_encoder", str(KIT / "bert_micro")),
+    *("--size_img", "64", "--size_batch", "3", "--size_epoch", "1", "--size_part", "2", "--n_workers", "0"),
+)
+
+
+@dataclass
+class Run:
+    """What a run left behind; `folder` is its output folder, where it got so far."""
+
+    code: int
+    stdout: str
+    stderr: str
+    folder: Path
+    command: list[str] = field(default_factory=list)
+
+    def json(self, name: str) -> Any:
+        return json.loads((self.folder / name).read_text(), parse_constant=_refuse_constant)
+
+    @property
+    def results(self) -> dict[str, Any]:
+        return self.json("results.json")
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "stdout.txt").read_text()
+
+    def predictions(self, split: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "predictions" / f"{split}.jsonl").read_text().splitlines()]
+
+    def checkpoint(self, name: str) -> dict[str, torch.Tensor]:
+        return torch.load(self.folder / name, weights_only=True)
+
+    @property
+    def errors(self) -> list[str]:
+        """Lines of stderr that tell an error; whatever a progress bar left before them is cut off."""
+        return [line for line in re.split(r"[\r\n]+", self.stderr) if line.startswith("error: ")]
+
+    def check_passed(self) -> "Run":
+        assert self.code == 0, f"{' '.join(self.command)}\n{self.stdout[-2000:]}\n{self.stderr[-4000:]}"
+        assert self.errors == []
+        return self
+
+    def check_refused(self, *words: str) -> str:
+        """One error line that holds all of `words`; exit code 2, no traceback. Returns the line."""
+        said = f"code {self.code}\n{self.stdout[-1500:]}\n{self.stderr[-4000:]}"
+        assert self.code == 2, said
+        assert "Traceback" not in self.stderr, said
+        assert len(self.errors) == 1, said
+        assert self.stderr.rstrip("\n").endswith(self.errors[0]), f"the error is not what is read last: {said}"
+        assert [word for word in words if word not in self.errors[0]] == [], self.errors[0]
+        return self.errors[0]
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _copy_toy(folder: Path) -> Path:
+    folder.mkdir()
+    for file in KIT.joinpath("data").iterdir():
+        if file.name.startswith(TOY_FILES):
+            (folder / file.name).write_bytes(file.read_bytes())  # the kit's files are read-only, these are to be broken
+    return folder
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    """A data folder of one's own: data set `toy`, two training parts of 3 clips, 4 validation clips, 4 frames each."""
+    return _copy_toy(tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def kept_toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for all tests, not to be written to."""
+    return _copy_toy(tmp_path_factory.mktemp("toy") / "data")
+
+
+@pytest.fixture(scope="session")
+def needs() -> Callable[[str], None]:
+    """Skips a test where a package is not installed, without importing it."""
+
+    def check(package: str) -> None:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+
+    return check
+
+
+# --- in this process --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def train_here(tmp_path: Path, kept_toy: Path) -> Iterator[Callable[..., Run]]:
+    """`train_here(*options, task=…, data=…, output=…)`: the body of a script in this process, which saves its start.
+
+    An exception that is not one of ours, which a user would see as a traceback, comes out here. The released
+    configuration without its engine is the ground: no DeepSpeed, no FairScale.
+    """
+    threads, folder = torch.get_num_threads(), Path.cwd()
+    torch.set_num_threads(1)
+    os.chdir(ROOT)
+    yield _Here(tmp_path, kept_toy)
+    os.chdir(folder)
+    torch.set_num_threads(threads)
+
+
+class _Here:
+    def __init__(self, folder: Path, data: Path):
+        self.folder, self.data, self.count = folder, data, 0
+
+    def __call__(
+        self,
+        *options: object,
+        task: type[Task] = PretrainTask,
+        data: Path | None = None,
+        output: Path | None = None,
+        small: tuple[str, ...] = SMALL,
+    ) -> Run:
+        self.count += 1
+        output = output or self.folder / f"run_{self.count}"
+        words = [*RELEASED, *small, "--deepspeed", "false", "--use_checkpoint", "false", "--device", "cpu"]
+        words += ["--data_dir", str(data or self.data), "--path_output", str(output), *map(str, options)]
+        stdout, stderr, code = io.StringIO(), io.StringIO(), 0
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+            try:
+                main(task, words)
+            except SystemExit as leaving:
+                code = int(leaving.code or 0)
+        return Run(code, stdout.getvalue(), stderr.getvalue(), _newest_folder(output), words)
+
+
+# --- as a user starts it ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def start(kept_toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
+    """`start(script, *options, launcher=None, processes=2, …)`: a script as a process of its own, on the CPU."""
+
+    def run_script(
+        script: str,
+        *options: object,
+        launcher: str | None = None,
+        processes: int = 2,
+        data: Path | None = None,
+        output: Path | None = None,
+        timeout: float = 180,
+        environment: dict[str, str] | None = None,
+        watch: Callable[[subprocess.Popen], None] | None = None,
+        **popen: Any,
+    ) -> Run:
+        output = output or tmp_path_factory.mktemp("run") / "snapshot"
+        command = [*launch_command(launcher, processes), script, *RELEASED, *SMALL]
+        command += ["--data_dir", str(data or kept_toy), "--path_output", str(output), *map(str, options)]
+        code, stdout, stderr = run_bounded(command, timeout, {**NO_GPU, **(environment or {})}, watch, **popen)
+        return Run(code, stdout, stderr, _newest_folder(output), command)
+
+    return run_script
+
+
+def launch_command(launcher: str | None, processes: int) -> list[str]:
+    """What starts a script: python alone, or one of the launchers on a port of this machine."""
+    port = free_port()
+    python = [sys.executable]
+    return {
+        None: python,
+        "launch": [
+            *python,
+            *("-m", "torch.distributed.launch"),
+            *(f"--nproc_per_node={processes}", "--master_addr=127.0.0.1", f"--master_port={port}"),
+        ],
+        "torchrun": [
+            *python,
+            *("-m", "torch.distributed.run"),
+            *(f"--nproc_per_node={processes}", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}"),
+        ],
+        "deepspeed": [
+            *python,
+            *("-m", "deepspeed.launcher.runner"),
+            *(f"--num_gpus={processes}", "--master_addr=127.0.0.1", f"--master_port={port}"),
+        ],
+    }[launcher]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def run_bounded(
+    command: list[str],
+    timeout: float,
+    environment: dict[str, str],
+    watch: Callable[[subprocess.Popen], None] | None = None,
+    **popen: Any,
+) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr. A command that does not end fails the test, and nothing of it stays behind.
+
+    `watch(process)` is called once it runs.
+    """
+    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:  # pipes would be waited for
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            env={**os.environ, **environment},
+            start_new_session=True,
+            **{"cwd": ROOT, **popen},
+        )
+        try:
+            if watch is not None:
+                watch(process)
+            code: int | None = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            stop_all(process)
+        stdout.seek(0)
+        stderr.seek(0)
+        said = stdout.read(), stderr.read()
+    if code is None:
+        pytest.fail(f"still running after {timeout} s: {' '.join(command)}\n{said[0][-3000:]}\n{said[1][-5000:]}")
+    return code, *said
+
+
+def stop_all(process: subprocess.Popen) -> None:
+    """Ends a process and all that it started; a launcher puts its workers into sessions of their own."""
+    family = [] if process.poll() is not None else descendants(process.pid)
+    for signal_number, grace in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+        if process.poll() is None:
+            process.send_signal(signal_number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(grace)
+    for pid in family:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def descendants(pid: int) -> list[int]:
+    """Children, grandchildren, … of a process, from /proc."""
+    try:
+        children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+    return children + [young for child in children for young in descendants(child)]
+
+
+def _newest_folder(output: Path) -> Path:
+    return max(output.iterdir(), default=output) if output.is_dir() else output

@@ -1,0 +1,152 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lavender.data.annotations import MAX_CAPTION_WORDS, CaptionTable, check_caption, read_json
+from lavender.runtime.errors import DataError
+
+WHERE = "txt_toy.json, train"
+
+
+def table(captions: dict) -> CaptionTable:
+    return CaptionTable(captions, WHERE)
+
+
+# --- JSON -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_object_is_read(tmp_path: Path):
+    path = tmp_path / "txt_toy.json"
+    path.write_text('{"train": {"a": ["größer 红 🙂"]}, "val": {}}', encoding="utf-8")
+    assert read_json(path) == {"train": {"a": ["größer 红 🙂"]}, "val": {}}
+
+
+def test_a_missing_file_says_which_options_to_look_at(tmp_path: Path):
+    with pytest.raises(DataError, match=r"txt_x\.json: no such text file; check --data_dir"):
+        read_json(tmp_path / "txt_x.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "column"),
+    [
+        ('{"train": {},\n "val": [1, 2,,]}', 2, 15),
+        ('{\n\n  "train": oops\n}', 3, 12),
+        ("", 1, 1),
+        ('{"train": {}', 1, 13),
+        ('{"train": {}} x', 1, 15),
+    ],
+)
+def test_broken_json_says_where(tmp_path: Path, content: str, line: int, column: int):
+    path = tmp_path / "txt_x.json"
+    path.write_text(content)
+    with pytest.raises(DataError, match=rf"^{path}, line {line}, column {column}: not valid JSON") as raised:
+        read_json(path)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b'{"train": "\xff\xfe"}', "byte 11 is not UTF-8 text"),
+        (b"[1, 2]", "a JSON object .* is expected, not a list"),
+        (b'"text"', "a JSON object .* is expected, not a str"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"train": ' + b"1" * 5000 + b"}", ""),
+    ],
+    ids=["bytes", "list", "str", "deep", "long number"],
+)
+def test_other_content_is_refused(tmp_path: Path, content: bytes, says: str):
+    path = tmp_path / "txt_x.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"^{path}.*{says}"):
+        read_json(path)
+
+
+# --- captions ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_caption_of_a_video():
+    captions = table({"b": ["second video", "again"], "a": ["first video"], "c": "a single one"})
+    assert [captions.caption(name) for name in "abc"] == ["first video", "second video", "a single one"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.dictionaries(
+        st.text(st.characters(exclude_characters="./", exclude_categories=["Cs"]), min_size=1),
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip),
+        max_size=30,
+    )
+)
+def test_any_text_under_any_name(captions: dict[str, str]):
+    found = table(captions)
+    for name, caption in captions.items():
+        assert found.caption(name) == caption
+
+
+@pytest.mark.parametrize("stored", ["video7010", "video7010.mp4"])
+@pytest.mark.parametrize("asked", ["video7010", "video7010.mp4", "clips/video7010.webm"])
+def test_ids_match_with_and_without_extension(stored: str, asked: str):
+    assert table({stored: ["a dog"], "video701": ["a cat"]}).caption(asked) == "a dog"
+
+
+def test_the_exact_name_wins():
+    for order in (["v", "v.mp4"], ["v.mp4", "v"]):
+        captions = table({name: [name] for name in order})
+        assert [captions.caption(name) for name in ("v", "v.mp4", "v.avi")] == ["v", "v.mp4", "v"]
+    dotted = table({"a.b.mp4": ["dotted"]})
+    assert dotted.caption("a.b") == dotted.caption("a.b.mp4") == "dotted"
+
+
+@pytest.mark.parametrize("captions", [{}, {"a": ["x"], "c": ["z"]}])
+@pytest.mark.parametrize("asked", ["b", "", "zz", "0"])
+def test_an_unknown_video_is_named(captions: dict, asked: str):
+    with pytest.raises(DataError, match=rf'^{WHERE}: no caption for video "{asked}"$'):
+        table(captions).caption(asked)
+
+
+@pytest.mark.parametrize("value", [[], "", [""], "  \n", [None], 5, None, [["nested"]], {"caption": "x"}], ids=repr)
+def test_what_is_no_caption_is_a_fault_of_its_video_alone(value: object):
+    captions = table({"a": value, "b": ["fine"]})
+    with pytest.raises(DataError, match=rf'^{WHERE}, video "a": the caption is (empty|not text)$'):
+        captions.caption("a")
+    assert captions.caption("b") == "fine"
+
+
+def test_half_a_character_is_a_fault_of_its_video_alone(tmp_path: Path):
+    """JSON's escapes can write one half of a surrogate pair, which is no character and has no UTF-8."""
+    path = tmp_path / "txt_x.json"
+    path.write_text('{"train": {"a": ["cut emoji \\ud83d"], "b": ["fine"]}}')
+    captions = table(read_json(path)["train"])
+    assert captions.caption("b") == "fine"
+    with pytest.raises(DataError, match='video "a"'):
+        captions.caption("a")
+
+
+def test_an_endless_caption_is_refused():
+    captions = table({"a": ["word " * 10_000], "b": ["word " * MAX_CAPTION_WORDS]})
+    with pytest.raises(DataError, match=r'video "a": the caption has 10,000 words; over 1,000'):
+        captions.caption("a")
+    assert len(captions.caption("b").split()) == MAX_CAPTION_WORDS
+
+
+def test_check_caption():
+    assert check_caption(" as it is ", "x") == " as it is "
+    with pytest.raises(DataError, match=r"^x: the caption is not text$"):
+        check_caption(None, "x")
+
+
+def test_a_worker_gets_a_whole_table():
+    captions = pickle.loads(pickle.dumps(table({"a": ["one"], "ü": ["zwei"]})))
+    assert (captions.caption("a"), captions.caption("ü")) == ("one", "zwei")
+
+
+def test_a_table_is_arrays_that_processes_share_and_not_objects():
+    captions = table({f"video{number}": [f"caption of number {number}"] for number in range(500)})
+    state = {name: value for name, value in vars(captions).items() if name != "where"}
+    assert all(isinstance(value, np.ndarray) and value.dtype != object for value in state.values())
+    assert sum(value.nbytes for value in state.values()) < 500 * 50

@@ -1,0 +1,128 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import BertTokenizer
+
+from lavender.runtime.errors import WeightsError
+from lavender.text.prompts import PROMPTS
+from lavender.text.tokens import TextTokenizer
+
+LONG = "the red circle moves left and the blue square jumps over it"  # 12 words, each in the vocabulary
+
+
+@pytest.fixture
+def tokenizer(kit: Path) -> TextTokenizer:
+    return TextTokenizer(kit / "bert_micro")
+
+
+@pytest.fixture
+def folder(kit: Path, tmp_path: Path) -> Path:
+    """A copy of the BERT folder that a test may spoil."""
+    return Path(shutil.copytree(kit / "bert_micro", tmp_path / "bert"))
+
+
+def words(tokenizer: TextTokenizer, ids: np.ndarray) -> str:
+    return " ".join(tokenizer.word(int(token)) for token in ids)
+
+
+def test_a_short_text_is_padded(tokenizer: TextTokenizer):
+    ids, mask = tokenizer.encode("A red circle", 7)
+    assert words(tokenizer, ids) == "[CLS] a red circle [SEP] [PAD] [PAD]"
+    assert mask.tolist() == [1, 1, 1, 1, 1, 0, 0]
+    assert ids.dtype == mask.dtype == np.int64
+
+
+@pytest.mark.parametrize("length", [14, 13, 8, 3, 2])
+def test_a_long_text_is_cut_and_still_ends_in_sep(tokenizer: TextTokenizer, length: int):
+    ids, mask = tokenizer.encode(LONG, length)
+    assert words(tokenizer, ids) == " ".join(["[CLS]", *LONG.split()[: length - 2], "[SEP]"])
+    assert mask.tolist() == [1] * length
+
+
+@pytest.mark.parametrize(("text", "pads"), [("", 10), ("a dog", 8), (LONG, 0)])
+def test_the_appended_mask_stands_last_after_the_pads(tokenizer: TextTokenizer, text: str, pads: int):
+    plain, plain_mask = tokenizer.encode(text, 12)
+    ids, mask = tokenizer.encode(text, 12, append_mask=True)
+    assert len(ids) == 13
+    np.testing.assert_array_equal(ids, [*plain, tokenizer.mask_id])
+    np.testing.assert_array_equal(mask, [*plain_mask, 1])
+    assert (mask == 0).sum() == pads
+
+
+def test_special_tokens_written_in_the_text_are_those_tokens(tokenizer: TextTokenizer):
+    ids, _ = tokenizer.encode("a [MASK] moves[MASK]. [SEP] up", 12)
+    assert words(tokenizer, ids) == "[CLS] a [MASK] moves [MASK] . [SEP] up [SEP] [PAD] [PAD] [PAD]"
+    assert tokenizer.wordpieces("answer: [MASK]")[-1] == tokenizer.mask_id
+
+
+def test_prompt(tokenizer: TextTokenizer):
+    ids = tokenizer.prompt(PROMPTS["vtm"])
+    text = words(tokenizer, ids)
+    assert text.startswith("[CLS] is the video - text paired , true or false ?")
+    assert text.endswith("[SEP]")
+    assert ids.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "Hello,  wörld!\tYou'll",
+            "un\u200bseen \x00 control",
+            "红 circle 方",
+            "🙂 red 🙂",
+            "x" * 150,
+            "ＦＵＬＬ width",
+        ),
+        *("left-hand; 3.14 & co.", "\n", "ÉÈ naïve İstanbul", "a" * 101 + " dog"),
+    ],
+)
+def test_the_wordpieces_are_those_of_transformers(tokenizer: TextTokenizer, kit: Path, text: str):
+    reference = BertTokenizer.from_pretrained(kit / "bert_micro")
+    expected = reference(text, max_length=16, padding="max_length", truncation=True)
+    ids, mask = tokenizer.encode(text, 16)
+    assert ids.tolist() == expected["input_ids"]
+    assert mask.tolist() == expected["attention_mask"]
+
+
+def test_words_and_ids(tokenizer: TextTokenizer, kit: Path):
+    vocabulary = (kit / "bert_micro" / "vocab.txt").read_text().splitlines()
+    assert tokenizer.size == len(vocabulary) == 350
+    assert [tokenizer.word(token) for token in range(350)] == vocabulary
+    assert tokenizer.word(350) == ""
+    assert (tokenizer.pad_id, tokenizer.word(tokenizer.unknown_id)) == (0, "[UNK]")
+    assert [tokenizer.word(i) for i in (tokenizer.true_id, tokenizer.false_id)] == ["true", "false"]
+    with pytest.raises(WeightsError, match=r'vocab\.txt: the vocabulary has no "zebra"'):
+        tokenizer.word_id("zebra")
+
+
+def test_upper_case_follows_the_folder(folder: Path):
+    assert TextTokenizer(folder).wordpieces("RED") == TextTokenizer(folder).wordpieces("red")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False}))
+    cased = TextTokenizer(folder)
+    assert cased.wordpieces("RED") == [cased.unknown_id]
+    (folder / "tokenizer_config.json").unlink()
+    assert TextTokenizer(folder).wordpieces("RED") == TextTokenizer(folder).wordpieces("red")
+
+
+def test_a_missing_vocabulary_is_named(tmp_path: Path):
+    with pytest.raises(WeightsError, match=rf"{tmp_path}: no vocab\.txt"):
+        TextTokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("word", ["[PAD]", "[MASK]", "true", "false"])
+def test_a_vocabulary_without_a_needed_word_is_refused(folder: Path, word: str):
+    vocabulary = folder / "vocab.txt"
+    vocabulary.write_text(vocabulary.read_text().replace(f"\n{word}\n", "\n").removeprefix(f"{word}\n"))
+    with pytest.raises(WeightsError, match=r"vocab\.txt.*no") as error:
+        TextTokenizer(folder)
+    assert f'"{word}"' in str(error.value)
+
+
+def test_a_vocabulary_that_is_no_text_is_refused(folder: Path):
+    (folder / "vocab.txt").write_bytes(b"\x80\x81\xff\n" * 20)
+    with pytest.raises(WeightsError, match=r"vocab\.txt"):
+        TextTokenizer(folder)
