@@ -34,7 +34,7 @@ def tour(folder: Path, n_train: int) -> None:
     started = time.monotonic()
     shutil.rmtree(folder, ignore_errors=True)
     say(f"1. {n_train} clips of one coloured shape each, as mp4 files with captions, in {folder}/")
-    write_toy(folder, n_train=n_train, n_val=400, n_test=40)
+    write_toy(folder, n_train=n_train, n_val=200, n_test=40)
 
     say("2. Four frames of each clip, in the TSV files that training reads")
     for split in ("toy_train", "toy_val", "toyblank_val"):
@@ -44,8 +44,8 @@ def tour(folder: Path, n_train: int) -> None:
         (folder / f"toy_train{suffix}").rename(folder / f"toy_train_0{suffix}")
 
     say("3. Pretraining: first masked words alone, then masked words and video-text matching")
-    words = pretrain(folder, "toy", "--pretrain_tasks", "mtm", "--p_mask", "0.35", "--size_epoch", "7")
-    both = pretrain(folder, "toy", "--path_ckpt", str(words), "--size_epoch", "5")
+    words = pretrain(folder, "toy", "--pretrain_tasks", "mtm", "--p_mask", "0.35", "--size_epoch", "9")
+    both = pretrain(folder, "toy", "--path_ckpt", str(words), "--size_epoch", "7")
 
     say("4. What it can name, on combinations of colour, shape and motion that it never saw; blank clips as a control")
     blank = pretrain(folder, "toyblank", "--path_ckpt", str(both), "--size_epoch", "0")
