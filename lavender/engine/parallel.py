@@ -134,6 +134,8 @@ class DeepSpeedEngine(Engine):
         self.engine.step()
         if ends_step:
             self.grad_norm = float(self.engine.get_global_grad_norm() or 0.0)
+            if self.engine.fp16_enabled() and not math.isfinite(self.grad_norm):
+                self.grad_norm = 0.0  # the scale was too high; DeepSpeed has left this step out and lowered it
         return losses
 
     def weights(self) -> dict[str, Tensor]:

@@ -117,7 +117,7 @@ def checkpoint_activations(model: Lavender, offload: bool) -> None:
 
 
 class RecomputedBlock(SwinBlock):
-    """A block whose second forward pass runs under the autocast of its first; FairScale sees to that on CUDA alone.
+    """A block whose second forward pass runs under the autocast of its first; FairScale knows CUDA's fp16 alone.
 
     The first pass runs without gradients, the second with them.
     """

@@ -1,4 +1,5 @@
 import json
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +10,14 @@ import torch
 from torch import Tensor
 
 from lavender.config.schema import Config
-from lavender.engine.parallel import Engine, TorchEngine, build_engine, deepspeed_settings, import_deepspeed
+from lavender.engine.parallel import (
+    DeepSpeedEngine,
+    Engine,
+    TorchEngine,
+    build_engine,
+    deepspeed_settings,
+    import_deepspeed,
+)
 from lavender.models.lavender import Lavender
 from lavender.runtime.errors import ConfigError, TrainingError
 from lavender.tasks.base import at_labels, labelled_loss
@@ -198,6 +206,39 @@ def test_a_missing_package_is_an_error_with_the_line_to_type(monkeypatch: pytest
     monkeypatch.setenv("WORLD_SIZE", "1")
     with pytest.raises(TrainingError, match="cannot be imported"):
         make_engine(deepspeed=True)
+
+
+class OverflowingDeepSpeed:
+    """A DeepSpeed engine whose gradients overflowed: it left the step out, and reports their norm as infinite."""
+
+    def __init__(self, precision: str):
+        self.precision = precision
+
+    def __call__(self, loss: Callable, batch: dict) -> dict[str, Tensor]:
+        return {"loss": torch.tensor(1.0)}
+
+    def backward(self, loss: Tensor) -> None: ...
+
+    def step(self) -> None: ...
+
+    def get_global_grad_norm(self) -> float:
+        return float("inf")
+
+    def fp16_enabled(self) -> bool:
+        return self.precision == "fp16"
+
+    def bfloat16_enabled(self) -> bool:
+        return self.precision == "bf16"
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
+def test_deepspeed_searching_its_loss_scale_does_not_end_the_run(precision: str):
+    """In fp16 the first steps overflow as a rule, and DeepSpeed lowers the scale; elsewhere it is a fault."""
+    engine = DeepSpeedEngine.__new__(DeepSpeedEngine)
+    engine.engine, engine.accumulation, engine._batches = OverflowingDeepSpeed(precision), 1, 0
+    engine.low_precision = precision != "fp32"
+    engine.train_batch(word_loss, {})
+    assert math.isfinite(engine.grad_norm) == (precision == "fp16")
 
 
 def test_settings_from_the_options(config: Config):

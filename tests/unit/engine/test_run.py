@@ -127,8 +127,24 @@ def test_two_runs_give_the_same_results(options: Config):
     assert run(PretrainTask, options) == run(PretrainTask, options)
 
 
-def test_what_no_loss_reaches_is_left_as_it_is(options: Config):
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The engines that are built."""
+    built: list[Any] = []
+    plain = TorchEngine.__init__
+
+    def watch(engine, *arguments):
+        plain(engine, *arguments)
+        built.append(engine)
+
+    monkeypatch.setattr(TorchEngine, "__init__", watch)
+    return built
+
+
+def test_what_no_loss_reaches_is_left_as_it_is(options: Config, engines: list[Any]):
     run(PretrainTask, options)
+    still = {name for name, parameter in engines[0].model.named_parameters() if not parameter.requires_grad}
+    assert still == {"enc_img.emb_odr", "emb_task"}, "DDP would wait for their gradients"
     folder = only_folder(options)
     first, last = (
         torch.load(folder / f"ckpt_violet_pretrain_{name}.pt", weights_only=True) for name in ("init_0_0", "toy_1_1")
@@ -188,16 +204,8 @@ def test_main_of_several_processes_leaves_at_once(monkeypatch: pytest.MonkeyPatc
     assert capsys.readouterr().err == "error: nowhere.json: no such file [process 1]\n"
 
 
-def test_the_engine_of_a_checkpointed_run(options: Config, monkeypatch: pytest.MonkeyPatch):
+def test_the_engine_of_a_checkpointed_run(options: Config, engines: list[Any]):
     pytest.importorskip("fairscale")
-    engines = []
-    plain = TorchEngine.__init__
-
-    def watch(engine, *arguments):
-        plain(engine, *arguments)
-        engines.append(engine)
-
-    monkeypatch.setattr(TorchEngine, "__init__", watch)
     options.use_checkpoint = True
     run(PretrainTask, options)
     block = engines[0].model.enc_img.swin.layers[0].blocks[0]
