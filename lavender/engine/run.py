@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from lavender.config.inherit import inherit_from_checkpoint
 from lavender.config.load import load_config
@@ -15,12 +14,11 @@ from lavender.engine.optim import build_optimizer
 from lavender.engine.output import RunFolder
 from lavender.engine.parallel import build_engine, import_deepspeed
 from lavender.engine.trainer import Trainer
-from lavender.models.lavender import Lavender
-from lavender.models.video_swin import SwinBlock
+from lavender.models.recompute import checkpoint_activations
 from lavender.models.weights import build_model
 from lavender.runtime import distributed
 from lavender.runtime.device import choose_device, keep_freed_memory
-from lavender.runtime.errors import LavenderError, TrainingError
+from lavender.runtime.errors import LavenderError
 from lavender.runtime.logging import LOGGER, start_logging, stop_logging
 from lavender.runtime.seed import seed_process
 from lavender.tasks.base import Task
@@ -99,35 +97,3 @@ def prepare(task: Task, config: Config, device: torch.device, folder: RunFolder)
     folder.write("args.json", config.to_dict())
     LOGGER.info("model: %.1f M parameters", sum(parameter.numel() for parameter in model.parameters()) / 1e6)
     return Trainer(task, engine, config, device, folder)
-
-
-def checkpoint_activations(model: Lavender, offload: bool) -> None:
-    """Recomputes each Video Swin block's activations in the backward pass; `offload` keeps its input on the host."""
-    try:
-        from fairscale.nn.checkpoint import checkpoint_wrapper
-    except ImportError as error:
-        raise TrainingError(
-            '"use_checkpoint" is true, but FairScale is not installed: pip install fairscale==0.4.13, '
-            "or train with --use_checkpoint false"
-        ) from error
-    for module in model.enc_img.swin.modules():
-        if isinstance(module, SwinBlock):
-            module.__class__ = RecomputedBlock  # FairScale calls the forward of the class; names stay
-            checkpoint_wrapper(module, offload_to_cpu=offload)
-
-
-class RecomputedBlock(SwinBlock):
-    """A block whose second forward pass runs under the autocast of its first; FairScale knows CUDA's fp16 alone.
-
-    The first pass runs without gradients, the second with them.
-    """
-
-    autocast: tuple[bool, torch.dtype] = (False, torch.float32)
-
-    def forward(self, x: Tensor) -> Tensor:
-        kind = x.device.type
-        if not torch.is_grad_enabled():
-            self.autocast = (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
-        enabled, dtype = self.autocast
-        with torch.autocast(kind, dtype, enabled):
-            return super().forward(x)
