@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 
+from lavender.data.tsv import TSVReader
 from lavender.engine.run import main
 from lavender.tasks.base import Task
 from lavender.tasks.pretrain import PretrainTask
@@ -83,6 +84,15 @@ class Run:
         assert [word for word in words if word not in self.errors[0]] == [], self.errors[0]
         return self.errors[0]
 
+    def check_same_losses(self, other: "Run", tolerance: float) -> None:
+        """Training and validation losses of two runs, entry by entry; `tolerance` is relative."""
+        pairs = list(zip(self.results["epochs"], other.results["epochs"], strict=True))
+        assert pairs
+        for ours, theirs in pairs:
+            for split, names in (("train", ("loss", "mtm", "vtm")), ("val", ("loss", "loss_mtm", "loss_vtm"))):
+                for name in names:
+                    assert ours[split][name] == pytest.approx(theirs[split][name], rel=tolerance), (split, name)
+
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
@@ -100,6 +110,31 @@ def _copy_toy(folder: Path) -> Path:
 def toy(tmp_path: Path) -> Path:
     """A data folder of one's own: data set `toy`, two training parts of 3 clips, 4 validation clips, 4 frames each."""
     return _copy_toy(tmp_path / "data")
+
+
+class Spoiler:
+    """Harms the files of a toy folder."""
+
+    @staticmethod
+    def row(tsv: Path, number: int, change: Callable[[list[str]], list[str]]) -> None:
+        """Changes the fields of one row; the line index goes, to be rebuilt."""
+        reader = TSVReader(tsv)
+        rows = [reader.row(i) for i in range(len(reader))]
+        rows[number] = change(rows[number])
+        tsv.write_text("".join("\t".join(fields) + "\n" for fields in rows))
+        tsv.with_suffix(".lineidx").unlink()
+
+    @staticmethod
+    def texts(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+        """Changes the object of a text file in place."""
+        texts = json.loads(path.read_text())
+        change(texts)
+        path.write_text(json.dumps(texts))
+
+
+@pytest.fixture(scope="session")
+def spoil() -> Spoiler:
+    return Spoiler()
 
 
 @pytest.fixture(scope="session")

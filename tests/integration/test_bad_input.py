@@ -4,13 +4,7 @@ Most runs are in this process, where anything but our own error comes out as its
 """
 
 import base64
-import contextlib
-import json
-import os
 import pickle
-import re
-import resource
-import signal
 import subprocess
 import sys
 import time
@@ -20,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-from lavender.data.tsv import TSVReader
 from lavender.tasks.pretrain import PretrainTaskSpecificTask
 
 ROOT = Path(__file__).parents[2]
@@ -29,68 +22,51 @@ TOLERANT = ("--on_bad_sample", "zero")
 LIVELY = ("--p_mask", 0.5, "--lr", 1e-3)
 
 
-def rewrite(tsv: Path, row: int, change) -> None:
-    """Changes the fields of one row; the line index goes, to be rebuilt."""
-    reader = TSVReader(tsv)
-    rows = [reader.row(number) for number in range(len(reader))]
-    rows[row] = change(rows[row])
-    tsv.write_text("".join("\t".join(fields) + "\n" for fields in rows))
-    tsv.with_suffix(".lineidx").unlink()
-
-
-def rewrite_captions(folder: Path, change) -> None:
-    """Changes the training captions in place."""
-    path = folder / "txt_toy.json"
-    texts = json.loads(path.read_text())
-    change(texts["train"])
-    path.write_text(json.dumps(texts))
-
-
-def cut_in_a_frame(folder: Path) -> str:
+def cut_in_a_frame(folder: Path, spoil) -> str:
     tsv = folder / "toy_train_1.tsv"
     tsv.write_bytes(tsv.read_bytes()[:-5000])
     return "toy_train_1.tsv, line 3"
 
 
-def garbage_frame(folder: Path) -> str:
+def garbage_frame(folder: Path, spoil) -> str:
     noise = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 8 + b"\xff\xda" + bytes(range(200)) + b"\xff\xd9"
     frame = base64.b64encode(noise).decode()
-    rewrite(folder / "toy_train_1.tsv", 1, lambda fields: [fields[0], *[frame] * 4])
+    spoil.row(folder / "toy_train_1.tsv", 1, lambda fields: [fields[0], *[frame] * 4])
     return "toy_train_1.tsv, line 2"
 
 
-def no_frames(folder: Path) -> str:
-    rewrite(folder / "toy_train_0.tsv", 0, lambda fields: fields[:1])
+def no_frames(folder: Path, spoil) -> str:
+    spoil.row(folder / "toy_train_0.tsv", 0, lambda fields: fields[:1])
     return "toy_train_0.tsv, line 1"
 
 
-def too_few_frames(folder: Path) -> str:
-    rewrite(folder / "toy_train_0.tsv", 2, lambda fields: fields[:-1])
+def too_few_frames(folder: Path, spoil) -> str:
+    spoil.row(folder / "toy_train_0.tsv", 2, lambda fields: fields[:-1])
     return "toy_train_0.tsv, line 3: 4 frames are asked for, 3 are stored"
 
 
-def empty_caption(folder: Path) -> str:
-    rewrite_captions(folder, lambda captions: captions.update(vid4=["  "]))
+def empty_caption(folder: Path, spoil) -> str:
+    spoil.texts(folder / "txt_toy.json", lambda texts: texts["train"].update(vid4=["  "]))
     return 'txt_toy.json, train, video "vid4": the caption is empty'
 
 
-def no_text_at_all(folder: Path) -> str:
-    rewrite_captions(folder, lambda captions: captions.update(vid4=[]))
+def no_text_at_all(folder: Path, spoil) -> str:
+    spoil.texts(folder / "txt_toy.json", lambda texts: texts["train"].update(vid4=[]))
     return 'txt_toy.json, train, video "vid4": the caption is'
 
 
-def a_number_for_a_caption(folder: Path) -> str:
-    rewrite_captions(folder, lambda captions: captions.update(vid4=[7]))
+def a_number_for_a_caption(folder: Path, spoil) -> str:
+    spoil.texts(folder / "txt_toy.json", lambda texts: texts["train"].update(vid4=[7]))
     return 'txt_toy.json, train, video "vid4": the caption is'
 
 
-def endless_caption(folder: Path) -> str:
-    rewrite_captions(folder, lambda captions: captions.update(vid1=["word " * 10_000]))
+def endless_caption(folder: Path, spoil) -> str:
+    spoil.texts(folder / "txt_toy.json", lambda texts: texts["train"].update(vid1=["word " * 10_000]))
     return 'txt_toy.json, train, video "vid1": the caption has 10,000 words'
 
 
-def no_caption(folder: Path) -> str:
-    rewrite_captions(folder, lambda captions: captions.pop("vid5"))
+def no_caption(folder: Path, spoil) -> str:
+    spoil.texts(folder / "txt_toy.json", lambda texts: texts["train"].pop("vid5"))
     return 'txt_toy.json, train: no caption for video "vid5"'
 
 
@@ -101,9 +77,9 @@ SAMPLE_FAULTS = [
 
 
 @pytest.mark.parametrize("harm", SAMPLE_FAULTS)
-def test_a_bad_sample(train_here, toy: Path, harm):
+def test_a_bad_sample(train_here, toy: Path, spoil, harm):
     """It stops the run; or, where that is asked for, it is counted, named, and the run goes on without it."""
-    where = harm(toy)
+    where = harm(toy, spoil)
     train_here(data=toy).check_refused(str(toy), where)
 
     run = train_here(*TOLERANT, data=toy).check_passed()
@@ -115,9 +91,9 @@ def test_a_bad_sample(train_here, toy: Path, harm):
     assert len(run.predictions("val")) == 4
 
 
-def test_a_bad_validation_sample(train_here, toy: Path):
+def test_a_bad_validation_sample(train_here, toy: Path, spoil):
     """In evaluation too it is counted where the figures are, so that nobody reports them as they stand."""
-    rewrite(toy / "toy_val.tsv", 1, lambda fields: [fields[0], "/9j/garbage"])
+    spoil.row(toy / "toy_val.tsv", 1, lambda fields: [fields[0], "/9j/garbage"])
     train_here(data=toy).check_refused("toy_val.tsv, line 2")
     run = train_here(*TOLERANT, data=toy).check_passed()
     assert "toy_val.tsv, line 2" in run.log
@@ -125,10 +101,10 @@ def test_a_bad_validation_sample(train_here, toy: Path):
     assert run.results["best"]["val"]["bad_samples"] == 1
 
 
-def test_one_bad_sample_is_counted_once(train_here, toy: Path):
+def test_one_bad_sample_is_counted_once(train_here, toy: Path, spoil):
     """Frames and caption of a clip both missing: one sample, two faults."""
-    no_frames(toy)
-    rewrite_captions(toy, lambda captions: captions.pop("vid0"))
+    no_frames(toy, spoil)
+    spoil.texts(toy / "txt_toy.json", lambda texts: texts["train"].pop("vid0"))
     run = train_here(*TOLERANT, data=toy).check_passed()
     assert "toy_train_0.tsv, line 1" in run.log
     assert 'no caption for video "vid0"' in run.log
@@ -142,8 +118,8 @@ def test_too_few_frames_may_be_repeated(train_here, toy: Path):
 
 
 @pytest.mark.parametrize("harm", [garbage_frame, no_caption])
-def test_a_fault_in_a_worker(train_here, toy: Path, harm):
-    where = harm(toy)
+def test_a_fault_in_a_worker(train_here, toy: Path, spoil, harm):
+    where = harm(toy, spoil)
     train_here("--n_workers", 2, data=toy).check_refused(where)
     run = train_here("--n_workers", 2, *TOLERANT, data=toy).check_passed()
     assert [entry["train"].get("bad_samples", 0) for entry in run.results["epochs"]] == [0, 1]
@@ -152,67 +128,66 @@ def test_a_fault_in_a_worker(train_here, toy: Path, harm):
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def index_of_another_file(folder: Path) -> tuple[str, ...]:
+def index_of_another_file(folder: Path, spoil) -> tuple[str, ...]:
     (folder / "toy_train_0.lineidx").write_bytes((folder / "toy_train_1.lineidx").read_bytes())
     return "toy_train_0.lineidx", "toy_train_0.tsv"
 
 
-def index_past_the_end(folder: Path) -> tuple[str, ...]:
+def index_past_the_end(folder: Path, spoil) -> tuple[str, ...]:
     tsv = folder / "toy_train_0.tsv"
     tsv.write_bytes(tsv.read_bytes()[:100_000])  # within line 2 of 3
     return "toy_train_0.lineidx, line 3", "126814", "past the end"
 
 
-def index_of_garbage(folder: Path) -> tuple[str, ...]:
+def index_of_garbage(folder: Path, spoil) -> tuple[str, ...]:
     (folder / "toy_train_0.lineidx").write_text("0\nxyz\n7\n")
     return "toy_train_0.lineidx, line 2", "xyz"
 
 
-def no_training_part(folder: Path) -> tuple[str, ...]:
+def no_training_part(folder: Path, spoil) -> tuple[str, ...]:
     (folder / "toy_train_1.tsv").unlink()
     return "toy_train_1.tsv", "missing", "size_part"
 
 
-def no_validation_frames(folder: Path) -> tuple[str, ...]:
+def no_validation_frames(folder: Path, spoil) -> tuple[str, ...]:
     (folder / "toy_val.tsv").unlink()
     return "toy_val.tsv", "missing"
 
 
-def empty_training_part(folder: Path) -> tuple[str, ...]:
+def empty_training_part(folder: Path, spoil) -> tuple[str, ...]:
     (folder / "toy_train_1.tsv").write_bytes(b"")
     (folder / "toy_train_1.lineidx").unlink()
     return ("toy_train_1.tsv",)
 
 
-def no_text_file(folder: Path) -> tuple[str, ...]:
+def no_text_file(folder: Path, spoil) -> tuple[str, ...]:
     (folder / "txt_toy.json").unlink()
     return "txt_toy.json", "missing"
 
 
-def broken_text_file(folder: Path) -> tuple[str, ...]:
+def broken_text_file(folder: Path, spoil) -> tuple[str, ...]:
     text = (folder / "txt_toy.json").read_text()
     (folder / "txt_toy.json").write_text('{\n  "train": {"vid0" ["a"]},\n' + text[1:])
     return ("txt_toy.json, line 2, column 20",)
 
 
-def a_list_for_a_text_file(folder: Path) -> tuple[str, ...]:
+def a_list_for_a_text_file(folder: Path, spoil) -> tuple[str, ...]:
     (folder / "txt_toy.json").write_text('[{"video": "vid0", "caption": "a red circle"}]')
     return "txt_toy.json", "object"
 
 
-def retrieval_text(folder: Path) -> tuple[str, ...]:
+def retrieval_text(folder: Path, spoil) -> tuple[str, ...]:
     (folder / "txt_toy.json").write_bytes((ROOT / "tests/conformance/kit/data/txt_toy-retrieval.json").read_bytes())
     return "txt_toy.json", "captions"
 
 
-def latin_text_file(folder: Path) -> tuple[str, ...]:
+def latin_text_file(folder: Path, spoil) -> tuple[str, ...]:
     (folder / "txt_toy.json").write_bytes('{"train": {"vid0": ["ein Bär"]}}'.encode("latin-1"))
     return "txt_toy.json", "UTF-8"
 
 
-def no_training_captions(folder: Path) -> tuple[str, ...]:
-    texts = json.loads((folder / "txt_toy.json").read_text())
-    (folder / "txt_toy.json").write_text(json.dumps({"val": texts["val"]}))
+def no_training_captions(folder: Path, spoil) -> tuple[str, ...]:
+    spoil.texts(folder / "txt_toy.json", lambda texts: texts.pop("train"))
     return "txt_toy.json", '"train"'
 
 
@@ -226,20 +201,19 @@ def no_training_captions(folder: Path) -> tuple[str, ...]:
         no_training_captions,
     ],
 )
-def test_a_bad_file(train_here, toy: Path, harm, words: tuple):
+def test_a_bad_file(train_here, toy: Path, spoil, harm, words: tuple):
     """Whole files are never tolerated, and are looked at before anything is trained."""
-    expected = harm(toy)
+    expected = harm(toy, spoil)
     run = train_here(*words, data=toy)
     run.check_refused(*expected)
     assert list(run.folder.glob("ckpt_violet_pretrain_toy_*")) == []
 
 
-def test_the_second_data_set_is_looked_at_before_the_first_is_trained(train_here, toy: Path):
+def test_the_second_data_set_is_looked_at_before_the_first_is_trained(train_here, toy: Path, spoil):
     """A fault in its files must not show after hours of the first."""
     for path in list(toy.iterdir()):
         path.with_name(path.name.replace("toy", "other")).write_bytes(path.read_bytes())
-    texts = json.loads((toy / "txt_other.json").read_text())
-    (toy / "txt_other.json").write_text(json.dumps({"val": texts["val"]}))
+    spoil.texts(toy / "txt_other.json", lambda texts: texts.pop("train"))
     run = train_here("--dataset", "toy", "other", data=toy)
     run.check_refused("txt_other.json", '"train"')
     assert list(run.folder.glob("ckpt_violet_pretrain_toy_*")) == []
@@ -332,234 +306,6 @@ def test_a_hub_that_cannot_be_reached(start):
     run = start(MLM, "--fusion_encoder", "bert-no-such", environment=environment)
     run.check_refused('"bert-no-such"', "_models/huggingface_transformers", "config.json")
     assert time.monotonic() - begun < 60
-
-
-# --- losses that are not finite ---------------------------------------------------------------------------------------
-
-
-def without_validation(folder: Path) -> None:
-    texts = json.loads((folder / "txt_toy.json").read_text())
-    (folder / "txt_toy.json").write_text(json.dumps({"train": texts["train"]}))
-
-
-def last_good(error: str) -> Path:
-    return Path(re.findall(r"the last good checkpoint is (\S+\.pt)", error)[0])
-
-
-def test_a_loss_that_is_not_finite(train_here, toy: Path):
-    """The step, the clips and the last checkpoint before it are named."""
-    without_validation(toy)
-    run = train_here("--lr", 1e30, "--size_epoch", 2, "--p_mask", 0.5, data=toy)
-    error = run.check_refused("the loss is not finite at step 2 of 4", "--lr")
-    assert sorted(re.findall(r"vid\d", error)) == ["vid3", "vid4", "vid5"]
-    assert last_good(error).name == "ckpt_violet_pretrain_toy_0_1.pt"
-    assert all(tensor.isfinite().all() for tensor in torch.load(last_good(error), weights_only=True).values())
-
-
-def test_the_last_good_checkpoint_is_good(train_here):
-    """Where validation after the step shows that the model is lost, what was saved then is not called good."""
-    run = train_here("--lr", 1e30, "--size_epoch", 2, "--p_mask", 0.5)
-    error = run.check_refused("not finite", "step", "the last good checkpoint is")
-    scored = train_here("--path_ckpt", last_good(error), "--size_epoch", 0).check_passed()
-    assert np.isfinite(list(scored.results["zero_shot"]["val"].values())).all()
-
-
-def test_a_poisoned_checkpoint(train_here):
-    """Weights that are not numbers: told at the latest when training begins, and not called good."""
-    first = train_here().check_passed()
-    path = first.folder / "ckpt_violet_pretrain_toy_1_1.pt"
-    state = torch.load(path, weights_only=True)
-    state["trsfr.layer.0.output.dense.weight"][0, 0] = float("nan")
-    torch.save(state, path)
-    error = train_here("--path_ckpt", path).check_refused("not finite")
-    assert "last good checkpoint" not in error or "ckpt_violet_pretrain_init_0_0" not in error
-
-
-def test_a_gradient_that_is_not_finite(train_here, toy: Path, tmp_path: Path):
-    """A finite loss can have an infinite gradient: it must not reach weights that are saved and called good.
-
-    Here it comes from a missing clip: all-zero frames have no variance, and each LayerNorm of a backbone without biases
-    multiplies its gradient by 1/√eps.
-    """
-    bert = tmp_path / "bert"
-    bert.mkdir()
-    for file in (ROOT / "tests" / "conformance" / "kit" / "bert_micro").iterdir():
-        (bert / file.name).write_bytes(file.read_bytes())
-    settings = json.loads((bert / "config.json").read_text())
-    (bert / "config.json").write_text(json.dumps({**settings, "initializer_range": 0.07}))
-    no_frames(toy)
-    words = ("--txt_backbone", bert, "--fusion_encoder", bert, "--max_grad_norm", 1, "--p_mask", 0.5)
-    run = train_here(*words, *TOLERANT, data=toy)
-    for path in run.folder.glob("*.pt"):
-        assert all(tensor.isfinite().all() for tensor in torch.load(path, weights_only=True).values()), path.name
-    if run.code:
-        run.check_refused("not finite")
-
-
-@pytest.mark.parametrize("task", [None, PretrainTaskSpecificTask])
-def test_not_a_number_is_not_a_match(train_here, task):
-    """Evaluation of weights that are not numbers is refused, or scores nothing; never 100 %."""
-    task = {"task": task} if task else {}
-    first = train_here(**task).check_passed()
-    path = first.folder / "ckpt_violet_pretrain_toy_1_1.pt"
-    state = torch.load(path, weights_only=True)
-    state["trsfr.layer.0.output.dense.weight"][0, 0] = float("nan")
-    torch.save(state, path)
-    run = train_here("--path_ckpt", path, "--size_epoch", 0, "--size_batch", 4, **task)
-    if run.code:
-        run.check_refused("not finite")
-    else:
-        assert "acc_vtm 1.0000" not in run.log
-        assert run.results["zero_shot"]["val"]["acc_vtm"] == 0
-
-
-# --- the place of the outputs -----------------------------------------------------------------------------------------
-
-
-def test_outputs_that_cannot_be_written(train_here, tmp_path: Path):
-    place = tmp_path / "taken"
-    place.write_text("a file")
-    train_here(output=place).check_refused(str(place), "--path_output")
-    assert place.read_text() == "a file"
-
-
-def test_a_full_disk(train_here):
-    """Files of at most 100 kB: the checkpoint does not fit. No half of it is left."""
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
-    try:
-        run = train_here()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    run.check_refused("ckpt_violet_pretrain_init_0_0.pt", "could not be written", "--path_output")
-    assert list(run.folder.glob("*ckpt*")) == []
-    assert run.json("args.json")["dataset"] == ["toy"]
-
-
-# --- processes --------------------------------------------------------------------------------------------------------
-
-
-def kill_a_worker(process: subprocess.Popen) -> None:
-    """SIGKILL to the first data loading process that shows, as the kernel does when memory runs out."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    while process.poll() is None:
-        for pid in map(int, children.read_text().split()):
-            with contextlib.suppress(OSError):
-                if MLM.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    os.kill(pid, signal.SIGKILL)
-                    return
-        time.sleep(0.002)
-
-
-def test_a_killed_worker(start):
-    run = start(MLM, "--use_checkpoint", "false", "--n_workers", 1, "--size_epoch", 5, watch=kill_a_worker)
-    run.check_refused("worker")
-
-
-@pytest.mark.slow
-def test_an_interrupted_run(start, tmp_path: Path):
-    """Ctrl-C: one word, no traceback, and the outputs so far are whole."""
-
-    output = tmp_path / "snapshot"
-
-    def interrupt(process: subprocess.Popen) -> None:
-        while process.poll() is None and not list(output.glob("*/ckpt_violet_pretrain_toy_1_1.pt")):
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-
-    run = start(MLM, "--use_checkpoint", "false", "--size_epoch", 50, output=output, watch=interrupt)
-    assert run.code == 130, run.stderr[-3000:]
-    assert "Traceback" not in run.stderr
-    assert run.stderr.rstrip().endswith("interrupted")
-    assert [path.name for path in run.folder.iterdir() if path.name.endswith(".tmp")] == []
-    assert run.results["epochs"]
-
-
-def check_refused_by_all(run, *words: str) -> None:
-    """Under a launcher, which passes a failure on in words of its own: our line is there once or more."""
-    assert run.code != 0, run.stderr[-6000:]
-    assert any(all(word in line for word in words) for line in run.errors), run.stderr[-6000:]
-
-
-def check_quiet(run) -> None:
-    """No process of ours buries the cause under a traceback."""
-    ours = [line for line in run.stderr.splitlines() if re.search(r'File ".*/lavender/', line)]
-    assert ours == [], run.stderr[-6000:]
-
-
-def test_two_processes_and_no_text(start, toy: Path):
-    no_text_file(toy)
-    run = start(MLM, "--deepspeed", "false", launcher="torchrun", data=toy, timeout=90)
-    check_refused_by_all(run, "txt_toy.json", "missing", "[process 0]")
-    check_quiet(run)
-
-
-def test_two_processes_and_a_bad_clip_on_one(start, toy: Path):
-    """The other process is in the middle of a step that will never end: it must not wait, and not drown the cause."""
-    no_caption(toy)
-    run = start(MLM, "--deepspeed", "false", launcher="launch", data=toy, timeout=90)
-    check_refused_by_all(run, 'no caption for video "vid5"')
-    check_quiet(run)
-
-
-@pytest.mark.slow
-def test_two_processes_with_deepspeed_and_a_bad_clip_on_one(start, needs, toy: Path):
-    needs("deepspeed")
-    garbage_frame(toy)
-    run = start(MLM, "--n_workers", 1, launcher="deepspeed", data=toy, timeout=90)
-    check_refused_by_all(run, "toy_train_1.tsv, line 2")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("deepspeed", ["true", "false"])
-def test_two_processes_and_a_loss_that_is_not_finite(start, needs, toy: Path, deepspeed: str):
-    needs("deepspeed")
-    without_validation(toy)
-    words = ("--lr", 1e30, "--size_epoch", 2, "--p_mask", 0.5, "--deepspeed", deepspeed)
-    run = start(MLM, *words, launcher="torchrun", data=toy, timeout=90)
-    check_refused_by_all(run, "the loss is not finite at step 2 of 4", "vid", "toy_0_1.pt")
-    check_quiet(run)
-
-
-@pytest.mark.slow
-def test_two_processes_and_outputs_that_cannot_be_written(start, tmp_path: Path):
-    place = tmp_path / "taken"
-    place.write_text("a file")
-    run = start(MLM, "--deepspeed", "false", launcher="torchrun", output=place, timeout=90)
-    check_refused_by_all(run, str(place), "--path_output")
-
-
-@pytest.mark.slow
-def test_two_processes_and_bad_samples_on_both(start, toy: Path):
-    """Counted over all processes, and the run goes on."""
-    for path in ("toy_train_0.tsv", "toy_train_1.tsv"):
-        for row in range(3):
-            rewrite(toy / path, row, lambda fields: [fields[0], "/9j/garbage"])
-    run = start(MLM, "--deepspeed", "false", *TOLERANT, launcher="torchrun", data=toy).check_passed()
-    assert [entry["train"]["bad_samples"] for entry in run.results["epochs"]] == [4, 4]  # 3, and one to fill up
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("content", ['{"zero_optimization": {"stage": 3}}', '{"fp16" 1}', None])
-def test_bad_deepspeed_settings(start, needs, tmp_path: Path, content: str | None):
-    needs("deepspeed")
-    path = tmp_path / "zero.json"
-    if content:
-        path.write_text(content)
-    run = start(MLM, "--deepspeed", "true", "--deepspeed_config", path, launcher="torchrun", timeout=90)
-    check_refused_by_all(run, str(path))
-
-
-@pytest.mark.slow
-def test_a_precision_that_the_engine_has_not(start, needs):
-    """DeepSpeed computes in fp16 only where the device does: it runs, or says so in one line."""
-    needs("deepspeed")
-    run = start(MLM, "--deepspeed", "true", "--precision", "fp16", launcher="torchrun", timeout=90)
-    if run.code == 0:
-        assert "engine: DeepSpeedEngine (ZeRO 1), fp16" in run.log
-    else:
-        check_refused_by_all(run, "fp16")
-        check_quiet(run)
 
 
 # --- videos -----------------------------------------------------------------------------------------------------------

@@ -55,5 +55,5 @@ def test_the_picture_has_a_tile_a_clip(tmp_path: Path):
 
 
 def test_a_script_that_fails_ends_the_tour():
-    with pytest.raises(TrainingError, match="extract_tsv.py ended with exit code 2"):
+    with pytest.raises(TrainingError, match=r"extract_tsv\.py ended with exit code 2"):
         call("_tools/extract_tsv.py", "--path=/nowhere/at_all")
