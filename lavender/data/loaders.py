@@ -56,10 +56,17 @@ class Loader:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[dict]:
-        for batch in self._loader:
-            if isinstance(batch, Failure):
-                raise DataError(batch.message)
-            yield batch
+        try:
+            for batch in self._loader:
+                if isinstance(batch, Failure):
+                    raise DataError(batch.message)
+                yield batch
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                f"a data loading worker process was killed ({error}): most often memory ran out; lower --n_workers"
+            ) from error
 
 
 def training_loader(dataset: ClipDataset) -> Loader:

@@ -60,11 +60,11 @@ class ClipDataset(Dataset, ABC):
         """The sample's text: arrays and strings by name."""
 
     def collate(self, samples: list[Any]) -> dict[str, Any] | Failure:
-        """Samples → one batch: arrays become tensors with the batch in front; `faults` are joined."""
+        """Samples → one batch: arrays become tensors with the batch in front; `faults` has an entry a bad sample."""
         for sample in samples:
             if isinstance(sample, Failure):
                 return sample
-        faults = [fault for sample in samples for fault in sample.pop("faults")]
+        faults = ["; ".join(dict.fromkeys(found)) for sample in samples if (found := sample.pop("faults"))]
         return {**default_collate(samples), "faults": faults}
 
     def __getitem__(self, key: SampleKey) -> dict[str, Any] | Failure:

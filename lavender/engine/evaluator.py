@@ -29,11 +29,11 @@ def evaluate(
             faults += batch["faults"]
             records += task.predict(engine.model, to_device(batch, device))
     shares = distributed.gather_objects(records)
-    report_faults(distributed.gather_objects(faults), split)
+    bad = report_faults(distributed.gather_objects(faults), split)
     metrics: Metrics = {}
     if distributed.is_main():
         ordered = sorted((record for share in shares for record in share), key=lambda record: record["index"])
-        metrics = task.metrics(ordered)
+        metrics = {**task.metrics(ordered), **({"bad_samples": bad} if bad else {})}
         write_jsonl(ordered, folder.path / "predictions" / f"{split}.jsonl")
         counts = " + ".join(str(len(share)) for share in shares)
         LOGGER.info("%s: %d samples (%s by process): %s", split, len(ordered), counts, in_words(metrics))
@@ -49,7 +49,7 @@ def report_faults(shares: list[list[str]], where: str) -> int:
     """Counts the bad samples that were replaced by zeros, and names the first ten."""
     faults = [fault for share in shares for fault in share]
     if faults:
-        LOGGER.warning("%s: %d faults in samples, replaced by zeros (on_bad_sample: zero):", where, len(faults))
+        LOGGER.warning("%s: %d bad samples, replaced by zeros (on_bad_sample: zero):", where, len(faults))
         for fault in faults[:10]:
             LOGGER.warning("  %s", fault)
     return len(faults)

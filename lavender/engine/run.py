@@ -24,6 +24,7 @@ from lavender.runtime.seed import seed_process
 from lavender.tasks.base import Task
 
 BAD_INPUT = 2
+PEER_LOST = 3
 INTERRUPTED = 130
 
 
@@ -33,6 +34,10 @@ def main(task: type[Task], arguments: Sequence[str] | None = None) -> None:
         run(task, load_config(arguments))
     except LavenderError as error:
         _end(f"error: {error}", BAD_INPUT)
+    except RuntimeError as error:
+        if not distributed.is_lost_peer(error):
+            raise
+        _end("stopped: another process of this run ended first; its own message says why", PEER_LOST)
     except KeyboardInterrupt:
         _end("interrupted", INTERRUPTED)
 

@@ -119,22 +119,30 @@ class Trainer:
         mine = batch.get("video", batch["index"].tolist()) if guilty else []
         culprits = [name for share in distributed.gather_objects(mine) for name in share]
         values = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in losses.items())
-        kept = (
-            f"the last good checkpoint is {self.last_checkpoint}" if self.last_checkpoint else "nothing was saved yet"
-        )
         raise TrainingError(
             f"the {what} is not finite at step {self.step + 1} of {self.total_steps} ({values}), in the batch of "
-            f"{', '.join(map(str, culprits))}; {kept}. Look at these samples, or lower --lr, or set --max_grad_norm 1"
+            f"{', '.join(map(str, culprits))}; {self.kept()}. Look at them, or lower --lr, or set --max_grad_norm 1"
         )
 
+    def kept(self) -> str:
+        """What there is to go back to."""
+        saved = self.last_checkpoint
+        return f"the last good checkpoint is {saved}" if saved else "nothing was saved yet"
+
     def evaluate(self, sets: dict) -> dict[str, Metrics]:
-        """Metrics of every split."""
+        """Metrics of every split.
+
+        Raises:
+            TrainingError: one is not finite: the weights are lost, and are not saved.
+        """
         figures = {
             split: evaluate(self.task, self.engine, split, dataset, self.device, self.folder)
             for split, dataset in sets.items()
         }
         for split, metrics in figures.items():
             for name, value in metrics.items():
+                if not math.isfinite(value):
+                    raise TrainingError(f"{name} on {split} is not finite after step {self.step}; {self.kept()}")
                 self.folder.curve(f"{split}/{name}", value, self.step)
         return figures
 

@@ -247,6 +247,9 @@ def video_swin_file(config: Config) -> str:
 def load_checkpoint(model: Lavender, path: Path, reinit_head: bool = False) -> LoadReport:
     """A LAVENDER checkpoint; `reinit_head` leaves the heads as they are (BERT's, or a new MLP)."""
     state = read_state(path)
+    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise WeightsError(f"{path}: {len(broken)} weights are not finite (the first: {broken[0]}); use an earlier one")
     if reinit_head:
         state = {name: tensor for name, tensor in state.items() if not name.startswith(("fc_mtm.", "fc.", "fc_"))}
     report = load_state(model, state, str(path))

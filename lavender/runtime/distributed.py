@@ -78,6 +78,11 @@ def stop() -> None:
     _object_group = None
 
 
+def is_lost_peer(error: RuntimeError) -> bool:
+    """Whether torch reports that another process has gone in the middle of a collective operation."""
+    return dist.is_initialized() and (isinstance(error, dist.DistError) or "gloo" in str(error).lower())
+
+
 def barrier() -> None:
     """Waits for all processes."""
     if dist.is_initialized():

@@ -45,6 +45,7 @@ class PretrainTask(Task):
     def training_parts(self) -> list[TrainingPart]:
         parts = []
         for name, folder in self.folders.items():
+            self._table(name, "train")  # what is missing shows now, not when its turn comes
             sizes = self.config.size_part
             paths = [
                 corpora.train_part(folder, name, n) for n in range(sizes[name] if isinstance(sizes, dict) else sizes)
@@ -67,18 +68,22 @@ class PretrainTask(Task):
             sets["val" if len(self.folders) == 1 else f"{name}-val"] = self._dataset(name, "val", path)
         return sets
 
-    def _dataset(self, name: str, split: str, path: Path, samples: int | None = None) -> PretrainDataset:
+    def _table(self, name: str, split: str) -> CaptionTable:
+        """The captions of a split, read once."""
         if (name, split) not in self._captions:
             text_file = corpora.text_file(self.folders[name], name)
             captions = read_json(text_file).get(split)
             if not isinstance(captions, dict) or not captions:
                 raise DataError(f'{text_file}: no "{split}" captions (an object, video id → list of captions)')
             self._captions[name, split] = CaptionTable(captions, f"{text_file}, {split}")
+        return self._captions[name, split]
+
+    def _dataset(self, name: str, split: str, path: Path, samples: int | None = None) -> PretrainDataset:
         return PretrainDataset(
             self.config,
             self.tokenizer,
             path,
-            self._captions[name, split],
+            self._table(name, split),
             training=split == "train",
             size_frame=corpora.size_frame_of(name, self.config.size_frame),
             append_mask=self.append_mask,

@@ -88,7 +88,7 @@ def test_two_processes_find_what_one_finds(evaluated, monkeypatch: pytest.Monkey
 def test_bad_samples_are_counted_and_ten_are_named(log):
     shares = [[f"a.tsv, line {number}: cut" for number in range(8)], [f"b.tsv, line {n}: cut" for n in range(7)]]
     assert report_faults(shares, "val") == 15
-    assert "val: 15 faults in samples, replaced by zeros (on_bad_sample: zero)" in log.text
+    assert "val: 15 bad samples, replaced by zeros (on_bad_sample: zero)" in log.text
     assert sum("line" in record.getMessage() for record in log.records) == 10
     log.clear()
     assert report_faults([[], []], "val") == 0
