@@ -117,6 +117,11 @@ class DeepSpeedEngine(Engine):
         super().__init__(config)
         deepspeed = import_deepspeed()
         settings = deepspeed_settings(config, choose_precision(config.precision, device))
+        refuse_unsupported(settings, device)
+        trained = {name for name, value in model.named_parameters(remove_duplicate=False) if value.requires_grad}
+        self._untrained = {  # DeepSpeed rounds these too, and keeps no full-precision copy of them
+            name: value.clone() for name, value in model.state_dict().items() if name not in trained
+        }
         self.engine, self.optimizer, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
         self.model = model
         self.low_precision = self.engine.bfloat16_enabled() or self.engine.fp16_enabled()
@@ -145,9 +150,9 @@ class DeepSpeedEngine(Engine):
         from deepspeed.utils import safe_get_full_fp32_param
 
         for name, parameter in self.model.named_parameters(remove_duplicate=False):
-            master = safe_get_full_fp32_param(parameter)
-            state[name] = parameter.detach().float() if master is None else master.view_as(parameter)
-        return state
+            if name not in self._untrained:
+                state[name] = safe_get_full_fp32_param(parameter).view_as(parameter)
+        return {**state, **self._untrained}
 
 
 def build_engine(model: Lavender, optimizer: Optimizer, config: Config, device: torch.device) -> Engine:
@@ -179,6 +184,26 @@ def import_deepspeed() -> Any:
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
+
+
+def refuse_unsupported(settings: dict[str, Any], device: torch.device) -> None:
+    """Says what DeepSpeed would end with a traceback on.
+
+    Raises:
+        ConfigError: a precision that DeepSpeed has not on this device, or with this ZeRO stage.
+    """
+    from deepspeed.accelerator import get_accelerator
+
+    on = {name for name in ("bf16", "fp16") if settings.get(name, {}).get("enabled") is True}
+    has = {"bf16": get_accelerator().is_bf16_supported, "fp16": get_accelerator().is_fp16_supported}
+    for name in sorted(on):
+        if not has[name]():
+            other = "bf16 or fp32" if name == "fp16" else "fp32"
+            raise ConfigError(
+                f"DeepSpeed has no {name} on this {device.type}: --precision {other}, or --deepspeed false"
+            )
+    if "bf16" in on and settings.get("zero_optimization", {}).get("stage", 0) == 0:
+        raise ConfigError("DeepSpeed has no bf16 with ZeRO stage 0: --zero_stage 1 (or 2), or --deepspeed false")
 
 
 def deepspeed_settings(config: Config, precision: str) -> dict[str, Any]:

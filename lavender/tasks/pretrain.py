@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +38,7 @@ class PretrainTask(Task):
         self.prompt_ids = torch.from_numpy(self.tokenizer.prompt(PROMPTS["vtm"])) if config.enable_prompt else None
         names = [config.dataset] if isinstance(config.dataset, str) else config.dataset
         self.folders: dict[str, str] = names if isinstance(names, dict) else dict.fromkeys(names, config.data_dir)
-        self._captions: dict[tuple[str, str], CaptionTable] = {}
+        self._captions: dict[str, dict[str, CaptionTable]] = {}
 
     # --- data ---------------------------------------------------------------------------------------------------------
 
@@ -61,22 +61,27 @@ class PretrainTask(Task):
     def evaluation_sets(self, part: TrainingPart | None = None) -> dict[str, ClipDataset]:
         sets: dict[str, ClipDataset] = {}
         for name in [part.dataset] if part else self.folders:
-            if not read_json(corpora.text_file(self.folders[name], name)).get("val"):
+            if "val" not in self._tables(name):
                 LOGGER.info("%s: no validation captions, so no validation", name)
                 continue
             path = corpora.validation(self.folders[name], name)
             sets["val" if len(self.folders) == 1 else f"{name}-val"] = self._dataset(name, "val", path)
         return sets
 
+    def _tables(self, name: str) -> dict[str, CaptionTable]:
+        """Split → its captions, of the splits that have any; the file is read once."""
+        if name not in self._captions:
+            path = corpora.text_file(self.folders[name], name)
+            self._captions[name] = {}
+            for split, captions in read_json(path).items():
+                if split in ("train", "val") and captions:
+                    if not isinstance(captions, dict):
+                        _refuse(path, split)
+                    self._captions[name][split] = CaptionTable(captions, f"{path}, {split}")
+        return self._captions[name]
+
     def _table(self, name: str, split: str) -> CaptionTable:
-        """The captions of a split, read once."""
-        if (name, split) not in self._captions:
-            text_file = corpora.text_file(self.folders[name], name)
-            captions = read_json(text_file).get(split)
-            if not isinstance(captions, dict) or not captions:
-                raise DataError(f'{text_file}: no "{split}" captions (an object, video id → list of captions)')
-            self._captions[name, split] = CaptionTable(captions, f"{text_file}, {split}")
-        return self._captions[name, split]
+        return self._tables(name).get(split) or _refuse(corpora.text_file(self.folders[name], name), split)
 
     def _dataset(self, name: str, split: str, path: Path, samples: int | None = None) -> PretrainDataset:
         return PretrainDataset(
@@ -211,6 +216,10 @@ class PretrainTask(Task):
                 for figures in (value for split, value in entry.items() if split.endswith("val")):
                     curve[f"ac_{name}"].append(figures.get(f"acc_{name}"))
         return curves
+
+
+def _refuse(path: Path, split: str) -> NoReturn:
+    raise DataError(f'{path}: no "{split}" captions (an object, video id → list of captions)')
 
 
 class PretrainTaskSpecificTask(PretrainTask):

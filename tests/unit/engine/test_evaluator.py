@@ -12,17 +12,9 @@ from lavender.engine.evaluator import evaluate, in_words, report_faults
 from lavender.engine.output import RunFolder
 from lavender.engine.parallel import TorchEngine
 from lavender.runtime import distributed
-from lavender.runtime.logging import LOGGER
 from lavender.tasks.pretrain import PretrainTask
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def _handlers_put_back():
-    handlers = list(LOGGER.handlers)
-    yield
-    LOGGER.handlers = handlers
 
 
 @pytest.fixture

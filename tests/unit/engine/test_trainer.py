@@ -17,17 +17,9 @@ from lavender.engine.parallel import build_engine
 from lavender.engine.trainer import Trainer
 from lavender.models.lavender import Lavender
 from lavender.runtime.errors import LavenderError, TrainingError
-from lavender.runtime.logging import LOGGER
 from lavender.tasks.pretrain import PretrainTask
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def _handlers_put_back():
-    handlers = list(LOGGER.handlers)
-    yield
-    LOGGER.handlers = handlers
 
 
 @pytest.fixture
