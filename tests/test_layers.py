@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "script": GROUND | {"text", "metrics", "data", "models", "tasks", "engine"},
 }
 OPTIONAL = {"deepspeed", "fairscale", "av", "pycocoevalcap", "pycocotools"}  # a machine may lack them: import late
-SHARED_TASK_MODULES = {"lavender.tasks", "lavender.tasks.base"}
+INTERFACE = {"lavender.tasks", "lavender.tasks.base"}  # what the engine knows of tasks
+SHARED_TASK_MODULES = INTERFACE | {"lavender.tasks.downstream"}  # what tasks may know of each other
 
 
 def files(root: Path) -> list[Path]:
@@ -92,10 +93,10 @@ def layer_faults(layer: str, relative: Path, name: list[str]) -> Iterator[str]:
         yield f"{layer} is no known layer"
     elif target not in MAY_IMPORT[layer]:
         yield f"{layer} imports {target}"
-    elif target == "tasks" and module not in SHARED_TASK_MODULES:
-        if layer == "engine":
+    elif target == "tasks":
+        if layer == "engine" and module not in INTERFACE:
             yield f"engine imports {module}; of tasks it knows base alone"
-        elif layer == "tasks" and relative.stem not in ("multi_task", name[2]):
+        elif layer == "tasks" and module not in SHARED_TASK_MODULES and relative.stem not in ("multi_task", name[2]):
             yield f"the task imports its sibling {module}"
 
 
@@ -137,6 +138,10 @@ PLANTED = {
     "lavender/runtime/seed.py": (
         "\nfrom lavender.config import load\n",
         "lavender/runtime/seed.py:2: runtime imports config",
+    ),
+    "lavender/engine/evaluator.py": (
+        "from lavender.tasks import downstream\n",
+        "lavender/engine/evaluator.py:1: engine imports lavender.tasks.downstream; of tasks it knows base alone",
     ),
     "lavender/engine/run.py": (
         "from lavender.tasks import pretrain\n",
@@ -194,6 +199,7 @@ PLANTED = {
 HARMLESS = {
     "main_one.py": "from lavender.engine.run import main\nfrom lavender.tasks.pretrain import PretrainTask\n",
     "lavender/tasks/multi_task.py": "from lavender.tasks.pretrain import PretrainTask\nimport torch.cuda\n",
+    "lavender/tasks/qamc.py": "from lavender.tasks.downstream import DownstreamTask\n",
     "lavender/tasks/base.py": "from lavender.data.tsv import TSVReader\nfrom lavender.models.heads import head\n",
     "lavender/engine/trainer.py": "from lavender.tasks.base import Task\ndef f():\n    import deepspeed.ops\n",
     "lavender/models/weights.py": 'NOTE = "no cuda here"\n',

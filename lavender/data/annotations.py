@@ -50,6 +50,19 @@ def check_caption(caption: Any, where: str) -> str:
     return caption
 
 
+class ItemTable:
+    """A list of JSON objects as one array of bytes with offsets, shared by worker processes as `CaptionTable` is."""
+
+    def __init__(self, items: Iterable[Mapping[str, Any]]):
+        self._bytes, self._ends = _join(json.dumps(item) for item in items)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return json.loads(_slice(self._bytes, self._ends, number))
+
+
 class CaptionTable:
     """Video id → first caption, as one array of bytes with offsets.
 

@@ -33,7 +33,7 @@ def evaluate(
     metrics: Metrics = {}
     if distributed.is_main():
         ordered = sorted((record for share in shares for record in share), key=lambda record: record["index"])
-        metrics = {**task.metrics(ordered), **({"bad_samples": bad} if bad else {})}
+        metrics = {**task.metrics(ordered, split), **({"bad_samples": bad} if bad else {})}
         write_jsonl(ordered, folder.path / "predictions" / f"{split}.jsonl")
         counts = " + ".join(str(len(share)) for share in shares)
         LOGGER.info("%s: %d samples (%s by process): %s", split, len(ordered), counts, in_words(metrics))

@@ -45,7 +45,9 @@ class Trainer:
         """The whole run; returns the results."""
         self.results["epochs"] = []
         self.save(0, None)
-        if self.config.path_ckpt:
+        if self.config.path_ckpt or not self.config.size_epoch:
+            if not self.config.path_ckpt:
+                LOGGER.info("path_ckpt is empty and size_epoch 0: the weights as initialised are evaluated")
             self.results = {"zero_shot": self.evaluate(self.task.evaluation_sets()), "epochs": []}
             self.write_results()
         for epoch in range(1, self.config.size_epoch + 1):

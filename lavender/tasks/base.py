@@ -3,17 +3,20 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lavender.config.schema import Config
 from lavender.data.samples import ClipDataset
+from lavender.models.encoders import Encoded
 from lavender.models.lavender import Heads, Lavender
+from lavender.runtime.errors import ConfigError
 from lavender.text.bert_folder import find_bert
 from lavender.text.masking import IGNORED
+from lavender.text.prompts import PROMPTS
 from lavender.text.tokens import TextTokenizer
 
 Record = dict[str, Any]  # one sample's prediction; holds its `index` in the split
@@ -39,12 +42,31 @@ class TrainingPart:
 class Task(ABC):
     """A task of the released recipe. One file with a subclass, one JSON and one script add another."""
 
+    config_type: str  # the `type` of its configurations
     heads: Heads
+    token = "vtm"  # its task token, unless `task_token` names another
     best_metric: tuple[str, Callable] = ("acc", max)  # which validation figure chooses the best epoch
 
     def __init__(self, config: Config):
+        if config.type not in ("", self.config_type):
+            raise ConfigError(
+                f'"type" is {config.type} in the configuration, but this script is for {self.config_type}'
+            )
+        if (config.enable_prompt or config.enable_task_token) and not self.heads.task_tokens:
+            raise ConfigError("the task-specific models take no prompt and no task token: use the MLM script")
         self.config = config
         self.tokenizer = TextTokenizer(find_bert(config.txt_backbone))
+        self._prompt = torch.from_numpy(self.tokenizer.prompt(self.prompt())) if config.enable_prompt else None
+
+    def prompt(self) -> str:
+        """What stands in front of its texts with `enable_prompt`."""
+        return PROMPTS["vtm"]
+
+    def prefix(self, model: Lavender) -> Encoded | None:
+        """The prompt or task token in front of the text, (1, P, D); None with neither option."""
+        if self._prompt is not None:
+            return model.prompt(self._prompt.to(model.enc_img.emb_cls.device))
+        return model.task_token(self.config.task_token or self.token) if self.config.enable_task_token else None
 
     @abstractmethod
     def training_parts(self) -> list[TrainingPart]:
@@ -63,7 +85,7 @@ class Task(ABC):
         """One record a sample."""
 
     @abstractmethod
-    def metrics(self, records: list[Record]) -> Metrics:
+    def metrics(self, records: list[Record], split: str) -> Metrics:
         """Figures of a split from all its records, in the split's order."""
 
     def unused_parameters(self) -> tuple[str, ...]:
@@ -72,7 +94,7 @@ class Task(ABC):
 
     def run_name(self) -> str:
         """The middle of the output folder's name."""
-        return self.config.task or self.config.type
+        return self.config.task or self.config_type
 
     def checkpoint_name(self, epoch: int, part: TrainingPart | None) -> str:
         """The released name of a checkpoint; epoch 0 is before training (`part` is None then)."""
@@ -97,8 +119,3 @@ def at_labels(states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """States (B, X, D) and labels (B, X) → those of the K labelled positions: (K, D), (K,), row by row."""
     positions = (labels.flatten() != IGNORED).nonzero().squeeze(1)
     return states.flatten(0, 1).index_select(0, positions), labels.flatten().index_select(0, positions)
-
-
-def text_path(config: Config, name: str) -> Path:
-    """Where `txt_<name>.json` is: in `txt_dir` where given, else in `data_dir`."""
-    return Path(config.txt_dir or config.data_dir) / f"txt_{name}.json"

@@ -16,26 +16,24 @@ from lavender.data.annotations import CaptionTable, read_json
 from lavender.data.pretrain import PretrainDataset, number_of_rows
 from lavender.data.samples import ClipDataset, split_share
 from lavender.metrics.matching import matching_score
-from lavender.models.encoders import Encoded
 from lavender.models.lavender import Heads, Lavender
 from lavender.models.pairs import gather, own_and_negatives
-from lavender.runtime.errors import ConfigError, DataError
+from lavender.runtime.errors import DataError
 from lavender.runtime.logging import LOGGER
 from lavender.tasks.base import Metrics, Record, Task, TrainingPart, at_labels, labelled_loss
 from lavender.text.masking import IGNORED
-from lavender.text.prompts import PROMPTS
 
 
 class PretrainTask(Task):
     """The MLM way: a matching pair answers "true" or "false" at a `[MASK]` after its text."""
 
+    config_type = "pretrain"
     heads = Heads(mlm=True, task_tokens=True)
     append_mask = True
     best_metric: tuple[str, Callable] = ("loss", min)
 
     def __init__(self, config: Config):
         super().__init__(config)
-        self.prompt_ids = torch.from_numpy(self.tokenizer.prompt(PROMPTS["vtm"])) if config.enable_prompt else None
         names = [config.dataset] if isinstance(config.dataset, str) else config.dataset
         self.folders: dict[str, str] = names if isinstance(names, dict) else dict.fromkeys(names, config.data_dir)
         self._captions: dict[str, dict[str, CaptionTable]] = {}
@@ -114,12 +112,6 @@ class PretrainTask(Task):
             outputs["matches"] = matches.view(len(batch["negatives"]), -1, matches.shape[-1])  # (B, O, V or 1)
         return outputs
 
-    def prefix(self, model: Lavender) -> Encoded | None:
-        """What stands before the text of a matching pair."""
-        if self.prompt_ids is not None:
-            return model.prompt(self.prompt_ids.to(model.enc_img.emb_cls.device))
-        return model.task_token(self.config.task_token or "vtm") if self.config.enable_task_token else None
-
     def match(self, model: Lavender, states: Tensor) -> Tensor:
         """Text states (P, X, D) → logits (P, V) at the appended `[MASK]`."""
         return model.fc_mtm(states[:, -1])
@@ -179,7 +171,7 @@ class PretrainTask(Task):
             word = {"word": self.tokenizer.word(answer), "prediction": self.tokenizer.word(guess)}
             records[sample]["words"].append({**word, "probability": probability, "loss": loss})
 
-    def metrics(self, records: list[Record]) -> Metrics:
+    def metrics(self, records: list[Record], split: str) -> Metrics:
         """`acc_mtm` over hidden words, `acc_vtm` over videos, the mean losses, and their sum `loss`."""
         metrics: Metrics = {}
         words = [word for record in records for word in record.get("words", ())]
@@ -227,11 +219,6 @@ class PretrainTaskSpecificTask(PretrainTask):
 
     heads = Heads(mlm=True, task_tokens=False, classifiers={"fc": 1})
     append_mask = False
-
-    def __init__(self, config: Config):
-        if config.enable_prompt or config.enable_task_token:
-            raise ConfigError("the task-specific models take no prompt and no task token: use the MLM script")
-        super().__init__(config)
 
     def unused_parameters(self) -> tuple[str, ...]:
         without_words = () if "mtm" in self.config.pretrain_tasks else ("fc_mtm.",)

@@ -41,10 +41,14 @@ class TextTokenizer:
 
     def word_id(self, word: str) -> int:
         """The id of one vocabulary word."""
-        found = self._tokenizer.token_to_id(word)
+        found = self.find(word)
         if found is None:
             raise WeightsError(f'{self.folder / "vocab.txt"}: the vocabulary has no "{word}"')
         return found
+
+    def find(self, word: str) -> int | None:
+        """The id of a word that is one vocabulary entry as it stands; None where it is not."""
+        return self._tokenizer.token_to_id(word)
 
     def word(self, token_id: int) -> str:
         """The vocabulary word of an id; "" for an id past the end."""

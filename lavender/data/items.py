@@ -1,0 +1,169 @@
+"""Downstream data: items listed in `txt_<task>.json`, whose frames are found in `img_<dataset>.tsv` by video id."""
+
+import logging
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lavender.config.schema import Config
+from lavender.data.annotations import ItemTable, read_json
+from lavender.data.index import VideoIndex, video_key
+from lavender.data.samples import ClipDataset, draw_share, split_share
+from lavender.data.tsv import TSVReader
+from lavender.runtime.errors import ConfigError, DataError
+from lavender.text.tokens import TextTokenizer
+
+logger = logging.getLogger("lavender.data")
+
+Item = dict[str, Any]
+
+
+class FrameFile:
+    """The rows of `img_<dataset>.tsv`, by video id.
+
+    Args:
+        config: `dataset`, and where to look: `img_tsv_dir`, else `data_dir`, else its parent.
+
+    Raises:
+        ConfigError: no data set is named. DataError: there is no such file, or its index is not one.
+    """
+
+    def __init__(self, config: Config):
+        if not config.dataset:
+            raise ConfigError('"dataset" is empty: name the data set whose frames are in img_<dataset>.tsv')
+        self.path = _look_up(config.img_tsv_dir, config, f"img_{config.dataset}.tsv", "--img_tsv_dir")
+        self._tsv = TSVReader(self.path)
+        self._index = VideoIndex(self.path)
+
+    def __contains__(self, video: str) -> bool:
+        return video in self._index
+
+    def row(self, video: str) -> tuple[list[str], str]:
+        """The TSV fields of a video, and the file and line they stand in.
+
+        Raises:
+            DataError: no such video, or the index points at another one's row.
+        """
+        number = self._tsv.number_at(self._index.offset(video))
+        fields, where = self._tsv.row(number), self._tsv.where(number)
+        if video_key(fields[0]) not in (video, video_key(video)) and fields[0] != video:
+            raise DataError(
+                f"{where}: the row of {fields[0]!r}, where {self._index.path} says {video!r}: delete the index to have "
+                "it rebuilt"
+            )
+        return fields, where
+
+
+class ItemFile:
+    """`txt_<task>.json`: the items of each split, each an object with at least a `video`.
+
+    Args:
+        config: `task`, and where to look: `txt_dir`, else `data_dir`, else its parent.
+
+    Raises:
+        ConfigError: no task is named. DataError: the file is missing or no JSON; later: an item is not one.
+    """
+
+    def __init__(self, config: Config):
+        if not config.task:
+            raise ConfigError('"task" is empty: name the task whose text is in txt_<task>.json')
+        self.path = _look_up(config.txt_dir, config, f"txt_{config.task}.json", "--txt_dir")
+        self.content = read_json(self.path)
+
+    def items(self, split: str) -> list[Item]:
+        """The items of a split; none where the file has no such split."""
+        items = self.content.get(split) or []
+        if not isinstance(items, list):
+            raise DataError(f'{self.path}: "{split}" is a {type(items).__name__}, not a list of items')
+        for number, item in enumerate(items):
+            if not isinstance(item, dict) or not isinstance(item.get("video"), str):
+                raise DataError(f'{self.where(split, number)}: an object with a "video" (text) is expected')
+        return items
+
+    def where(self, split: str, number: int) -> str:
+        """How messages call item `number` of a split, counted from 0."""
+        return f"{self.path}, {split}, item {number} (counted from 0)"
+
+
+class ItemDataset(ClipDataset):
+    """One split of an `ItemFile` with its frames. A subclass says what an item must hold, and turns it into tokens.
+
+    Every item is checked here, before a run begins. In training `data_ratio` draws a part of the videos, with all
+    their items.
+
+    Args:
+        frames, texts: the frames and items; the splits of a task share them.
+        split: `train`, `val` or `test`.
+
+    Raises:
+        DataError: an item that is not as it should be, or, unless `on_bad_sample` is `zero`, an unknown video.
+    """
+
+    def __init__(self, config: Config, tokenizer: TextTokenizer, frames: FrameFile, texts: ItemFile, split: str):
+        super().__init__(config, split == "train", config.size_frame)
+        self.tokenizer, self.frames = tokenizer, frames
+        items = texts.items(split)
+        for number, item in enumerate(items):
+            self.check(item, texts.where(split, number))
+        self._check_videos(items, texts, split)
+        if self.training and config.data_ratio != 1:
+            items = _share_of_videos(items, config.data_ratio, config.seed)
+        self.items = ItemTable(items)
+
+    @abstractmethod
+    def check(self, item: Item, where: str) -> None:
+        """Raises DataError where an item, found at `where`, is not as it should be."""
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def row(self, index: int) -> tuple[list[str], str]:
+        return self.frames.row(self.items[index]["video"])
+
+    def _check_videos(self, items: Sequence[Item], texts: ItemFile, split: str) -> None:
+        unknown = [number for number, item in enumerate(items) if item["video"] not in self.frames]
+        if not unknown:
+            return
+        first = unknown[0]
+        fault = (
+            f"{texts.where(split, first)}: video {items[first]['video']!r} is not in {self.frames.path} "
+            f"({len(unknown)} of {len(items)} items have no video)"
+        )
+        if self.config.on_bad_sample == "error":
+            raise DataError(f"{fault}; --on_bad_sample zero goes on with zeros in their place, and counts them")
+        logger.info("%s: zeros are used", fault)
+
+
+def require_text(item: Item, key: str, where: str) -> str:
+    """The text under a key, which may be empty. DataError where there is none."""
+    value = item.get(key)
+    if not isinstance(value, str):
+        raise DataError(f'{where}: "{key}" is {"missing" if value is None else "not text"}')
+    return value
+
+
+def require_index(item: Item, key: str, size: int, of: str, where: str) -> int:
+    """The whole number under a key, from 0 to `size` − 1. DataError where it is not; `of` says what it counts."""
+    value = item.get(key)
+    if type(value) is not int:
+        raise DataError(f'{where}: "{key}" is {"missing" if value is None else "no whole number"}')
+    if not 0 <= value < size:
+        raise DataError(f'{where}: "{key}" is {value}, but {of} (0 to {size - 1})')
+    return value
+
+
+def _look_up(folder: str, config: Config, name: str, option: str) -> Path:
+    """A file in `folder`, else in `data_dir`, else in its parent (multi-task text has a folder of its own)."""
+    folders = [Path(folder)] if folder else [Path(config.data_dir), Path(config.data_dir).parent]
+    for place in folders:
+        if (place / name).is_file():
+            return place / name
+    raise DataError(f"{folders[0] / name}: there is no such file; check --data_dir (or {option}) and --dataset, --task")
+
+
+def _share_of_videos(items: Sequence[Item], ratio: float, seed: int) -> list[Item]:
+    videos = list(dict.fromkeys(item["video"] for item in items))
+    (wanted,) = split_share([len(videos)], ratio)
+    kept = {videos[number] for number in draw_share(len(videos), wanted, seed)}
+    return [item for item in items if item["video"] in kept]

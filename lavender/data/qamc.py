@@ -1,0 +1,63 @@
+"""Multiple choice: a question, its options, and which of them is right."""
+
+from typing import Any
+
+import numpy as np
+
+from lavender.data.items import Item, ItemDataset, require_index, require_text
+from lavender.data.samples import Failure
+from lavender.runtime.errors import DataError
+from lavender.text.masking import IGNORED
+from lavender.text.questions import choice_at_mask, with_options
+
+
+class MultipleChoiceDataset(ItemDataset):
+    """A question and all its options in one text; the answer is the number of an option, read at `[MASK]`.
+
+    A batch: `img`, `present`, `ids`, `mask`, `labels` (B, X), `position` (B,) of the `[MASK]`, `answer` (B,) the number
+    of the right option or −1, `video`, `question`: lists of B texts, `options`: a list of B lists.
+    """
+
+    def check(self, item: Item, where: str) -> None:
+        require_text(item, "question", where)
+        size = self.config.size_option
+        for number in range(size):
+            require_text(item, f"option_{number}", where)
+        if f"option_{size}" in item:
+            raise DataError(f'{where}: there is an "option_{size}", but size_option is {size}: set it to their number')
+        require_index(item, "answer", size, f"size_option is {size}", where)
+
+    def text(self, index: int, stream: np.random.Generator, guard: Any) -> dict[str, Any]:
+        item = self.items[index]
+        options = [item[f"option_{number}"] for number in range(self.config.size_option)]
+        common = {key: item[key] for key in ("video", "question", "answer")}
+        return {**common, "options": options, **self.encode(item["question"], options, item["answer"])}
+
+    def encode(self, question: str, options: list[str], answer: int) -> dict[str, Any]:
+        """Token ids, mask and labels of an item."""
+        text = with_options(question, options)
+        ids, position = choice_at_mask(self.tokenizer, text, self.config.size_txt, self.config.mask_pos)
+        label = self.tokenizer.word_id(str(answer))
+        return {
+            "ids": ids,
+            "mask": (ids != self.tokenizer.pad_id).astype(np.int64),
+            "labels": np.where(ids == self.tokenizer.mask_id, label, IGNORED),
+            "position": position,
+        }
+
+    def collate(self, samples: list[Any]) -> dict[str, Any] | Failure:
+        options = [sample.pop("options") if isinstance(sample, dict) else [] for sample in samples]
+        batch = super().collate(samples)
+        if not isinstance(batch, Failure):
+            batch["options"] = options
+            for name in {"labels", "answer"} & batch.keys():  # nothing can be learned or scored without a video
+                batch[name][~batch["present"]] = IGNORED
+        return batch
+
+
+class OptionNumberDataset(MultipleChoiceDataset):
+    """The same text without `[MASK]`, for the task-specific head: its label is the number of the right option."""
+
+    def encode(self, question: str, options: list[str], answer: int) -> dict[str, Any]:
+        ids, mask = self.tokenizer.encode(with_options(question, options), self.config.size_txt)
+        return {"ids": ids, "mask": mask}

@@ -1,0 +1,183 @@
+"""Open-ended question answering and fill-in-the-blank: a question, and one word as its answer."""
+
+import logging
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lavender.config.schema import Config
+from lavender.data.items import FrameFile, Item, ItemDataset, ItemFile, require_index, require_text
+from lavender.data.samples import Failure
+from lavender.runtime.errors import DataError
+from lavender.text.masking import IGNORED
+from lavender.text.questions import NOWHERE, answer_at_mask, blank_in_place
+from lavender.text.tokens import TextTokenizer
+
+logger = logging.getLogger("lavender.data")
+
+
+class AnswerWords:
+    """Index → answer word of a text file: from `ans2label`, else `vocab`, else from the items that give both.
+
+    Raises:
+        DataError: `ans2label` is not an object word → index, or `vocab` not a list of words.
+    """
+
+    def __init__(self, texts: ItemFile):
+        self.source, self.words = _listed_words(texts)
+        if not self.source:
+            self.words = {
+                item["answer"]: item["answer_text"]
+                for split in ("test", "val", "train")
+                for item in texts.items(split)
+                if isinstance(item.get("answer_text"), str) and type(item.get("answer")) is int
+            }
+
+    def of(self, item: Item, where: str) -> str:
+        """The answer of an item: its `answer_text`, else the word of its `answer`; "" where `answer` is −1.
+
+        Raises:
+            DataError: it has neither, or its index is outside the list.
+        """
+        if item.get("answer_text") is not None:
+            return require_text(item, "answer_text", where)
+        index = item.get("answer")
+        if index == IGNORED:
+            return ""
+        if not self.source:
+            raise DataError(
+                f'{where}: no "answer_text", and the file has neither "ans2label" nor "vocab" to fill it in'
+            )
+        size = max(self.words, default=-1) + 1
+        require_index(item, "answer", size, f'"{self.source}" has {len(self.words)} words', where)
+        if index not in self.words:
+            raise DataError(f'{where}: "answer" is {index}, which "{self.source}" gives to no word')
+        return self.words[index]
+
+    def word(self, index: int) -> str:
+        """The word of a class of the task-specific head; its number where the file names none."""
+        return self.words.get(index, str(index))
+
+
+class QuestionDataset(ItemDataset):
+    """Questions with their answer.
+
+    A batch: `img`, `present`, `ids`, `mask` (B, X), `labels` (B, X) for the MLM head or (B,) for the task-specific one,
+    `position` (B,) where the answer is read, `answer_id` (B,) or −1, and `video`, `question`, `answer`: lists of text.
+    """
+
+    labels_without_video: ClassVar[bool] = False  # whether a question keeps its label where its video is missing
+
+    def __init__(self, config: Config, tokenizer: TextTokenizer, frames: FrameFile, texts: ItemFile, split: str):
+        self.words = AnswerWords(texts)
+        self._hopeless: list[str] = []
+        super().__init__(config, tokenizer, frames, texts, split)
+        if self._hopeless:
+            logger.info(
+                "%s, %s: %d of %d questions can never be right; the first: %s",
+                *(texts.path, split, len(self._hopeless), len(texts.items(split)), self._hopeless[0]),
+            )
+
+    def check(self, item: Item, where: str) -> None:
+        require_text(item, "question", where)
+        if self.answer_id(item, where) == IGNORED:
+            self._hopeless.append(f"{where}: its answer, {self.answer(item, where)!r}, is no word of the vocabulary")
+
+    @abstractmethod
+    def answer_id(self, item: Item, where: str) -> int:
+        """The class of the right answer; −1 where there is none."""
+
+    def answer(self, item: Item, where: str) -> str:
+        """The right answer in words."""
+        return self.words.of(item, where)
+
+    @abstractmethod
+    def encode(self, question: str) -> tuple[np.ndarray, int]:
+        """Token ids (X,) and the position at which the answer is read."""
+
+    def labels(self, ids: np.ndarray, answer_id: int) -> np.ndarray:
+        """The answer at every `[MASK]`, −1 elsewhere."""
+        return np.where(ids == self.tokenizer.mask_id, answer_id, IGNORED)
+
+    def text(self, index: int, stream: np.random.Generator, guard: Any) -> dict[str, Any]:
+        item = self.items[index]
+        answer_id = self.answer_id(item, f"item {index}")
+        ids, position = self.encode(item["question"])
+        return {
+            "video": item["video"],
+            "question": item["question"],
+            "answer": self.answer(item, f"item {index}"),
+            "answer_id": answer_id,
+            "position": position,
+            "ids": ids,
+            "mask": (ids != self.tokenizer.pad_id).astype(np.int64),
+            "labels": self.labels(ids, answer_id),
+        }
+
+    def collate(self, samples: list[Any]) -> dict[str, Any] | Failure:
+        batch = super().collate(samples)
+        if not isinstance(batch, Failure) and not self.labels_without_video:
+            for name in ("labels", "answer_id"):
+                batch[name][~batch["present"]] = IGNORED
+        return batch
+
+
+class OpenEndedDataset(QuestionDataset):
+    """`question answer: [MASK]`; an answer that is not one word of the vocabulary has no label."""
+
+    def answer_id(self, item: Item, where: str) -> int:
+        found = self.tokenizer.find(self.words.of(item, where))
+        return IGNORED if found in (None, self.tokenizer.unknown_id) else found
+
+    def encode(self, question: str) -> tuple[np.ndarray, int]:
+        return answer_at_mask(self.tokenizer, question, self.config.size_txt)
+
+
+class FillInTheBlankDataset(OpenEndedDataset):
+    """A sentence with a `[MASK]` in it; it keeps its label where its video is missing, as released."""
+
+    labels_without_video = True
+
+    def check(self, item: Item, where: str) -> None:
+        super().check(item, where)
+        if "[MASK]" not in item["question"]:
+            raise DataError(f'{where}: the question has no [MASK] to fill in: "{item["question"][:80]}"')
+        if item["question"].index("[MASK]") > self.config.size_txt - 2 and self.encode(item["question"])[1] == NOWHERE:
+            self._hopeless.append(f"{where}: its [MASK] lies beyond size_txt, {self.config.size_txt} tokens")
+
+    def encode(self, question: str) -> tuple[np.ndarray, int]:
+        return blank_in_place(self.tokenizer, question, self.config.size_txt)
+
+
+class ClosedVocabularyDataset(QuestionDataset):
+    """The question alone, for the task-specific head: its label is `answer`, one of `size_vocab` classes."""
+
+    def answer_id(self, item: Item, where: str) -> int:
+        if item.get("answer") == IGNORED:
+            return IGNORED
+        return require_index(item, "answer", self.config.size_vocab, f"size_vocab is {self.config.size_vocab}", where)
+
+    def answer(self, item: Item, where: str) -> str:
+        return item.get("answer_text") or self.words.word(item["answer"])
+
+    def encode(self, question: str) -> tuple[np.ndarray, int]:
+        return self.tokenizer.encode(question, self.config.size_txt)[0], 0  # read at [CLS]
+
+    def labels(self, ids: np.ndarray, answer_id: int) -> np.ndarray:
+        return np.array(answer_id)
+
+
+def _listed_words(texts: ItemFile) -> tuple[str, dict[int, str]]:
+    """Which list a file has, and the words in it."""
+    table = texts.content.get("ans2label")
+    if table is not None:
+        if not isinstance(table, dict) or any(type(index) is not int for index in table.values()):
+            raise DataError(f'{texts.path}: "ans2label" must be an object, word → index')
+        return "ans2label", {index: word for word, index in table.items()}
+    words = texts.content.get("vocab")
+    if words is not None:
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise DataError(f'{texts.path}: "vocab" must be a list of words')
+        return "vocab", dict(enumerate(words))
+    return "", {}

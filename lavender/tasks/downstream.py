@@ -1,0 +1,104 @@
+"""What the downstream tasks share: splits of a text file, answers at a `[MASK]`, the choice of an option."""
+
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lavender.data.items import FrameFile, ItemDataset, ItemFile
+from lavender.data.samples import ClipDataset
+from lavender.metrics.accuracy import accuracy
+from lavender.models.encoders import Encoded
+from lavender.models.lavender import Lavender
+from lavender.runtime.errors import DataError
+from lavender.runtime.logging import LOGGER
+from lavender.tasks.base import Metrics, Record, Task, TrainingPart, at_labels, labelled_loss
+from lavender.text.masking import IGNORED
+
+TOP = 5  # predictions listed for each question
+
+
+class DownstreamTask(Task):
+    """A task with `txt_<task>.json` (train, val, test) and `img_<dataset>.tsv`; `dataset_class` reads its items."""
+
+    dataset_class: type[ItemDataset]
+
+    @cached_property
+    def datasets(self) -> dict[str, ItemDataset]:
+        """Split → data set, of the splits that have items (and are needed: nothing is trained without epochs)."""
+        texts, frames = ItemFile(self.config), FrameFile(self.config)
+        datasets = {}
+        for split in ("train", "val", "test")[0 if self.config.size_epoch else 1 :]:
+            if texts.items(split):
+                datasets[split] = self.dataset_class(self.config, self.tokenizer, frames, texts, split)
+            elif split == "train":
+                raise DataError(f'{texts.path}: no "train" items to train on; --size_epoch 0 evaluates alone')
+            else:
+                LOGGER.info("%s: no %s items, so no evaluation on them", texts.path, split)
+        if not datasets:
+            raise DataError(f'{texts.path}: neither "val" nor "test" items, so there is nothing to evaluate')
+        LOGGER.info("%s: %s", texts.path, ", ".join(f"{split} {len(dataset)}" for split, dataset in datasets.items()))
+        return datasets
+
+    def training_parts(self) -> list[TrainingPart]:
+        samples = len(self.datasets["train"])
+        return [TrainingPart(self.config.dataset, 0, samples, partial(self.datasets.__getitem__, "train"))]  # type: ignore[arg-type]
+
+    def evaluation_sets(self, part: TrainingPart | None = None) -> dict[str, ClipDataset]:
+        return {split: dataset for split, dataset in self.datasets.items() if split != "train"}
+
+    def text_states(self, model: Lavender, video: Encoded, ids: Tensor, mask: Tensor) -> Tensor:
+        """Fusion of clips with their texts (B, X), behind the prompt or task token → states of the text (B, X, D)."""
+        text = model.encode_text(ids, mask)
+        return model.fuse(video, text, self.prefix(model))[:, -ids.shape[1] :]
+
+    def masked_loss(self, model: Lavender, states: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """The MLM loss over labelled positions: states (B, X, D), labels (B, X)."""
+        states, labels = at_labels(states, labels)
+        return counted_loss(model.fc_mtm(states), labels)
+
+
+def counted_loss(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Cross-entropy over the labelled rows of (K, n), (K,); a batch with none has loss 0 and is counted."""
+    known = labels != IGNORED
+    loss = labelled_loss(logits[known], labels[known])
+    return {"loss": loss, "count_unlabelled_batches": loss.new_tensor(0.0 if known.any() else 1.0)}
+
+
+class ChoiceTask(DownstreamTask):
+    """Multiple choice: whatever the model, options have scores, and the best one is the answer."""
+
+    config_type = "qamc"
+
+    def option_scores(self, model: Lavender, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Score by which options are ranked, and probability of each: (B, O), (B, O)."""
+        raise NotImplementedError
+
+    def predict(self, model: Lavender, batch: dict[str, Any]) -> list[Record]:
+        scores, probabilities = (values.float() for values in self.option_scores(model, batch))
+        orders = scores.sort(dim=-1, descending=True, stable=True).indices[:, :TOP].tolist()
+        columns = (batch[name] for name in ("video", "question", "options"))
+        numbers = (batch["index"].tolist(), batch["answer"].tolist(), orders, probabilities.tolist())
+        return [
+            {
+                "index": index,
+                "video": video,
+                "question": question,
+                "options": options,
+                "answer": answer,
+                "prediction": order[0],
+                "top": [{"option": number, "probability": chance[number]} for number in order],
+                "right": order[0] == answer,
+            }
+            for video, question, options, index, answer, order, chance in zip(*columns, *numbers, strict=True)
+        ]
+
+    def metrics(self, records: list[Record], split: str) -> Metrics:
+        """`acc`, over all questions of the split; one without its video counts as wrong."""
+        return {"acc": accuracy([record["right"] for record in records])}
+
+
+def at_positions(states: Tensor, positions: Tensor) -> Tensor:
+    """States (B, X, D) at one position each (B,) → (B, D); a negative position gives that of token 0."""
+    return states[torch.arange(len(states), device=states.device), positions.clamp(min=0)]

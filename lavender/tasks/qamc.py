@@ -1,0 +1,64 @@
+"""Multiple choice: the number of the right option is the word at `[MASK]` (paper, section 3.2)."""
+
+from typing import Any
+
+from torch import Tensor
+
+from lavender.config.schema import Config
+from lavender.data.qamc import MultipleChoiceDataset, OptionNumberDataset
+from lavender.metrics.accuracy import option_scores
+from lavender.models.lavender import Heads, Lavender
+from lavender.tasks.downstream import ChoiceTask, at_positions, counted_loss
+from lavender.text.prompts import PROMPTS
+
+
+class QAMCTask(ChoiceTask):
+    """The MLM way: question and options are one text, and `[MASK]` is "0", "1", …"""
+
+    heads = Heads(mlm=True, task_tokens=True)
+    dataset_class = MultipleChoiceDataset
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self.option_ids = [self.tokenizer.word_id(str(number)) for number in range(config.size_option)]
+
+    def prompt(self) -> str:
+        return PROMPTS["mc"].format(options=list(range(self.config.size_option)))
+
+    def states(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
+        """States of the text, (B, X, D)."""
+        video = model.encode_video(batch["img"], batch["present"])
+        return self.text_states(model, video, batch["ids"], batch["mask"])
+
+    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
+        return self.masked_loss(model, self.states(model, batch), batch["labels"])
+
+    def logits(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
+        """Logits over the vocabulary at `[MASK]`, (B, V)."""
+        return model.fc_mtm(at_positions(self.states(model, batch), batch["position"]))
+
+    def option_scores(self, model: Lavender, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        logits = self.logits(model, batch)[:, self.option_ids].float()
+        return option_scores(logits, self.config.score_fn), logits.softmax(-1)
+
+
+class QAMCTaskSpecificTask(ChoiceTask):
+    """The baseline: an MLP on `[CLS]` with one class an option."""
+
+    dataset_class = OptionNumberDataset
+
+    def __init__(self, config: Config):
+        self.heads = Heads(mlm=False, task_tokens=False, classifiers={"fc": config.size_option})
+        super().__init__(config)
+
+    def logits(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
+        """Logits over the options, (B, O)."""
+        video = model.encode_video(batch["img"], batch["present"])
+        return model.classify("fc", self.text_states(model, video, batch["ids"], batch["mask"])[:, 0])
+
+    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
+        return counted_loss(self.logits(model, batch), batch["answer"])
+
+    def option_scores(self, model: Lavender, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        logits = self.logits(model, batch).float()
+        return logits, logits.softmax(-1)

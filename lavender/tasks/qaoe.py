@@ -1,0 +1,125 @@
+"""Open-ended question answering and fill-in-the-blank: the answer is the word at `[MASK]` (paper, section 3.2)."""
+
+from typing import Any
+
+from torch import Tensor
+
+from lavender.config.schema import Config
+from lavender.data.qaoe import ClosedVocabularyDataset, FillInTheBlankDataset, OpenEndedDataset, QuestionDataset
+from lavender.metrics.accuracy import accuracy
+from lavender.models.lavender import Heads, Lavender
+from lavender.runtime.errors import ConfigError
+from lavender.tasks.base import Metrics, Record
+from lavender.tasks.downstream import TOP, DownstreamTask, at_positions, counted_loss
+from lavender.text.masking import IGNORED
+from lavender.text.prompts import PROMPTS
+from lavender.text.questions import NOWHERE
+
+
+class QAOETask(DownstreamTask):
+    """The MLM way: `question answer: [MASK]`, over the whole vocabulary."""
+
+    config_type = "qaoe"
+    heads = Heads(mlm=True, task_tokens=True)
+    token = "oe"
+    best_metric = ("acc_1", max)
+    dataset_class: type[QuestionDataset] = OpenEndedDataset
+
+    def prompt(self) -> str:
+        return PROMPTS["oe"]
+
+    def states(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
+        """States of the text, (B, X, D)."""
+        video = model.encode_video(batch["img"], batch["present"])
+        return self.text_states(model, video, batch["ids"], batch["mask"])
+
+    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
+        return self.masked_loss(model, self.states(model, batch), batch["labels"])
+
+    def logits(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
+        """Logits of the answers, (B, V)."""
+        return model.fc_mtm(at_positions(self.states(model, batch), batch["position"]))
+
+    def answer_word(self, number: int) -> str:
+        """An answer in words."""
+        return self.tokenizer.word(number)
+
+    def predict(self, model: Lavender, batch: dict[str, Any]) -> list[Record]:
+        probabilities = self.logits(model, batch).float().softmax(-1)
+        best = probabilities.topk(min(TOP, probabilities.shape[-1]))
+        texts = (batch[name] for name in ("video", "question", "answer"))
+        numbers = (batch[name].tolist() for name in ("index", "answer_id", "position"))
+        return [
+            self._record(index, video, question, answer, answer_id, list(zip(ids, chances, strict=True)), position)
+            for video, question, answer, index, answer_id, position, ids, chances in zip(
+                *texts, *numbers, best.indices.tolist(), best.values.tolist(), strict=True
+            )
+        ]
+
+    def _record(
+        self, index: int, video: str, question: str, answer: str, answer_id: int, best: list, position: int
+    ) -> Record:
+        if position == NOWHERE:  # truncation has cut the `[MASK]` away: there is no answer
+            best = []
+        found = [number for number, _ in best]
+        top = [{"answer": self.answer_word(number), "probability": chance} for number, chance in best]
+        return {
+            "index": index,
+            "video": video,
+            "question": question,
+            "answer": answer,
+            "prediction": top[0]["answer"] if top else "",
+            "top": top,
+            "right": answer_id != IGNORED and found[:1] == [answer_id],
+            "right_in_5": answer_id != IGNORED and answer_id in found,
+        }
+
+    def metrics(self, records: list[Record], split: str) -> Metrics:
+        """`acc_1`, `acc_5` over all questions of the split; on test also over `size_test`, where that differs."""
+        right = {
+            "acc_1": [record["right"] for record in records],
+            "acc_5": [record["right_in_5"] for record in records],
+        }
+        metrics: Metrics = {name: accuracy(column) for name, column in right.items()}
+        if split == "test" and self.config.size_test not in (0, len(records)):
+            metrics |= {f"{name}_adjusted": accuracy(column, self.config.size_test) for name, column in right.items()}
+        return metrics
+
+    def curves(self, epochs: list[dict[str, Any]]) -> dict[str, Any]:
+        """As released: `ac_1_vl`, `ac_5_vl`, `ac_1_ts`, `ac_5_ts`; on test the adjusted figure where there is one."""
+        curves: dict[str, Any] = {"ls_tr": [entry["train"]["loss"] for entry in epochs]}
+        for split, key in (("val", "vl"), ("test", "ts")):
+            for k in (1, 5):
+                figures = [entry[split] for entry in epochs if split in entry]
+                curves[f"ac_{k}_{key}"] = [figure.get(f"acc_{k}_adjusted", figure[f"acc_{k}"]) for figure in figures]
+        return curves
+
+
+class FillInTheBlankTask(QAOETask):
+    """LSMDC-FiB: the sentence brings its own `[MASK]`."""
+
+    dataset_class = FillInTheBlankDataset
+
+    def prompt(self) -> str:
+        return PROMPTS["fib"]
+
+
+class QAOETaskSpecificTask(QAOETask):
+    """The baseline: an MLP on `[CLS]` over a closed vocabulary of `size_vocab` answers."""
+
+    dataset_class = ClosedVocabularyDataset
+
+    def __init__(self, config: Config):
+        if config.size_vocab < 1:
+            raise ConfigError(f"size_vocab is {config.size_vocab}: give the number of answers of the closed vocabulary")
+        self.heads = Heads(mlm=False, task_tokens=False, classifiers={"fc": config.size_vocab})
+        super().__init__(config)
+
+    def logits(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
+        return model.classify("fc", self.states(model, batch)[:, 0])
+
+    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
+        return counted_loss(self.logits(model, batch), batch["labels"])
+
+    def answer_word(self, number: int) -> str:
+        return next(iter(self.datasets.values())).words.word(number)  # type: ignore[attr-defined]

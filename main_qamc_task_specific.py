@@ -1,0 +1,11 @@
+"""The task-specific baseline of multiple choice: an MLP with one class an option.
+
+python -m torch.distributed.launch --nproc_per_node=8 --master_port=5566 main_qamc_task_specific.py \
+    --config _args/args_tgif-action.json --path_output _snapshot --path_ckpt _models/ckpt_lavender.pt
+"""
+
+from lavender.engine.run import main
+from lavender.tasks.qamc import QAMCTaskSpecificTask
+
+if __name__ == "__main__":
+    main(QAMCTaskSpecificTask)

@@ -1,0 +1,11 @@
+"""Multiple choice by matching (MSRVTT-MC, LSMDC-MC): "true" or "false" for the text of each option.
+
+python -m torch.distributed.launch --nproc_per_node=8 --master_port=5566 main_retmc_mlm_head.py \
+    --config _args/args_lsmdc-mc.json --path_output _snapshot --path_ckpt _models/ckpt_lavender.pt
+"""
+
+from lavender.engine.run import main
+from lavender.tasks.retmc import RetMCTask
+
+if __name__ == "__main__":
+    main(RetMCTask)
