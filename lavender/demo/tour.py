@@ -1,4 +1,4 @@
-"""The quick start: made-up clips → frames → pretraining → what the model can name of clips it has never seen.
+"""The quick start: made-up clips → frames → pretraining → fine-tuning → what the model knows of clips it never saw.
 
     python -m lavender.demo
 
@@ -15,33 +15,22 @@ import sys
 import time
 from pathlib import Path
 
-import cv2
-import numpy as np
-
-from lavender.data.frames import decode_image
-from lavender.data.tsv import TSVReader, split_columns
-from lavender.demo.toy import COLOURS, MOTIONS, SHAPES, write_toy
+from lavender.demo import report
+from lavender.demo.toy import write_toy
 from lavender.runtime.errors import LavenderError, TrainingError
 
 ROOT = Path(__file__).resolve().parents[2]
-VISUAL_WORDS = {*COLOURS, *SHAPES, *MOTIONS}
-PICTURE_CLIPS = 24
-Predictions = list[dict]
 
 
 def tour(folder: Path, n_train: int) -> None:
-    """Makes the clips, runs the tools and the pretraining scripts, and shows what was learned."""
+    """Makes the clips, runs the tools and the training scripts, and shows what was learned."""
     started = time.monotonic()
     shutil.rmtree(folder, ignore_errors=True)
-    say(f"1. {n_train} clips of one coloured shape each, as mp4 files with captions, in {folder}/")
-    write_toy(folder, n_train=n_train, n_val=200, n_test=40)
+    say(f"1. {n_train} clips of one coloured shape each, as mp4 files with captions and questions, in {folder}/")
+    write_toy(folder, n_train=n_train, n_val=200, n_test=200)
 
     say("2. Four frames of each clip, in the TSV files that training reads")
-    for split in ("toy_train", "toy_val", "toyblank_val"):
-        call("_tools/extract_video-frame.py", f"--path={folder / split}", "--sample=4")
-        call("_tools/extract_tsv.py", f"--path={folder / split}")
-    for suffix in (".tsv", ".lineidx"):
-        (folder / f"toy_train{suffix}").rename(folder / f"toy_train_0{suffix}")
+    prepare_frames(folder)
 
     say("3. Pretraining: first masked words alone, then masked words and video-text matching")
     words = pretrain(folder, "toy", "--pretrain_tasks", "mtm", "--p_mask", "0.35", "--size_epoch", "9")
@@ -49,11 +38,44 @@ def tour(folder: Path, n_train: int) -> None:
 
     say("4. What it can name, on combinations of colour, shape and motion that it never saw; blank clips as a control")
     blank = pretrain(folder, "toyblank", "--path_ckpt", str(both), "--size_epoch", "0")
-    seen, control = (read_predictions(checkpoint.parent) for checkpoint in (both, blank))
-    print_table(scores(control), scores(seen), both.parent)
-    picture = folder / "pretraining.png"
-    draw(folder / "toy_val.tsv", seen, picture)
-    say(f"Picture: {picture}   logs, curves, checkpoint: {both.parent}/   {time.monotonic() - started:.0f} s in all")
+    seen, control = (report.read_predictions(checkpoint.parent, "val") for checkpoint in (both, blank))
+    report.print_pretraining(report.scores(control), report.scores(seen), both.parent)
+    report.pretraining_sheet(folder / "toy_val.tsv", seen, folder / "pretraining.png")
+
+    say("5. Fine-tuning, the MLM way and with the task-specific head (a fresh MLP): questions, and multiple choice")
+    questions, choice = ("--type", "qaoe", "--task", "toy-qa"), ("--type", "qamc", "--task", "toy-mc")
+    size_vocab = str(len(json.loads((folder / "txt_toy-qa.json").read_text())["ans2label"]))
+    runs = {
+        "questions": (
+            tune(folder, "main_qaoe_mlm.py", both, *questions),
+            tune(folder, "main_qaoe_task_specific.py", both, *questions, "--size_vocab", size_vocab),
+        ),
+        "multiple choice": (
+            tune(folder, "main_retmc_mlm_head.py", both, *choice),
+            tune(folder, "main_retmc_task_specific.py", both, *choice),
+        ),
+    }
+    report.print_fine_tuning(runs, {"questions": "acc_1", "multiple choice": "acc"})
+    answers = report.read_predictions(runs["questions"][0], "test")
+    report.answer_sheet(folder / "img_toy.tsv", answers, folder / "answers.png")
+    say(f"Pictures: {folder}/pretraining.png, {folder}/answers.png   logs, curves, checkpoints: {folder}/_snapshot/")
+    print(f"{time.monotonic() - started:.0f} s in all")
+
+
+def prepare_frames(folder: Path) -> None:
+    """Videos to frame files: one part and a validation file for pretraining, one file of all clips for the tasks."""
+    for split in ("toy_train", "toy_val", "toy_test", "toyblank_val"):
+        call("_tools/extract_video-frame.py", f"--path={folder / split}", "--sample=4")
+        call("_tools/extract_tsv.py", f"--path={folder / split}")
+    for suffix in (".tsv", ".lineidx"):
+        (folder / f"toy_train{suffix}").rename(folder / f"toy_train_0{suffix}")
+    together = folder / "img_toy.tsv"
+    with open(together, "wb") as out:
+        for part in ("toy_train_0", "toy_val", "toy_test"):
+            with open(folder / f"{part}.tsv", "rb") as rows:
+                shutil.copyfileobj(rows, out)
+    index = together.with_suffix(".id2lineidx.pkl")
+    call("_tools/make_id2lineidx_pkl.py", "--input_file", str(together), "--output_file", str(index))
 
 
 def say(text: str) -> None:
@@ -75,12 +97,22 @@ def call(script: str, *arguments: str) -> None:
 
 def pretrain(folder: Path, dataset: str, *options: str) -> Path:
     """One run of the pretraining script on the toy clips; returns its last checkpoint."""
+    run = train(folder, "main_pretrain_mlm.py", "--dataset", dataset, "--size_part", "1", *options)
+    return max(run.glob("*.pt"), key=lambda path: path.stat().st_mtime)
+
+
+def tune(folder: Path, script: str, checkpoint: Path, *options: str) -> Path:
+    """One run of a task's script from a pretrained checkpoint; returns its output folder."""
+    return train(folder, script, "--dataset", "toy", "--path_ckpt", str(checkpoint), "--size_epoch", "2", *options)
+
+
+def train(folder: Path, script: str, *options: str) -> Path:
+    """One run of a script on the small model; returns its output folder."""
     output = folder / "_snapshot"
     before = set(output.glob("*"))
     bert = str(folder / "bert")
     call(
-        "main_pretrain_mlm.py",
-        *("--data_dir", str(folder), "--dataset", dataset, "--size_part", "1", "--path_output", str(output)),
+        *(script, "--data_dir", str(folder), "--path_output", str(output)),
         *("--vis_backbone_size", "micro", "--vis_backbone_init", "random", "--vis_backbone_drop_path", "0"),
         *("--txt_backbone", bert, "--fusion_encoder", bert),
         *("--size_img", "64", "--size_frame", "2", "--size_txt", "12", "--size_batch", "32", "--n_workers", "1"),
@@ -88,69 +120,7 @@ def pretrain(folder: Path, dataset: str, *options: str) -> Path:
         *options,
     )
     (run,) = set(output.glob("*")) - before
-    return max(run.glob("*.pt"), key=lambda path: path.stat().st_mtime)
-
-
-def read_predictions(run: Path) -> Predictions:
-    """The records of a run's validation."""
-    return [json.loads(line) for line in (run / "predictions" / "val.jsonl").read_text().splitlines()]
-
-
-def scores(records: Predictions) -> dict[str, float]:
-    """Accuracy over masked words by kind, and of matching."""
-    words = [word for record in records for word in record["words"]]
-    kinds = {"colours": set(COLOURS), "shapes": set(SHAPES), "motions": set(MOTIONS), "visual words": VISUAL_WORDS}
-    result = {}
-    for kind, members in kinds.items():
-        right = [word["prediction"] == word["word"] for word in words if word["word"] in members]
-        result[kind] = sum(right) / max(len(right), 1)
-    result["1-of-4 matching"] = sum(record["matching"]["right"] for record in records) / len(records)
-    return result
-
-
-def print_table(control: dict[str, float], seen: dict[str, float], run: Path) -> None:
-    """Chance, blank clips and real clips side by side, and the losses before and after."""
-    chance = {
-        "colours": 1 / len(COLOURS),
-        "shapes": 1 / len(SHAPES),
-        "motions": 1 / len(MOTIONS),
-        "visual words": 3 / (len(COLOURS) + len(SHAPES) + len(MOTIONS)),
-        "1-of-4 matching": 1 / 4,
-    }
-    print(f"\n{'right answers':18}{'chance':>10}{'blank clips':>14}{'real clips':>14}")
-    for name, value in seen.items():
-        print(f"{name:18}{chance[name]:10.0%}{control[name]:14.0%}{value:14.0%}")
-    epochs = json.loads((run / "results.json").read_text())["epochs"]
-    for name, label in (("mtm", "masked words"), ("vtm", "matching")):
-        curve = " → ".join(f"{epoch['train'][name]:.2f}" for epoch in epochs)
-        print(f"training loss, {label}: {curve}")
-
-
-def draw(tsv: Path, records: Predictions, output: Path) -> None:
-    """A contact sheet: frames of held-out clips, each with its caption and what was read behind the masks."""
-    reader, tiles = TSVReader(tsv), []
-    shown = [record for record in records if any(word["word"] in VISUAL_WORDS for word in record["words"])]
-    for record in shown[:PICTURE_CLIPS]:
-        _, _, images = split_columns(reader.row(record["index"]), reader.where(record["index"]))
-        frames = np.hstack([decode_image(image, reader.where(record["index"])) for image in images])
-        tile = np.full((frames.shape[0] + 52, frames.shape[1], 3), 255, dtype=np.uint8)
-        tile[: frames.shape[0]] = frames
-        write(tile, record["caption"], frames.shape[0] + 20, (0, 0, 0))
-        right = all(word["word"] == word["prediction"] for word in record["words"])
-        read = ", ".join(f"[{word['word']}] read as {word['prediction']}" for word in record["words"])
-        write(tile, read, frames.shape[0] + 42, (20, 130, 40) if right else (200, 40, 30))
-        tiles.append(tile)
-    from skimage.util import montage
-
-    sheet = montage(
-        np.stack(tiles), grid_shape=(-(-len(tiles) // 3), 3), channel_axis=-1, padding_width=8, fill=(255,) * 3
-    )
-    cv2.imwrite(str(output), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
-
-
-def write(tile: np.ndarray, text: str, bottom: int, colour: tuple[int, int, int]) -> None:
-    """A line of text on a tile, in RGB."""
-    cv2.putText(tile, text, (6, bottom), cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1, cv2.LINE_AA)
+    return run
 
 
 def main() -> None:
