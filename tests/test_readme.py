@@ -22,21 +22,18 @@ BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line.split("   #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
 SCRIPTS = [command for command in COMMANDS if re.search(r"\b(main|eval)_\w+\.py", command)]
 SMALL = (
-    *(
-        "--data_dir",
-        str(KIT / "data"),
-        "--dataset",
-        "toy",
-        "--size_part",
-        "1",
-        "--size_epoch",
-        "1",
-        "--size_batch",
-        "2",
-    ),
-    *("--vis_backbone_size", "micro", "--vis_backbone_init", "random", "--size_img", "64", "--n_workers", "0"),
-    *("--txt_backbone", str(KIT / "bert_micro"), "--fusion_encoder", str(KIT / "bert_micro")),
+    *("--data_dir", str(KIT / "data"), "--dataset", "toy", "--size_part", "1", "--size_epoch", "1"),
+    *("--size_batch", "2", "--vis_backbone_size", "micro", "--vis_backbone_init", "random", "--size_img", "64"),
+    *("--txt_backbone", str(KIT / "bert_micro"), "--fusion_encoder", str(KIT / "bert_micro"), "--n_workers", "0"),
 )
+QUESTIONS = ("--task", "toy-qa", "--size_vocab", "4", "--on_bad_sample", "zero")  # one of them has no video
+TOY = {  # beginning of a script's name → its made-up data
+    "main_pretrain": (),
+    "main_qamc": ("--task", "toy-action"),
+    "main_retmc": ("--task", "toy-mc"),
+    "main_qaoe_mlm_lsmdc": ("--task", "toy-fib"),
+    "main_qaoe": QUESTIONS,
+}
 
 
 def run(command: list[str], folder: Path = ROOT) -> subprocess.CompletedProcess:
@@ -75,20 +72,26 @@ def test_script_options_are_read(command, monkeypatch):
     assert load_config(words[number + 1 :]).config.startswith("_args/")
 
 
+def toy_options(command: str) -> tuple[str, ...]:
+    return next(options for script, options in TOY.items() if f" {script}" in command)
+
+
 @pytest.mark.parametrize("command", [SCRIPTS[0], *(pytest.param(c, marks=pytest.mark.slow) for c in SCRIPTS[1:])])
 def test_scripts_start(command, tmp_path):
-    """As written, but for data, sizes, the number of processes, and the port, which must be free."""
+    """As written, but for data, sizes, the checkpoint, the number of processes, and the port, which must be free."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = re.sub(r"--nproc_per_node=\d+", "--nproc_per_node=2", command)
     command = re.sub(r"--master_port=\d+", f"--master_port={port}", command)
     command = command.replace("--path_output _snapshot", f"--path_output {tmp_path}")
-    done = run([*shlex.split(command), *SMALL])
+    command = re.sub(r"--path_ckpt \S+", "", command)
+    done = run([*shlex.split(command), *SMALL, *toy_options(command)])
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    (folder,) = tmp_path.glob("_pretrain-toy_*")
+    (folder,) = tmp_path.iterdir()
     assert (folder / "results.json").is_file()
-    assert (folder / "ckpt_violet_pretrain_toy_0_1.pt").is_file()
+    assert len(list(folder.glob("ckpt_violet_*_0.pt"))) == 1
+    assert len(list(folder.glob("ckpt_violet_*_1.pt"))) == 1
 
 
 def test_tools(tmp_path):

@@ -75,8 +75,8 @@ class QuestionDataset(ItemDataset):
         super().__init__(config, tokenizer, frames, texts, split)
         if self._hopeless:
             logger.info(
-                "%s, %s: %d of %d questions can never be right; the first: %s",
-                *(texts.path, split, len(self._hopeless), len(texts.items(split)), self._hopeless[0]),
+                "%d of %d %s questions can never be right; the first: %s",
+                *(len(self._hopeless), len(texts.items(split)), split, self._hopeless[0]),
             )
 
     def check(self, item: Item, where: str) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import runpy
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -27,14 +29,21 @@ from lavender.tasks.pretrain import PretrainTask
 ROOT = Path(__file__).parents[2]
 KIT = ROOT / "tests" / "conformance" / "kit"
 TOY_FILES = ("toy_train_0", "toy_train_1", "toy_val", "txt_toy.json")
+QUESTION_FILES = ("img_toy.", "txt_toy-action", "txt_toy-mc", "txt_toy-qa", "txt_toy-fib")
 NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 RELEASED = ("--config", "_args/args_pretrain.json", "--dataset", "toy")
-SMALL = (
-    *("--vis_backbone_size", "micro", "--vis_backbone_init", "random"),
+MICRO = (
+    *("--vis_backbone_size", "micro", "--vis_backbone_init", "random", "--size_img", "64", "--n_workers", "0"),
     *("--txt_backbone", str(KIT / "bert_micro"), "--fusion_encoder", str(KIT / "bert_micro")),
-    *("--size_img", "64", "--size_batch", "3", "--size_epoch", "1", "--size_part", "2", "--n_workers", "0"),
 )
+SMALL = (*MICRO, "--size_batch", "3", "--size_epoch", "1", "--size_part", "2")
+QUESTION_TEXTS = {  # configuration → `txt_<task>.json`
+    **dict.fromkeys(("tgif-action", "tgif-transition"), "toy-action"),
+    **dict.fromkeys(("lsmdc-mc", "msrvtt-mc"), "toy-mc"),
+    **dict.fromkeys(("msvd-qa", "msrvtt-qa", "tgif-frame"), "toy-qa"),
+    "lsmdc-fib": "toy-fib",
+}
 
 
 @dataclass
@@ -98,12 +107,23 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _copy_toy(folder: Path) -> Path:
+def _copy_toy(folder: Path, names: tuple[str, ...] = TOY_FILES) -> Path:
     folder.mkdir()
     for file in KIT.joinpath("data").iterdir():
-        if file.name.startswith(TOY_FILES):
+        if file.name.startswith(names):
             (folder / file.name).write_bytes(file.read_bytes())  # the kit's files are read-only, these are to be broken
     return folder
+
+
+def _copy_questions(folder: Path) -> Path:
+    _copy_toy(folder, QUESTION_FILES)
+    Spoiler.texts(folder / "txt_toy-qa.json", _leave_out_the_missing_video)
+    return folder
+
+
+def _leave_out_the_missing_video(texts: dict[str, Any]) -> None:
+    for split in ("train", "test"):
+        texts[split] = [item for item in texts[split] if item["video"] != "missing"]
 
 
 @pytest.fixture
@@ -143,6 +163,21 @@ def kept_toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _copy_toy(tmp_path_factory.mktemp("toy") / "data")
 
 
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    """A data folder of one's own: 6 videos of 5 frames in `img_toy.tsv`, and `txt_toy-action|mc|qa|fib.json` on them.
+
+    Each has 6 training items, 4 of validation and 6 of test (`toy-qa` one more, whose answer is no known word).
+    """
+    return _copy_questions(tmp_path / "questions")
+
+
+@pytest.fixture(scope="session")
+def kept_questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for all tests, not to be written to."""
+    return _copy_questions(tmp_path_factory.mktemp("toy") / "questions")
+
+
 @pytest.fixture(scope="session")
 def needs() -> Callable[[str], None]:
     """Skips a test where a package is not installed, without importing it."""
@@ -161,8 +196,9 @@ def needs() -> Callable[[str], None]:
 def train_here(tmp_path: Path, kept_toy: Path) -> Iterator[Callable[..., Run]]:
     """`train_here(*options, task=…, data=…, output=…)`: the body of a script in this process, which saves its start.
 
-    An exception that is not one of ours, which a user would see as a traceback, comes out here. The released
-    configuration without its engine is the ground: no DeepSpeed, no FairScale.
+    `task` may also name a script, which is run whole. An exception that is not one of ours, which a user would see as
+    a traceback, comes out here. The released configuration without its engine is the ground: no DeepSpeed, no
+    FairScale.
     """
     threads, folder = torch.get_num_threads(), Path.cwd()
     torch.set_num_threads(1)
@@ -179,19 +215,24 @@ class _Here:
     def __call__(
         self,
         *options: object,
-        task: type[Task] = PretrainTask,
+        task: type[Task] | str = PretrainTask,
         data: Path | None = None,
         output: Path | None = None,
+        released: tuple[str, ...] = RELEASED,
         small: tuple[str, ...] = SMALL,
     ) -> Run:
         self.count += 1
         output = output or self.folder / f"run_{self.count}"
-        words = [*RELEASED, *small, "--deepspeed", "false", "--use_checkpoint", "false", "--device", "cpu"]
+        words = [*released, *small, "--deepspeed", "false", "--use_checkpoint", "false", "--device", "cpu"]
         words += ["--data_dir", str(data or self.data), "--path_output", str(output), *map(str, options)]
         stdout, stderr, code = io.StringIO(), io.StringIO(), 0
         with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
             try:
-                main(task, words)
+                if isinstance(task, str):
+                    with mock.patch.object(sys, "argv", [task, *words]):
+                        runpy.run_path(str(ROOT / task), run_name="__main__")
+                else:
+                    main(task, words)
             except SystemExit as leaving:
                 code = int(leaving.code or 0)
         return Run(code, stdout.getvalue(), stderr.getvalue(), _newest_folder(output), words)
@@ -209,6 +250,8 @@ def start(kept_toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         *options: object,
         launcher: str | None = None,
         processes: int = 2,
+        released: tuple[str, ...] = RELEASED,
+        small: tuple[str, ...] = SMALL,
         data: Path | None = None,
         output: Path | None = None,
         timeout: float = 180,
@@ -217,12 +260,48 @@ def start(kept_toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         **popen: Any,
     ) -> Run:
         output = output or tmp_path_factory.mktemp("run") / "snapshot"
-        command = [*launch_command(launcher, processes), script, *RELEASED, *SMALL]
+        command = [*launch_command(launcher, processes), script, *released, *small]
         command += ["--data_dir", str(data or kept_toy), "--path_output", str(output), *map(str, options)]
         code, stdout, stderr = run_bounded(command, timeout, {**NO_GPU, **(environment or {})}, watch, **popen)
         return Run(code, stdout, stderr, _newest_folder(output), command)
 
     return run_script
+
+
+@pytest.fixture
+def ask(train_here, start, needs, kept_questions: Path) -> Callable[..., Run]:
+    """`ask(script, config, *options, by=…, data=…)`: a script of the question tasks with `_args/args_<config>.json`.
+
+    `by` is "here" (in this process, without DeepSpeed and FairScale), "python", or a launcher, for 2 processes.
+    """
+
+    def run(script: str, config: str, *options: object, by: str = "here", data: Path | None = None) -> Run:
+        words = ("--config", f"_args/args_{config}.json", "--dataset", "toy", "--task", QUESTION_TEXTS[config])
+        ground: dict[str, Any] = {"released": words, "small": MICRO, "data": data or kept_questions}
+        if by == "here":
+            return train_here("--size_batch", 2, *options, task=script, **ground)
+        for package in ("fairscale", "deepspeed"):
+            needs(package)
+        return start(script, "--size_batch", 2, *options, launcher=None if by == "python" else by, **ground)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def kit_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`kit_weights("qamc_mlm")`: a checkpoint with the weights for which the released code's numbers are known."""
+    value_of = runpy.run_path(str(KIT / "weights.py"))["value_of"]
+    shapes = json.loads((KIT / "cases" / "state_dict_micro.json").read_text())
+    folder = tmp_path_factory.mktemp("kit")
+
+    def save(table: str) -> Path:
+        state = {name: value_of(name, shape) for name, shape in shapes[table].items() if not name.endswith("_index")}
+        if "fc_mtm.predictions.bias" in state:  # one parameter under two names
+            state["fc_mtm.predictions.bias"] = state["fc_mtm.predictions.decoder.bias"]
+        torch.save(state, folder / f"{table}.pt")
+        return folder / f"{table}.pt"
+
+    return save
 
 
 def launch_command(launcher: str | None, processes: int) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lavender.data.annotations import MAX_CAPTION_WORDS, CaptionTable, check_caption, read_json
+from lavender.data.annotations import MAX_CAPTION_WORDS, CaptionTable, ItemTable, check_caption, read_json
 from lavender.runtime.errors import DataError
 
 WHERE = "txt_toy.json, train"
@@ -150,3 +150,58 @@ def test_a_table_is_arrays_that_processes_share_and_not_objects():
     state = {name: value for name, value in vars(captions).items() if name != "where"}
     assert all(isinstance(value, np.ndarray) and value.dtype != object for value in state.values())
     assert sum(value.nbytes for value in state.values()) < 500 * 50
+
+
+# --- items ------------------------------------------------------------------------------------------------------------
+
+ITEMS: list[dict] = [
+    {"video": "vid0", "question": "größer 红 🙂?", "answer": 3},
+    {},
+    {"options": ["a", {"deep": [1.5, None, True]}], "": ""},
+    {"half a character": "\ud83d", "lines": "one\ntwo\t\x00"},
+]
+
+
+def test_items_come_back_as_they_were_and_in_their_order():
+    items = ItemTable(ITEMS)
+    assert len(items) == 4
+    assert [items[number] for number in range(4)] == ITEMS
+    assert [items[number] for number in (3, 0, 3)] == [ITEMS[3], ITEMS[0], ITEMS[3]]
+
+
+def test_no_items():
+    assert len(ItemTable([])) == 0
+    assert len(ItemTable(iter(ITEMS))) == 4, "an iterator is read once"
+
+
+@pytest.mark.parametrize("items", [[], ITEMS])
+def test_there_is_no_item_past_the_end(items: list):
+    with pytest.raises(IndexError):
+        ItemTable(items)[len(items)]
+
+
+def test_a_changed_item_does_not_change_the_table():
+    items = ItemTable(ITEMS)
+    items[0]["video"] = "other"
+    assert items[0] == ITEMS[0]
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(), values, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.dictionaries(st.text(), JSON_VALUES, max_size=4), max_size=5))
+def test_any_items(items: list[dict]):
+    table = ItemTable(items)
+    assert [table[number] for number in range(len(table))] == items
+
+
+def test_items_are_arrays_that_processes_share_and_not_objects():
+    items = ItemTable({"video": f"vid{number}", "answer": number} for number in range(500))
+    assert all(isinstance(value, np.ndarray) and value.dtype != object for value in vars(items).values())
+    assert sum(value.nbytes for value in vars(items).values()) < 500 * 50
+    assert pickle.loads(pickle.dumps(items))[321] == {"video": "vid321", "answer": 321}

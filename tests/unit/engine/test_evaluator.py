@@ -36,9 +36,22 @@ def evaluated(config: Config, make_model, tmp_path: Path) -> Callable[[], tuple[
 def test_every_sample_once_in_order(evaluated, log):
     metrics, records = evaluated()
     assert [record["video"] for record in records] == ["vid0", "vid1", "vid2", "vid3"]
-    assert metrics == pytest.approx(PretrainTask.metrics(SimpleNamespace(), records))  # type: ignore[arg-type]
+    assert metrics == pytest.approx(PretrainTask.metrics(SimpleNamespace(), records, "val"))  # type: ignore[arg-type]
     assert {"acc_vtm", "loss_vtm", "loss"} <= set(metrics)
     assert "val: 4 samples (4 by process): " in log.text
+
+
+def test_the_task_is_told_which_split_it_scores(evaluated, monkeypatch):
+    """Some figures are those of one split alone, such as the accuracy over the true size of a test split."""
+    told = []
+
+    def watch(task, records, split):
+        told.append((split, len(records)))
+        return {"loss": 1.5}
+
+    monkeypatch.setattr(PretrainTask, "metrics", watch)
+    metrics, _ = evaluated()
+    assert (metrics, told) == ({"loss": 1.5}, [("val", 4)])
 
 
 def test_it_repeats_itself_in_evaluation_mode_without_gradients(evaluated, config: Config, monkeypatch):

@@ -249,7 +249,7 @@ def test_records(config: Config, make_model, kind):
         assert all(0 < word["probability"] <= 1 and word["loss"] > 0 for word in record["words"])
         assert len(record["matching"]["scores"]) == 4
         assert record["matching"]["right"] == (max(record["matching"]["scores"]) == record["matching"]["scores"][0])
-    metrics = task.metrics(records)
+    metrics = task.metrics(records, "val")
     assert metrics["loss_mtm"] == pytest.approx(float(losses["mtm"]), rel=1e-5)
     assert metrics["loss_vtm"] == pytest.approx(float(losses["vtm"]), rel=1e-5)
     assert metrics["loss"] == pytest.approx(float(losses["loss"]), rel=1e-5)
@@ -261,7 +261,7 @@ def test_records_of_one_loss_alone(config: Config, make_model, tasks: list[str],
     task, model, batch = prepared(PretrainTask, config, make_model)
     records = task.predict(model, batch)
     assert all(absent not in record for record in records)
-    assert set(task.metrics(records)) == {f"acc_{tasks[0]}", f"loss_{tasks[0]}", "loss"}
+    assert set(task.metrics(records, "val")) == {f"acc_{tasks[0]}", f"loss_{tasks[0]}", "loss"}
 
 
 def word(right: bool, loss: float) -> dict:
@@ -278,13 +278,13 @@ def test_metrics_from_records(config: Config):
         {"index": 1, "words": [], "matching": match(False, [2.0, 2.0])},
         {"index": 2, "words": [word(True, 1.0)], "matching": match(True, [3.0])},
     ]
-    assert PretrainTask(config).metrics(records) == pytest.approx(
+    assert PretrainTask(config).metrics(records, "val") == pytest.approx(
         {"acc_mtm": 2 / 3, "loss_mtm": 2.0, "acc_vtm": 2 / 3, "loss_vtm": 8 / 5, "loss": 3.6}
     )
 
 
 def test_metrics_where_no_word_was_hidden(config: Config):
-    metrics = PretrainTask(config).metrics([{"index": 0, "words": [], "matching": match(True, [0.5])}])
+    metrics = PretrainTask(config).metrics([{"index": 0, "words": [], "matching": match(True, [0.5])}], "val")
     assert metrics == {"acc_vtm": 1.0, "loss_vtm": 0.5, "loss": 0.5}
 
 

@@ -99,6 +99,23 @@ def test_words_and_ids(tokenizer: TextTokenizer, kit: Path):
         tokenizer.word_id("zebra")
 
 
+@pytest.mark.parametrize("word", ["red", "0", "left-hand", "##ing", "[UNK]"])
+def test_a_word_is_found_as_it_stands(tokenizer: TextTokenizer, word: str):
+    found = tokenizer.find(word)
+    assert found is not None
+    assert tokenizer.word(found) == word
+    assert tokenizer.word_id(word) == found
+
+
+@pytest.mark.parametrize("word", ["zebra", "", "Red", " red", "red circle", "walkings", "\0"])
+def test_what_is_no_word_of_the_vocabulary_is_not_found(tokenizer: TextTokenizer, word: str):
+    assert tokenizer.find(word) is None
+
+
+def test_the_first_word_of_the_vocabulary_is_a_word(tokenizer: TextTokenizer):
+    assert tokenizer.find("[PAD]") == 0, "an id, not an absence"
+
+
 def test_upper_case_follows_the_folder(folder: Path):
     assert TextTokenizer(folder).wordpieces("RED") == TextTokenizer(folder).wordpieces("red")
     (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False}))
