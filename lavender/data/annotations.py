@@ -42,12 +42,17 @@ def check_caption(caption: Any, where: str) -> str:
     """The caption, if it is one: text that is not empty and no longer than `MAX_CAPTION_WORDS`."""
     if not isinstance(caption, str) or not caption.strip():
         raise DataError(f"{where}: the caption is {'empty' if isinstance(caption, str) else 'not text'}")
-    if not caption.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in caption):
-        raise DataError(f"{where}: the caption holds half a character (a lone surrogate): write it as UTF-8")
-    words = len(caption.split())
+    return check_text(caption, "the caption", where)
+
+
+def check_text(text: str, what: str, where: str) -> str:
+    """The text, if a tokenizer can take it: whole characters, and no more than `MAX_CAPTION_WORDS` words."""
+    if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise DataError(f"{where}: {what} holds half a character (a lone surrogate): write it as UTF-8")
+    words = len(text.split())
     if words > MAX_CAPTION_WORDS:
-        raise DataError(f"{where}: the caption has {words:,} words; over {MAX_CAPTION_WORDS:,} it cannot be a caption")
-    return caption
+        raise DataError(f"{where}: {what} has {words:,} words; over {MAX_CAPTION_WORDS:,} it cannot be one")
+    return text
 
 
 class ItemTable:

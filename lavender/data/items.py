@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lavender.config.schema import Config
-from lavender.data.annotations import ItemTable, read_json
+from lavender.data.annotations import ItemTable, check_text, read_json
 from lavender.data.index import VideoIndex, video_key
 from lavender.data.samples import ClipDataset, draw_share, split_share
 from lavender.data.tsv import TSVReader
@@ -38,6 +38,12 @@ class FrameFile:
 
     def __contains__(self, video: str) -> bool:
         return video in self._index
+
+    @property
+    def known_from(self) -> str:
+        """The file that says which videos there are, as messages name it."""
+        made = self._index.path != self.path
+        return f"{self._index.path} (delete it to have it rebuilt from {self.path.name})" if made else str(self.path)
 
     def row(self, video: str) -> tuple[list[str], str]:
         """The TSV fields of a video, and the file and line they stand in.
@@ -79,6 +85,7 @@ class ItemFile:
         for number, item in enumerate(items):
             if not isinstance(item, dict) or not isinstance(item.get("video"), str):
                 raise DataError(f'{self.where(split, number)}: an object with a "video" (text) is expected')
+            check_text(item["video"], '"video"', self.where(split, number))
         return items
 
     def where(self, split: str, number: int) -> str:
@@ -127,7 +134,7 @@ class ItemDataset(ClipDataset):
             return
         first = unknown[0]
         fault = (
-            f"{texts.where(split, first)}: video {items[first]['video']!r} is not in {self.frames.path} "
+            f"{texts.where(split, first)}: video {items[first]['video']!r} is not in {self.frames.known_from} "
             f"({len(unknown)} of {len(items)} items have no video)"
         )
         if self.config.on_bad_sample == "error":
@@ -136,11 +143,11 @@ class ItemDataset(ClipDataset):
 
 
 def require_text(item: Item, key: str, where: str) -> str:
-    """The text under a key, which may be empty. DataError where there is none."""
+    """The text under a key, which may be empty. DataError where there is none, or a broken one."""
     value = item.get(key)
     if not isinstance(value, str):
         raise DataError(f'{where}: "{key}" is {"missing" if value is None else "not text"}')
-    return value
+    return check_text(value, f'"{key}"', where)
 
 
 def require_index(item: Item, key: str, size: int, of: str, where: str) -> int:
@@ -163,7 +170,7 @@ def _look_up(folder: str, config: Config, name: str, option: str) -> Path:
 
 
 def _share_of_videos(items: Sequence[Item], ratio: float, seed: int) -> list[Item]:
-    videos = list(dict.fromkeys(item["video"] for item in items))
+    videos = list(dict.fromkeys(video_key(item["video"]) for item in items))
     (wanted,) = split_share([len(videos)], ratio)
     kept = {videos[number] for number in draw_share(len(videos), wanted, seed)}
-    return [item for item in items if item["video"] in kept]
+    return [item for item in items if video_key(item["video"]) in kept]

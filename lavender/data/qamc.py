@@ -15,7 +15,7 @@ class MultipleChoiceDataset(ItemDataset):
     """A question and all its options in one text; the answer is the number of an option, read at `[MASK]`.
 
     A batch: `img`, `present`, `ids`, `mask`, `labels` (B, X), `position` (B,) of the `[MASK]`, `answer` (B,) the number
-    of the right option or −1, `video`, `question`: lists of B texts, `options`: a list of B lists.
+    of the right option, `video`, `question`: lists of B texts, `options`: a list of B lists.
     """
 
     def check(self, item: Item, where: str) -> None:
@@ -50,8 +50,8 @@ class MultipleChoiceDataset(ItemDataset):
         batch = super().collate(samples)
         if not isinstance(batch, Failure):
             batch["options"] = options
-            for name in {"labels", "answer"} & batch.keys():  # nothing can be learned or scored without a video
-                batch[name][~batch["present"]] = IGNORED
+            if "labels" in batch:  # nothing can be learned without a video
+                batch["labels"][~batch["present"]] = IGNORED
         return batch
 
 

@@ -43,7 +43,7 @@ class AnswerWords:
         if item.get("answer_text") is not None:
             return require_text(item, "answer_text", where)
         index = item.get("answer")
-        if index == IGNORED:
+        if type(index) is int and index == IGNORED:
             return ""
         if not self.source:
             raise DataError(
@@ -81,8 +81,16 @@ class QuestionDataset(ItemDataset):
 
     def check(self, item: Item, where: str) -> None:
         require_text(item, "question", where)
+        if item.get("answer_text") is not None:
+            require_text(item, "answer_text", where)
+        if reason := self.hopeless(item, where):
+            self._hopeless.append(f"{where}: {reason}")
+
+    def hopeless(self, item: Item, where: str) -> str:
+        """Why a question can never be right; "" where it can."""
         if self.answer_id(item, where) == IGNORED:
-            self._hopeless.append(f"{where}: its answer, {self.answer(item, where)!r}, is no word of the vocabulary")
+            return f"its answer, {self.answer(item, where)!r}, is no word of the vocabulary"
+        return ""
 
     @abstractmethod
     def answer_id(self, item: Item, where: str) -> int:
@@ -140,11 +148,14 @@ class FillInTheBlankDataset(OpenEndedDataset):
     labels_without_video = True
 
     def check(self, item: Item, where: str) -> None:
-        super().check(item, where)
-        if "[MASK]" not in item["question"]:
+        if "[MASK]" not in require_text(item, "question", where):
             raise DataError(f'{where}: the question has no [MASK] to fill in: "{item["question"][:80]}"')
-        if item["question"].index("[MASK]") > self.config.size_txt - 2 and self.encode(item["question"])[1] == NOWHERE:
-            self._hopeless.append(f"{where}: its [MASK] lies beyond size_txt, {self.config.size_txt} tokens")
+        super().check(item, where)
+
+    def hopeless(self, item: Item, where: str) -> str:
+        if self.encode(item["question"])[1] == NOWHERE:
+            return f"its [MASK] lies beyond size_txt, {self.config.size_txt} tokens"
+        return super().hopeless(item, where)
 
     def encode(self, question: str) -> tuple[np.ndarray, int]:
         return blank_in_place(self.tokenizer, question, self.config.size_txt)

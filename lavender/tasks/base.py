@@ -43,6 +43,7 @@ class Task(ABC):
     """A task of the released recipe. One file with a subclass, one JSON and one script add another."""
 
     config_type: str  # the `type` of its configurations
+    dataset_types: tuple[str, ...] = ()  # what `dataset_type` may say; all, where none is named
     heads: Heads
     token = "vtm"  # its task token, unless `task_token` names another
     best_metric: tuple[str, Callable] = ("acc", max)  # which validation figure chooses the best epoch
@@ -52,6 +53,8 @@ class Task(ABC):
             raise ConfigError(
                 f'"type" is {config.type} in the configuration, but this script is for {self.config_type}'
             )
+        if config.dataset_type and self.dataset_types and config.dataset_type not in self.dataset_types:
+            raise ConfigError(f'"dataset_type" is {config.dataset_type}, but this script reads {self.dataset_types[0]}')
         if (config.enable_prompt or config.enable_task_token) and not self.heads.task_tokens:
             raise ConfigError("the task-specific models take no prompt and no task token: use the MLM script")
         self.config = config

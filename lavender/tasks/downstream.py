@@ -75,11 +75,15 @@ class ChoiceTask(DownstreamTask):
         """Score by which options are ranked, and probability of each: (B, O), (B, O)."""
         raise NotImplementedError
 
+    def option_loss(self, logits: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Cross-entropy over the options (B, O); a question without its video has no label."""
+        return counted_loss(logits, batch["answer"].masked_fill(~batch["present"], IGNORED))
+
     def predict(self, model: Lavender, batch: dict[str, Any]) -> list[Record]:
         scores, probabilities = (values.float() for values in self.option_scores(model, batch))
         orders = scores.sort(dim=-1, descending=True, stable=True).indices[:, :TOP].tolist()
         columns = (batch[name] for name in ("video", "question", "options"))
-        numbers = (batch["index"].tolist(), batch["answer"].tolist(), orders, probabilities.tolist())
+        numbers = (*(batch[name].tolist() for name in ("index", "answer", "present")), orders, probabilities.tolist())
         return [
             {
                 "index": index,
@@ -89,9 +93,9 @@ class ChoiceTask(DownstreamTask):
                 "answer": answer,
                 "prediction": order[0],
                 "top": [{"option": number, "probability": chance[number]} for number in order],
-                "right": order[0] == answer,
+                "right": present and order[0] == answer,
             }
-            for video, question, options, index, answer, order, chance in zip(*columns, *numbers, strict=True)
+            for video, question, options, index, answer, present, order, chance in zip(*columns, *numbers, strict=True)
         ]
 
     def metrics(self, records: list[Record], split: str) -> Metrics:

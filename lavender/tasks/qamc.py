@@ -8,13 +8,14 @@ from lavender.config.schema import Config
 from lavender.data.qamc import MultipleChoiceDataset, OptionNumberDataset
 from lavender.metrics.accuracy import option_scores
 from lavender.models.lavender import Heads, Lavender
-from lavender.tasks.downstream import ChoiceTask, at_positions, counted_loss
+from lavender.tasks.downstream import ChoiceTask, at_positions
 from lavender.text.prompts import PROMPTS
 
 
 class QAMCTask(ChoiceTask):
     """The MLM way: question and options are one text, and `[MASK]` is "0", "1", …"""
 
+    dataset_types = ("qamc",)
     heads = Heads(mlm=True, task_tokens=True)
     dataset_class = MultipleChoiceDataset
 
@@ -45,6 +46,7 @@ class QAMCTask(ChoiceTask):
 class QAMCTaskSpecificTask(ChoiceTask):
     """The baseline: an MLP on `[CLS]` with one class an option."""
 
+    dataset_types = ("qamc",)
     dataset_class = OptionNumberDataset
 
     def __init__(self, config: Config):
@@ -57,7 +59,7 @@ class QAMCTaskSpecificTask(ChoiceTask):
         return model.classify("fc", self.text_states(model, video, batch["ids"], batch["mask"])[:, 0])
 
     def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
-        return counted_loss(self.logits(model, batch), batch["answer"])
+        return self.option_loss(self.logits(model, batch), batch)
 
     def option_scores(self, model: Lavender, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         logits = self.logits(model, batch).float()

@@ -11,7 +11,6 @@ from lavender.models.lavender import Heads, Lavender
 from lavender.runtime.errors import ConfigError
 from lavender.tasks.base import Metrics, Record
 from lavender.tasks.downstream import TOP, DownstreamTask, at_positions, counted_loss
-from lavender.text.masking import IGNORED
 from lavender.text.prompts import PROMPTS
 from lavender.text.questions import NOWHERE
 
@@ -20,6 +19,7 @@ class QAOETask(DownstreamTask):
     """The MLM way: `question answer: [MASK]`, over the whole vocabulary."""
 
     config_type = "qaoe"
+    dataset_types: tuple[str, ...] = ("qaoe",)
     heads = Heads(mlm=True, task_tokens=True)
     token = "oe"
     best_metric = ("acc_1", max)
@@ -70,8 +70,8 @@ class QAOETask(DownstreamTask):
             "answer": answer,
             "prediction": top[0]["answer"] if top else "",
             "top": top,
-            "right": answer_id != IGNORED and found[:1] == [answer_id],
-            "right_in_5": answer_id != IGNORED and answer_id in found,
+            "right": found[:1] == [answer_id],
+            "right_in_5": answer_id in found,
         }
 
     def metrics(self, records: list[Record], split: str) -> Metrics:
@@ -98,6 +98,7 @@ class QAOETask(DownstreamTask):
 class FillInTheBlankTask(QAOETask):
     """LSMDC-FiB: the sentence brings its own `[MASK]`."""
 
+    dataset_types = ("fib",)
     dataset_class = FillInTheBlankDataset
 
     def prompt(self) -> str:
@@ -107,6 +108,7 @@ class FillInTheBlankTask(QAOETask):
 class QAOETaskSpecificTask(QAOETask):
     """The baseline: an MLP on `[CLS]` over a closed vocabulary of `size_vocab` answers."""
 
+    dataset_types = ("qaoe", "fib")
     dataset_class = ClosedVocabularyDataset
 
     def __init__(self, config: Config):

@@ -9,13 +9,14 @@ from lavender.data.retmc import MatchingChoiceDataset, MatchingTextDataset
 from lavender.metrics.matching import matching_score
 from lavender.models.lavender import Heads, Lavender
 from lavender.models.pairs import gather
-from lavender.tasks.downstream import ChoiceTask, counted_loss
+from lavender.tasks.downstream import ChoiceTask
 from lavender.text.prompts import PROMPTS
 
 
 class RetMCTask(ChoiceTask):
     """The MLM way: "true" or "false" at the `[MASK]` after each option's text."""
 
+    dataset_types = ("retmc",)
     heads = Heads(mlm=True, task_tokens=True)
     dataset_class = MatchingChoiceDataset
 
@@ -53,7 +54,7 @@ class RetMCTaskSpecificTask(RetMCTask):
         return model.classify("fc", self.states(model, batch)[:, 0]).view(batch["ids"].shape[:2])
 
     def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
-        return counted_loss(self.logits(model, batch), batch["answer"])
+        return self.option_loss(self.logits(model, batch), batch)
 
     def option_scores(self, model: Lavender, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         logits = self.logits(model, batch).float()

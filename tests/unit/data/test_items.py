@@ -283,7 +283,7 @@ def test_an_unknown_video_stops_the_run_before_it_begins(make, tmp_path: Path, k
     message = str(raised.value)
     assert message.startswith(
         f"{tmp_path / 'txt_t.json'}, test, item 1 (counted from 0): video 'nobody.mp4' is not in "
-        f"{kit / 'data' / 'img_toy.tsv'} (2 of 4 items have no video)"
+        f"{kit / 'data' / 'img_toy.id2lineidx.pkl'} (delete it to have it rebuilt from img_toy.tsv) (2 of 4 items"
     )
     assert "--on_bad_sample zero" in message
     assert "\n" not in message
@@ -353,13 +353,11 @@ def test_what_is_not_drawn_is_checked_as_well(make):
         make([*MANY[:-1], {"video": "vid0", "number": None}], "train", data_ratio=1e-3)
 
 
-@pytest.mark.xfail(strict=True, reason="an id with and one without extension are drawn as two videos")
 def test_an_id_with_and_without_extension_is_one_video(make):
     items = numbered("vid0", "vid0.mp4", "vid0.webm")
     assert drawn(make(items, "train", data_ratio=2)) == items
 
 
-@pytest.mark.xfail(strict=True, reason="the message names the TSV, which has the video; its index does not")
 def test_a_video_that_only_the_index_does_not_know(make, tmp_path: Path):
     write_frames(tmp_path, ["vid0", "vid1"])
     (tmp_path / "img_d.id2lineidx.pkl").write_bytes(pickle.dumps({"vid0": 0}))

@@ -317,7 +317,13 @@ class Chosen(ChoiceTask):
         return self.scores, self.probabilities
 
 
-def choice(config: Config, scores: list[list[float]], probabilities: list[list[float]], answers: list[int]) -> list:
+def choice(
+    config: Config,
+    scores: list[list[float]],
+    probabilities: list[list[float]],
+    answers: list[int],
+    present: list[bool] | None = None,
+) -> list:
     task = Chosen(replace(config, type="", dataset="toy", task="mine"))
     task.scores, task.probabilities = torch.tensor(scores), torch.tensor(probabilities)
     questions = len(scores)
@@ -326,6 +332,7 @@ def choice(config: Config, scores: list[list[float]], probabilities: list[list[f
         {
             "index": torch.arange(10, 10 + questions),
             "answer": torch.tensor(answers),
+            "present": torch.tensor(present or [True] * questions),
             "video": [f"vid{number}" for number in range(questions)],
             "question": ["what ?"] * questions,
             "options": [[f"option {number}" for number in range(len(scores[0]))]] * questions,
@@ -369,9 +376,10 @@ def test_five_of_more_options_are_listed(config: Config):
     assert len(record["options"]) == 7
 
 
-def test_without_a_label_no_option_is_right(config: Config):
-    records = choice(config, [[1.0, 0.0], [0.0, 1.0]], [[0.5, 0.5]] * 2, [-1, -1])
-    assert [record["right"] for record in records] == [False, False]
+def test_without_its_video_no_question_is_right(config: Config):
+    records = choice(config, [[1.0, 0.0], [0.0, 1.0]], [[0.5, 0.5]] * 2, [0, 1], [False, True])
+    assert [record["right"] for record in records] == [False, True]
+    assert [record["answer"] for record in records] == [0, 1], "the true answer is kept"
 
 
 def test_accuracy_is_over_all_questions(make):
