@@ -8,6 +8,7 @@ from transformers.models.bert.modeling_bert import BertConfig, BertEmbeddings, B
 
 from lavender.models.fusion import additive_mask
 from lavender.models.video_swin import VideoSwin
+from lavender.runtime.errors import ConfigError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -98,7 +99,13 @@ class TextEncoder(nn.Module):
         self.txt_trsfr = None if embed_only else BertEncoder(config)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Encoded:
-        """ids, mask (B, X) → states (B, X, D) and the mask."""
+        """ids, mask (B, X) → states (B, X, D) and the mask. ConfigError where BERT has fewer than X positions."""
+        positions = self.emb_txt.position_embeddings.num_embeddings
+        if ids.shape[1] > positions:
+            raise ConfigError(
+                f"a text of {ids.shape[1]} tokens, but BERT has {positions} positions: lower --size_txt by "
+                f"{ids.shape[1] - positions} or more"
+            )
         states = self.emb_txt(input_ids=ids)
         if self.txt_trsfr is not None:
             states = self.txt_trsfr(states, attention_mask=additive_mask(mask[:, None], states.dtype)).last_hidden_state

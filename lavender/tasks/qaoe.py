@@ -112,10 +112,10 @@ class QAOETaskSpecificTask(QAOETask):
     dataset_class = ClosedVocabularyDataset
 
     def __init__(self, config: Config):
-        if config.size_vocab < 1:
-            raise ConfigError(f"size_vocab is {config.size_vocab}: give the number of answers of the closed vocabulary")
         self.heads = Heads(mlm=False, task_tokens=False, classifiers={"fc": config.size_vocab})
         super().__init__(config)
+        if config.size_vocab < 1:
+            raise ConfigError(f"size_vocab is {config.size_vocab}: give the number of answers of the closed vocabulary")
 
     def logits(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
         return model.classify("fc", self.states(model, batch)[:, 0])
