@@ -20,7 +20,10 @@ TOP = 5  # predictions listed for each question
 
 
 class DownstreamTask(Task):
-    """A task with `txt_<task>.json` (train, val, test) and `img_<dataset>.tsv`; `dataset_class` reads its items."""
+    """A task with `txt_<task>.json` (train, val, test) and `img_<dataset>.tsv`; `dataset_class` reads its items.
+
+    Unless a subclass says otherwise, its loss is that of masked language modelling, and its answer a word at `[MASK]`.
+    """
 
     dataset_class: type[ItemDataset]
 
@@ -53,10 +56,23 @@ class DownstreamTask(Task):
         text = model.encode_text(ids, mask)
         return model.fuse(video, text, self.prefix(model))[:, -ids.shape[1] :]
 
-    def masked_loss(self, model: Lavender, states: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The MLM loss over labelled positions: states (B, X, D), labels (B, X)."""
-        states, labels = at_labels(states, labels)
-        return counted_loss(model.fc_mtm(states), labels)
+    def states(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
+        """States of the text, (B, X, D)."""
+        video = model.encode_video(batch["img"], batch["present"])
+        return self.text_states(model, video, batch["ids"], batch["mask"])
+
+    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
+        return masked_loss(model, self.states(model, batch), batch["labels"])
+
+    def logits(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
+        """Logits over the vocabulary where the answer is read, (B, V)."""
+        return model.fc_mtm(at_positions(self.states(model, batch), batch["position"]))
+
+
+def masked_loss(model: Lavender, states: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """The MLM loss over labelled positions: states (B, X, D), labels (B, X)."""
+    states, labels = at_labels(states, labels)
+    return counted_loss(model.fc_mtm(states), labels)
 
 
 def counted_loss(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:

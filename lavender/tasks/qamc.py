@@ -8,7 +8,7 @@ from lavender.config.schema import Config
 from lavender.data.qamc import MultipleChoiceDataset, OptionNumberDataset
 from lavender.metrics.accuracy import option_scores
 from lavender.models.lavender import Heads, Lavender
-from lavender.tasks.downstream import ChoiceTask, at_positions
+from lavender.tasks.downstream import ChoiceTask
 from lavender.text.prompts import PROMPTS
 
 
@@ -25,18 +25,6 @@ class QAMCTask(ChoiceTask):
 
     def prompt(self) -> str:
         return PROMPTS["mc"].format(options=list(range(self.config.size_option)))
-
-    def states(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
-        """States of the text, (B, X, D)."""
-        video = model.encode_video(batch["img"], batch["present"])
-        return self.text_states(model, video, batch["ids"], batch["mask"])
-
-    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
-        return self.masked_loss(model, self.states(model, batch), batch["labels"])
-
-    def logits(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
-        """Logits over the vocabulary at `[MASK]`, (B, V)."""
-        return model.fc_mtm(at_positions(self.states(model, batch), batch["position"]))
 
     def option_scores(self, model: Lavender, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         logits = self.logits(model, batch)[:, self.option_ids].float()
@@ -55,8 +43,7 @@ class QAMCTaskSpecificTask(ChoiceTask):
 
     def logits(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
         """Logits over the options, (B, O)."""
-        video = model.encode_video(batch["img"], batch["present"])
-        return model.classify("fc", self.text_states(model, video, batch["ids"], batch["mask"])[:, 0])
+        return model.classify("fc", self.states(model, batch)[:, 0])
 
     def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
         return self.option_loss(self.logits(model, batch), batch)

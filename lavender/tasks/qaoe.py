@@ -10,7 +10,7 @@ from lavender.metrics.accuracy import accuracy
 from lavender.models.lavender import Heads, Lavender
 from lavender.runtime.errors import ConfigError
 from lavender.tasks.base import Metrics, Record
-from lavender.tasks.downstream import TOP, DownstreamTask, at_positions, counted_loss
+from lavender.tasks.downstream import TOP, DownstreamTask, counted_loss
 from lavender.text.prompts import PROMPTS
 from lavender.text.questions import NOWHERE
 
@@ -27,18 +27,6 @@ class QAOETask(DownstreamTask):
 
     def prompt(self) -> str:
         return PROMPTS["oe"]
-
-    def states(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
-        """States of the text, (B, X, D)."""
-        video = model.encode_video(batch["img"], batch["present"])
-        return self.text_states(model, video, batch["ids"], batch["mask"])
-
-    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
-        return self.masked_loss(model, self.states(model, batch), batch["labels"])
-
-    def logits(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
-        """Logits of the answers, (B, V)."""
-        return model.fc_mtm(at_positions(self.states(model, batch), batch["position"]))
 
     def answer_word(self, number: int) -> str:
         """An answer in words."""
@@ -118,6 +106,7 @@ class QAOETaskSpecificTask(QAOETask):
             raise ConfigError(f"size_vocab is {config.size_vocab}: give the number of answers of the closed vocabulary")
 
     def logits(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
+        """Logits of the closed vocabulary, (B, size_vocab)."""
         return model.classify("fc", self.states(model, batch)[:, 0])
 
     def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:

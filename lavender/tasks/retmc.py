@@ -9,7 +9,7 @@ from lavender.data.retmc import MatchingChoiceDataset, MatchingTextDataset
 from lavender.metrics.matching import matching_score
 from lavender.models.lavender import Heads, Lavender
 from lavender.models.pairs import gather
-from lavender.tasks.downstream import ChoiceTask
+from lavender.tasks.downstream import ChoiceTask, masked_loss
 from lavender.text.prompts import PROMPTS
 
 
@@ -31,7 +31,7 @@ class RetMCTask(ChoiceTask):
         return self.text_states(model, gather(video, pairs), batch["ids"].flatten(0, 1), batch["mask"].flatten(0, 1))
 
     def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
-        return self.masked_loss(model, self.states(model, batch), batch["labels"].flatten(0, 1))
+        return masked_loss(model, self.states(model, batch), batch["labels"].flatten(0, 1))
 
     def match_logits(self, model: Lavender, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Logits of "true" and of "false" for each option, (B, O) each."""

@@ -203,8 +203,8 @@ def test_two_processes_evaluate_as_one(
     """4 items of val and 5 or 6 of test: with batches of 4 the second process has nothing of val to do."""
     for path in questions.glob("txt_*.json"):
         spoil.texts(path, lambda texts: texts["test"].pop(2))
-    words = ("--path_ckpt", kit_weights(TABLES[script]), "--size_vocab", 4, "--size_epoch", 0)
-    words = (*words, "--size_batch", size_batch)
+    weights = kit_weights(TABLES[script])
+    words = ("--path_ckpt", weights, "--size_vocab", 4, "--size_epoch", 0, "--size_batch", size_batch)
     pair = ask(script, config, *words, "--deepspeed", deepspeed, by="launch", data=questions).check_passed()
     alone = ask(script, config, *words, data=questions).check_passed()
     assert pair.results == alone.results
