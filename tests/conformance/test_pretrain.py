@@ -63,12 +63,12 @@ def test_mlm(kit, micro, config, variant):
     assert float(losses["mtm"]) == pytest.approx(float(case["ls_mtm"]), rel=1e-6)
     assert float(losses["vtm"]) == pytest.approx(float(case["ls_vtm"]), rel=1e-6)
     assert float(losses["loss"]) == pytest.approx(float(case["ls_mtm"] + case["ls_vtm"]), rel=1e-6)
-    metrics = task.metrics(records)
+    metrics = task.metrics(records, "val")
     assert metrics["acc_mtm"] == case["ac_mtm"]
     assert metrics["loss_mtm"] == pytest.approx(float(case["ls_mtm"]), rel=1e-6)
     config.score_fn = "upstream"
     with torch.inference_mode():
-        assert task.metrics(task.predict(micro, batch))["acc_vtm"] == case["ac_vtm_upstream"]
+        assert task.metrics(task.predict(micro, batch), "val")["acc_vtm"] == case["ac_vtm_upstream"]
 
 
 def test_task_specific(kit, config):
