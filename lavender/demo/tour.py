@@ -34,7 +34,7 @@ def tour(folder: Path, n_train: int) -> None:
 
     say("3. Pretraining: first masked words alone, then masked words and video-text matching")
     words = pretrain(folder, "toy", "--pretrain_tasks", "mtm", "--p_mask", "0.35", "--size_epoch", "9")
-    both = pretrain(folder, "toy", "--path_ckpt", str(words), "--size_epoch", "7")
+    both = pretrain(folder, "toy", "--path_ckpt", str(words), "--size_epoch", "6")
 
     say("4. What it can name, on combinations of colour, shape and motion that it never saw; blank clips as a control")
     blank = pretrain(folder, "toyblank", "--path_ckpt", str(both), "--size_epoch", "0")
@@ -43,7 +43,8 @@ def tour(folder: Path, n_train: int) -> None:
     report.pretraining_sheet(folder / "toy_val.tsv", seen, folder / "pretraining.png")
 
     say("5. Fine-tuning, the MLM way and with the task-specific head (a fresh MLP): questions, and multiple choice")
-    questions, choice = ("--type", "qaoe", "--task", "toy-qa"), ("--type", "qamc", "--task", "toy-mc")
+    questions = ("--type", "qaoe", "--task", "toy-qa", "--size_epoch", "2")
+    choice = ("--type", "qamc", "--task", "toy-mc", "--size_epoch", "1")
     size_vocab = str(len(json.loads((folder / "txt_toy-qa.json").read_text())["ans2label"]))
     runs = {
         "questions": (
@@ -103,7 +104,7 @@ def pretrain(folder: Path, dataset: str, *options: str) -> Path:
 
 def tune(folder: Path, script: str, checkpoint: Path, *options: str) -> Path:
     """One run of a task's script from a pretrained checkpoint; returns its output folder."""
-    return train(folder, script, "--dataset", "toy", "--path_ckpt", str(checkpoint), "--size_epoch", "2", *options)
+    return train(folder, script, "--dataset", "toy", "--path_ckpt", str(checkpoint), *options)
 
 
 def train(folder: Path, script: str, *options: str) -> Path:
