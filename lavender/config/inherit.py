@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lavender.config.load import from_dict, read_object
-from lavender.config.schema import Config
+from lavender.config.schema import Config, validate
 from lavender.config.values import COMMAND_LINE
 
 ARCHITECTURE = (
@@ -18,6 +18,9 @@ def inherit_from_checkpoint(config: Config) -> list[str]:
 
     Returns:
         a line for the log for each option in which the two differ.
+
+    Raises:
+        ConfigError: together they make no configuration.
     """
     path = Path(config.path_ckpt).parent / "args.json"
     if not config.path_ckpt or not path.is_file():
@@ -34,4 +37,5 @@ def inherit_from_checkpoint(config: Config) -> list[str]:
         else:
             setattr(config, name, theirs)
             notices.append(f"{name}: {theirs} from {path}, instead of {ours}")
+    validate(config, f"with what {path} says of the model")
     return notices

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lavender.config.schema import Config
+from lavender.data.annotations import check_text
 from lavender.data.items import FrameFile, Item, ItemDataset, ItemFile, require_index, require_text
 from lavender.data.samples import Failure
 from lavender.runtime.errors import DataError
@@ -26,6 +27,8 @@ class AnswerWords:
 
     def __init__(self, texts: ItemFile):
         self.source, self.words = _listed_words(texts)
+        for word in self.words.values():
+            check_text(word, f"the word {word!a}", f'{texts.path}, "{self.source}"')
         if not self.source:
             self.words = {
                 item["answer"]: item["answer_text"]
@@ -153,9 +156,10 @@ class FillInTheBlankDataset(OpenEndedDataset):
         super().check(item, where)
 
     def hopeless(self, item: Item, where: str) -> str:
+        reason = super().hopeless(item, where)  # first: it checks the answer
         if self.encode(item["question"])[1] == NOWHERE:
             return f"its [MASK] lies beyond size_txt, {self.config.size_txt} tokens"
-        return super().hopeless(item, where)
+        return reason
 
     def encode(self, question: str) -> tuple[np.ndarray, int]:
         return blank_in_place(self.tokenizer, question, self.config.size_txt)

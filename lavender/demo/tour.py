@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lavender.demo import report
 from lavender.demo.toy import write_toy
-from lavender.runtime.errors import LavenderError, TrainingError
+from lavender.runtime.errors import ConfigError, LavenderError, TrainingError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def tour(folder: Path, n_train: int) -> None:
     """Makes the clips, runs the tools and the training scripts, and shows what was learned."""
     started = time.monotonic()
+    if folder.exists() and any(folder.iterdir()) and not (folder / "facts.json").is_file():
+        raise ConfigError(f"{folder} is not empty and no earlier demo's: choose another --output")
     shutil.rmtree(folder, ignore_errors=True)
     say(f"1. {n_train} clips of one coloured shape each, as mp4 files with captions and questions, in {folder}/")
     write_toy(folder, n_train=n_train, n_val=200, n_test=200)

@@ -1,11 +1,14 @@
 """THE evaluation loop: every sample once, on however many processes, in the split's order."""
 
+import math
+from typing import Any
+
 import torch
 
 from lavender.data.loaders import evaluation_loader
 from lavender.data.samples import ClipDataset
 from lavender.engine.checkpoint import write_jsonl
-from lavender.engine.output import RunFolder
+from lavender.engine.output import LATEST, RunFolder
 from lavender.engine.parallel import Engine
 from lavender.runtime import distributed
 from lavender.runtime.device import to_device
@@ -16,10 +19,10 @@ from lavender.tasks.base import Metrics, Task
 def evaluate(
     task: Task, engine: Engine, split: str, dataset: ClipDataset, device: torch.device, folder: RunFolder
 ) -> Metrics:
-    """Predicts a whole split and scores it; the records go to `predictions/<split>.jsonl`.
+    """Predicts a whole split and scores it; the records go to `predictions/<split>.latest.jsonl`.
 
     Returns:
-        the metrics, equal on all processes and equal to those of a single one.
+        the metrics, equal on all processes and equal to those of a single one; one of NaN where a score is not finite.
     """
     engine.model.eval()
     loader = evaluation_loader(dataset)
@@ -33,11 +36,24 @@ def evaluate(
     metrics: Metrics = {}
     if distributed.is_main():
         ordered = sorted((record for share in shares for record in share), key=lambda record: record["index"])
-        metrics = {**task.metrics(ordered, split), **({"bad_samples": bad} if bad else {})}
-        write_jsonl(ordered, folder.path / "predictions" / f"{split}.jsonl")
+        lost = next((record for record in ordered if not _is_finite(record)), None)
+        if lost is not None:  # an accuracy would hide it
+            metrics = {f"a score of item {lost['index']}": math.nan}
+        else:
+            metrics = {**task.metrics(ordered, split), **({"bad_samples": bad} if bad else {})}
+            write_jsonl(ordered, folder.predictions(split, LATEST))
         counts = " + ".join(str(len(share)) for share in shares)
         LOGGER.info("%s: %d samples (%s by process): %s", split, len(ordered), counts, in_words(metrics))
     return distributed.broadcast_object(metrics)
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether all numbers of a record are."""
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def in_words(metrics: Metrics) -> str:

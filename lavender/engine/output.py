@@ -27,6 +27,9 @@ def _make_folder(path_output: str, name: str) -> Path:
     raise TrainingError(f"{path_output}: no folder of a free name can be made there; see --path_output")
 
 
+LATEST = ".latest"  # predictions that may not be those of the best epoch
+
+
 class RunFolder:
     """`<path_output>/_<name>_<YYYYmmddHHMMSS>/`; only the first process writes into it."""
 
@@ -40,6 +43,20 @@ class RunFolder:
         """A JSON file of the run."""
         if distributed.is_main():
             write_json(value, self.path / name)
+
+    def predictions(self, split: str, state: str = "") -> Path:
+        """The file of a split's predictions."""
+        return self.path / "predictions" / f"{split}{state}.jsonl"
+
+    def settle_predictions(self, split: str, keep: bool) -> None:
+        """Makes the latest predictions of a split those of the run, or drops them."""
+        latest = self.predictions(split, LATEST)
+        if not distributed.is_main() or not latest.exists():
+            return
+        if keep:
+            latest.replace(self.predictions(split))
+        else:
+            latest.unlink()
 
     def curve(self, name: str, value: float, step: int) -> None:
         """A point of a TensorBoard curve."""

@@ -50,6 +50,7 @@ class Trainer:
                 LOGGER.info("path_ckpt is empty and size_epoch 0: the weights as initialised are evaluated")
             self.results = {"zero_shot": self.evaluate(self.task.evaluation_sets()), "epochs": []}
             self.write_results()
+            self.keep_predictions(self.results["zero_shot"])
         for epoch in range(1, self.config.size_epoch + 1):
             for part in self.parts:
                 loader = training_loader(part.open())
@@ -61,6 +62,7 @@ class Trainer:
                 entry.update(self.evaluate(self.task.evaluation_sets(part)))
                 self.results["epochs"].append(entry)
                 self.save(epoch, part)
+                self.keep_predictions(entry)
         self.choose_best()
         return self.results
 
@@ -164,16 +166,27 @@ class Trainer:
         self.folder.write("log.json", self.task.curves(self.results["epochs"]))
         self.folder.write("results.json", self.results)
 
+    def keep_predictions(self, entry: dict[str, Any]) -> None:
+        """Leaves, of each split's predictions, those of its best entry so far."""
+        for split in entry:
+            evaluated = [other for other in self.results["epochs"] if split in other]
+            self.folder.settle_predictions(split, keep=not evaluated or self.best_of(evaluated) is entry)
+
+    def best_of(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
+        """The entry that is best on validation; the last one where there is none."""
+        name, better = self.task.best_metric
+        scored = {number: _validation(entry, name) for number, entry in enumerate(entries)}
+        with_value = [number for number, value in scored.items() if value is not None and math.isfinite(value)]
+        return entries[better(with_value, key=lambda number: scored[number]) if with_value else -1]
+
     def choose_best(self) -> None:
         """The epoch that is best on validation (the last one where there is none), with its test figures."""
         entries = self.results["epochs"]
         if not entries:
             return
         name, better = self.task.best_metric
-        scored = {number: _validation(entry, name) for number, entry in enumerate(entries)}
-        with_value = [number for number, value in scored.items() if value is not None and math.isfinite(value)]
-        best = better(with_value, key=lambda number: scored[number]) if with_value else len(entries) - 1
-        self.results["best"] = {key: value for key, value in entries[best].items() if key != "train"}
+        best = self.best_of(entries)
+        self.results["best"] = {key: value for key, value in best.items() if key != "train"}
         LOGGER.info("best on validation (%s): %s", name, self.results["best"])
         tested = [entry for entry in entries if math.isfinite(entry.get("test", {}).get(name, math.nan))]
         if tested:  # the released code printed this; a choice made on the test split is no result

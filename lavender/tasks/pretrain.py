@@ -15,7 +15,7 @@ from lavender.data import corpora
 from lavender.data.annotations import CaptionTable, read_json
 from lavender.data.pretrain import PretrainDataset, number_of_rows
 from lavender.data.samples import ClipDataset, split_share
-from lavender.metrics.matching import matching_score
+from lavender.metrics.matching import matching_score, ranking_score
 from lavender.models.lavender import Heads, Lavender
 from lavender.models.pairs import gather, own_and_negatives
 from lavender.runtime.errors import DataError
@@ -124,8 +124,14 @@ class PretrainTask(Task):
 
     def match_scores(self, matches: Tensor) -> Tensor:
         """How well each text matches, (B, O)."""
-        true, false = (matches[..., word].float() for word in (self.tokenizer.true_id, self.tokenizer.false_id))
-        return matching_score(true, false, self.config.score_fn)
+        return matching_score(*self._true_false(matches), self.config.score_fn)
+
+    def match_ranking(self, matches: Tensor) -> Tensor:
+        """By what texts are ranked, (B, O)."""
+        return ranking_score(*self._true_false(matches), self.config.score_fn)
+
+    def _true_false(self, matches: Tensor) -> tuple[Tensor, Tensor]:
+        return matches[..., self.tokenizer.true_id].float(), matches[..., self.tokenizer.false_id].float()
 
     def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
         outputs = self.outputs(model, batch)
@@ -153,10 +159,11 @@ class PretrainTask(Task):
                 records,
                 self.match_scores(outputs["matches"]).tolist(),
                 self.match_loss(outputs["matches"]).tolist(),
+                self.match_ranking(outputs["matches"]).argmax(1).tolist(),
                 strict=True,
             )
-            for record, scores, losses in rows:
-                record["matching"] = {"scores": scores, "losses": losses, "right": scores.index(max(scores)) == 0}
+            for record, scores, losses, best in rows:
+                record["matching"] = {"scores": scores, "losses": losses, "right": best == 0}
         return records
 
     def _add_words(self, records: list[Record], outputs: dict[str, Tensor], labels: Tensor) -> None:
@@ -235,3 +242,6 @@ class PretrainTaskSpecificTask(PretrainTask):
 
     def match_scores(self, matches: Tensor) -> Tensor:
         return matches.squeeze(-1).float() / self.config.temp
+
+    def match_ranking(self, matches: Tensor) -> Tensor:
+        return self.match_scores(matches)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lavender.data.retmc import MatchingChoiceDataset, MatchingTextDataset
-from lavender.metrics.matching import matching_score
+from lavender.metrics.matching import matching_score, ranking_score
 from lavender.models.lavender import Heads, Lavender
 from lavender.models.pairs import gather
 from lavender.tasks.downstream import ChoiceTask, masked_loss
@@ -40,7 +40,7 @@ class RetMCTask(ChoiceTask):
 
     def option_scores(self, model: Lavender, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         true, false = self.match_logits(model, batch)
-        return matching_score(true, false, self.config.score_fn), matching_score(true, false)
+        return ranking_score(true, false, self.config.score_fn), matching_score(true, false)
 
 
 class RetMCTaskSpecificTask(RetMCTask):

@@ -50,8 +50,8 @@ def check_outputs(run, script: str, config: str, engine: str, processes: int = 1
     check_weights([run.checkpoint(name) for name in checkpoints], script, args["size_vocab"])
     assert ("zero_shot" in results) == (args["path_ckpt"] != "" or args["size_epoch"] == 0)
     assert [entry["epoch"] for entry in results["epochs"]] == list(range(1, args["size_epoch"] + 1))
-    check_predictions(run, script, (results["epochs"] or [results["zero_shot"]])[-1])
-    assert run.json("log.json") == curves(results["epochs"], args["type"])
+    check_predictions(run, script, results["best"] if results["epochs"] else results["zero_shot"])
+    assert run.json("log.json") == curves(results["epochs"], args["type"], script)
     if results["epochs"]:
         check_training(run, "acc_1" if args["type"] == "qaoe" else "acc", processes)
 
@@ -93,10 +93,12 @@ def check_training(run, metric: str, processes: int) -> None:
     assert run.log.count(f"toy 0: {shares}") == len(epochs)
 
 
-def curves(epochs: list[dict], kind: str) -> dict[str, list[float]]:
+def curves(epochs: list[dict], kind: str, script: str) -> dict[str, list[float]]:
     """`log.json`: the released keys, and on test the figure that is to be reported."""
     if kind == "qamc":
         keys = {"ac_vl": ("val", "acc"), "ac_ts": ("test", "acc")}
+    elif script == ANSWER_SPECIFIC:
+        keys = {"ac_vl": ("val", "acc_1"), "ac_ts": ("test", "acc_1_adjusted")}
     else:
         keys = {f"ac_{k}_vl": ("val", f"acc_{k}") for k in (1, 5)}
         keys |= {f"ac_{k}_ts": ("test", f"acc_{k}_adjusted") for k in (1, 5)}
@@ -120,7 +122,7 @@ def check_predictions(run, script: str, figures: dict) -> None:
                 check_answer(record, item, words, script)
             else:
                 check_option(record, item)
-            assert len(chances) == min(5, args["size_vocab"]) if script == ANSWER_SPECIFIC else 5
+            assert len(chances) == (min(5, args["size_vocab"]) if script == ANSWER_SPECIFIC else 5)
         shares = {"acc": "right"} if not words else {"acc_1": "right", "acc_5": "right_in_5"}
         right = {name: sum(record[key] for record in records) for name, key in shares.items()}
         expected = {name: number / len(records) for name, number in right.items()}

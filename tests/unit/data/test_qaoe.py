@@ -216,6 +216,14 @@ def test_a_list_of_another_shape(make, tmp_path: Path, kind, top: dict, fault: s
         make(kind, item(), top=top)
 
 
+@EVERY
+@pytest.mark.parametrize("top", [{"ans2label": {"\ud800": 0}}, {"vocab": ["\ud800"]}], ids=["ans2label", "vocab"])
+def test_half_a_character_in_a_list(make, tmp_path: Path, kind, top: dict):
+    fault = rf'"{next(iter(top))}": the word .*ud800. holds half a character'
+    with pytest.raises(DataError, match=rf"^{tmp_path / 'txt_qa.json'}, {fault}"):
+        make(kind, item(answer=0, answer_text=None), top=top)
+
+
 def test_words_of_the_classes_from_the_items_that_give_both(make, config: Config, kit: Path, tmp_path: Path):
     items = {
         "train": [item(answer=1, answer_text="green"), item(answer=0, answer_text="red")],
@@ -283,6 +291,12 @@ def test_blanks_beyond_size_txt_are_counted(make, log):
 def test_a_blank_behind_signs_is_counted_too(make, log):
     assert sample(make(FillInTheBlankDataset, item(question="!!![MASK]"), size_txt=5))["position"] == NOWHERE
     assert "1 of 1 test questions can never be right" in log.text
+
+
+def test_an_answer_outside_the_list_is_told_even_where_the_blank_is_cut(make):
+    cut = item(question="a dog and a cat [MASK]", answer=17, answer_text=None)
+    with pytest.raises(DataError, match=r'test, item 0 .*"answer" is 17'):
+        make(FillInTheBlankDataset, cut, top={"ans2label": ANS2LABEL}, size_txt=5)
 
 
 def test_a_question_with_two_faults_is_one_question(make, log):

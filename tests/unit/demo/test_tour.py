@@ -1,9 +1,18 @@
+from pathlib import Path
+
 import pytest
 
-from lavender.demo.tour import call
-from lavender.runtime.errors import TrainingError
+from lavender.demo.tour import call, tour
+from lavender.runtime.errors import ConfigError, TrainingError
 
 
 def test_a_script_that_fails_ends_the_tour():
     with pytest.raises(TrainingError, match=r"extract_tsv\.py ended with exit code 2"):
         call("_tools/extract_tsv.py", "--path=/nowhere/at_all")
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match=r"not empty and no earlier demo's"):
+        tour(tmp_path, 1)
+    assert (tmp_path / "thesis.tex").exists()

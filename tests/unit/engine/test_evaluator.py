@@ -1,4 +1,5 @@
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +28,7 @@ def evaluated(config: Config, make_model, tmp_path: Path) -> Callable[[], tuple[
     def run() -> tuple[Any, list]:
         folder = RunFolder(str(tmp_path), "x")
         metrics = evaluate(task, engine, "val", task.evaluation_sets()["val"], CPU, folder)
-        path = folder.path / "predictions" / "val.jsonl"
+        path = folder.path / "predictions" / "val.latest.jsonl"
         return metrics, [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     return run
@@ -102,3 +103,20 @@ def test_bad_samples_are_counted_and_ten_are_named(log):
 
 def test_in_words():
     assert in_words({"acc": 0.5, "loss": 1.23456}) == "acc 0.5000, loss 1.2346"
+
+
+def test_a_score_that_is_not_finite_is_not_hidden_by_an_accuracy(evaluated, monkeypatch):
+    predict = PretrainTask.predict
+
+    def spoilt(task, model, batch):
+        records = predict(task, model, batch)
+        for record in records:
+            if record["index"] == 2:
+                record["matching"]["scores"][1] = float("nan")
+        return records
+
+    monkeypatch.setattr(PretrainTask, "predict", spoilt)
+    metrics, records = evaluated()
+    assert list(metrics) == ["a score of item 2"]
+    assert math.isnan(metrics["a score of item 2"])
+    assert records == []

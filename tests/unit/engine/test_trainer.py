@@ -283,3 +283,20 @@ def test_a_validation_loss_that_is_no_number_is_never_the_best(make, better: Cal
     best = chosen(trainer, *(losses(val=value) for value in values))
     assert best is not None
     assert best["val"]["loss"] == 2.0
+
+
+def test_predictions_are_those_of_the_best_epoch(make, monkeypatch):
+    """Of each evaluation the first record tells which one it was; the second of four is best."""
+    trainer = make(size_epoch=4, size_part=1)
+    losses = iter([3.0, 1.0, 2.0, 2.5])
+
+    def scored(records: list, split: str) -> dict[str, float]:
+        loss = next(losses)
+        records[0]["video"] = loss
+        return {"loss": loss}
+
+    monkeypatch.setattr(trainer.task, "metrics", scored)
+    results = trainer.run()
+    first = (trainer.folder.path / "predictions" / "val.jsonl").read_text().splitlines()[0]
+    assert json.loads(first)["video"] == results["best"]["val"]["loss"] == 1.0
+    assert [name for name in files(trainer) if name.startswith("predictions")] == ["predictions/val.jsonl"]

@@ -218,6 +218,8 @@ def test_curves_under_the_released_keys(make):
         "ac_5_ts": [0.4, 0.4],
     }
     assert make(QAOETask).curves([{"train": {"loss": 1.0}}])["ac_1_vl"] == []
+    baseline = make(QAOETaskSpecificTask).curves(epochs)
+    assert baseline == {"ls_tr": [3.0, 2.0], "ac_vl": [0.1, 0.5], "ac_ts": [0.3, 0.35]}
 
 
 def test_the_best_epoch_has_the_highest_top_1(make):
