@@ -22,7 +22,7 @@ test-all: $(READY)  ## everything that this machine can run
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy lavender _tools main_*.py
+	$(BIN)/mypy lavender _tools main_*.py eval_*.py
 
 clean:
 	rm -rf _demo .pytest_cache .ruff_cache .mypy_cache

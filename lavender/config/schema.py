@@ -193,6 +193,14 @@ class Config:
         "probability", "score of a pair: p(true), or the released ratio of logits", choices=("probability", "upstream")
     )
 
+    eval_split: str = _evaluation(
+        "test", "retrieval: the split whose texts and videos are matched", choices=("test", "val", "train")
+    )
+    allow_missing: bool = _evaluation(False, "retrieval: leave out what has no video or caption, and say so")
+    save_top_k: int = _evaluation(0, "retrieval: write so many best videos of each text", minimum=0)
+    size_pairs: int = _evaluation(0, "retrieval: pairs that are fused at once; 0: chosen for the device", minimum=0)
+    save_minutes: float = _evaluation(2.0, "retrieval: minutes between two saves of the scores so far", above=0)
+
     # --- run
     path_output: str = _run("./_snapshot/", "folder of the outputs")
     seed: int = _run(88, "seed of every random draw", minimum=0, maximum=2**32 - 1)

@@ -114,9 +114,13 @@ class ItemDataset(ClipDataset):
         for number, item in enumerate(items):
             self.check(item, texts.where(split, number))
         self._check_videos(items, texts, split)
-        if self.training and config.data_ratio != 1:
-            items = _share_of_videos(items, config.data_ratio, config.seed)
-        self.items = ItemTable(items)
+        self.items = ItemTable(self.kept(items))
+
+    def kept(self, items: list[Item]) -> list[Item]:
+        """Which items of the split are used: all; in training a share of the videos, as `data_ratio` says."""
+        if self.training and self.config.data_ratio != 1:
+            return _share_of_videos(items, self.config.data_ratio, self.config.seed)
+        return items
 
     @abstractmethod
     def check(self, item: Item, where: str) -> None:

@@ -46,6 +46,7 @@ class ClipDataset(Dataset, ABC):
 
     def __init__(self, config: Config, training: bool, size_frame: int):
         self.config, self.training, self.size_frame = config, training, size_frame
+        self.tolerant = config.on_bad_sample == "zero"
         self.transform = ClipTransform(config.img_transform, config.size_img, training)
 
     @abstractmethod
@@ -69,7 +70,7 @@ class ClipDataset(Dataset, ABC):
 
     def __getitem__(self, key: SampleKey) -> dict[str, Any] | Failure:
         stream = sample_stream(self.config.seed, key.epoch if self.training else EVALUATION, key.index)
-        guard = Guard(tolerant=self.config.on_bad_sample == "zero")
+        guard = Guard(self.tolerant)
         blank = torch.zeros(self.size_frame, 3, self.config.size_img, self.config.size_img, dtype=torch.uint8)
         try:
             img = guard.attempt(lambda: self.clip(key.index, stream), blank)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,6 +37,12 @@ def write_json(value: Any, path: Path) -> None:
     """Indented JSON."""
     with _output(path) as file:
         file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_array(array: np.ndarray, path: Path) -> None:
+    """A `.npy` file."""
+    with _output(path) as file:
+        np.save(file, array, allow_pickle=False)
 
 
 def write_jsonl(rows: list[Any], path: Path) -> None:

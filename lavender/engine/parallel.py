@@ -16,7 +16,7 @@ from lavender.config.load import read_object
 from lavender.config.schema import Config
 from lavender.models.lavender import Lavender
 from lavender.runtime import distributed
-from lavender.runtime.device import PRECISIONS, choose_precision
+from lavender.runtime.device import autocast, choose_precision
 from lavender.runtime.errors import ConfigError, TrainingError
 from lavender.runtime.logging import LOGGER
 
@@ -85,7 +85,7 @@ class TorchEngine(Engine):
         self.name = f"{type(self.wrapped).__name__}, {self.precision}"
 
     def evaluating(self) -> AbstractContextManager:
-        return torch.autocast(self.device.type, PRECISIONS[self.precision], enabled=self.precision != "fp32")
+        return autocast(self.precision, self.device)
 
     def _train(self, loss: LossFunction, batch: dict[str, Any], check: LossCheck) -> dict[str, Tensor]:
         held_back = isinstance(self.wrapped, DistributedDataParallel) and not self.completes_step

@@ -3,7 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -23,15 +24,22 @@ from lavender.runtime.logging import LOGGER, start_logging, stop_logging
 from lavender.runtime.seed import seed_process
 from lavender.tasks.base import Task
 
+Work = Callable[[Any, Config, torch.device, RunFolder], dict]
+
 BAD_INPUT = 2
 PEER_LOST = 3
 INTERRUPTED = 130
 
 
 def main(task: type[Task], arguments: Sequence[str] | None = None) -> None:
-    """A script's whole body: runs a task; a fault of the input is one line and exit code 2."""
+    """A training script's whole body: runs a task; a fault of the input is one line and exit code 2."""
+    guarded(lambda: run(task, load_config(arguments)))
+
+
+def guarded(work: Callable[[], object]) -> None:
+    """Does a script's work; what goes wrong is one line and an exit code."""
     try:
-        run(task, load_config(arguments))
+        work()
     except LavenderError as error:
         _end(f"error: {error}", BAD_INPUT)
     except RuntimeError as error:
@@ -53,8 +61,16 @@ def _end(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def run(task_class: type[Task], config: Config) -> dict:
+def train(task: Task, config: Config, device: torch.device, folder: RunFolder) -> dict:
+    """What a training script does: the loop, from the zero-shot evaluation to the best epoch."""
+    return prepare(task, config, device, folder).run()
+
+
+def run(task_class: type[Task], config: Config, work: Work = train) -> dict:
     """One run from its configuration to its results (also for use from Python).
+
+    Args:
+        work: what is done once the processes, the task and its folder are there; returns the results.
 
     Raises:
         LavenderError: anything wrong with the input.
@@ -75,8 +91,7 @@ def run(task_class: type[Task], config: Config) -> dict:
             LOGGER.info("%s", notice)
         LOGGER.info("output: %s", folder.path)
         LOGGER.info("options: %s", json.dumps(config.to_dict()))
-        trainer = prepare(task, config, device, folder)
-        results = trainer.run()
+        results = work(task, config, device, folder)
         LOGGER.info("done: %s", folder.path)
     finally:
         folder.close()

@@ -1,6 +1,7 @@
 """The heads: BERT's masked-language-modelling head, and the MLP of the task-specific baselines."""
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from transformers.models.bert.modeling_bert import BertConfig, BertOnlyMLMHead
 
 
@@ -13,6 +14,11 @@ class MaskedLanguageModelHead(BertOnlyMLMHead):
     def __init__(self, config: BertConfig):
         super().__init__(config)
         self.predictions.bias = self.predictions.decoder.bias
+
+    def at_words(self, states: Tensor, words: Tensor) -> Tensor:
+        """States (…, D) → logits of a few words alone: (W,) token ids → (…, W)."""
+        decoder = self.predictions.decoder
+        return F.linear(self.predictions.transform(states), decoder.weight[words], decoder.bias[words])
 
 
 def classification_head(hidden_size: int, classes: int) -> nn.Sequential:

@@ -118,6 +118,11 @@ class Lavender(nn.Module):
         row = self.emb_task[TASK_TOKENS[name]].view(1, 1, -1)
         return Encoded(row, torch.ones(1, 1, dtype=torch.long, device=row.device))
 
+    def join(self, video: Encoded, text: Encoded, prefix: Encoded | None = None) -> Tensor:
+        """The sequence that is fused: [video, prefix, text], (B, V + P + X, D)."""
+        between = [] if prefix is None else [prefix.states.expand(len(video.states), -1, -1).to(video.states.dtype)]
+        return torch.cat([video.states, *between, text.states], dim=1)
+
     def fuse(self, video: Encoded, text: Encoded, prefix: Encoded | None = None, attention: str = "full") -> Tensor:
         """Fusion over [video, prefix, text] → states (B, V + P + X, D); the text's are the last X.
 
@@ -125,12 +130,9 @@ class Lavender(nn.Module):
             prefix: one prompt or task token (1, P, D) for the whole batch.
             attention: a key of `ATTENTION_MODES`.
         """
-        states, context_mask = [video.states, text.states], video.mask
+        joined, context_mask = self.join(video, text, prefix), video.mask
         if prefix is not None:
-            batch = video.states.shape[0]
-            states.insert(1, prefix.states.expand(batch, -1, -1).to(video.states.dtype))
-            context_mask = torch.cat([context_mask, prefix.mask.expand(batch, -1)], dim=1)
-        joined = torch.cat(states, dim=1)
+            context_mask = torch.cat([context_mask, prefix.mask.expand(len(video.mask), -1)], dim=1)
         visible = ATTENTION_MODES[attention](context_mask, text.mask)
         return self.trsfr(joined, attention_mask=additive_mask(visible, joined.dtype)).last_hidden_state
 

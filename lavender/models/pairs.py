@@ -1,9 +1,14 @@
 """Video × text pairs by index: features are gathered, never copied in a Python loop."""
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from transformers.models.bert.modeling_bert import BertEncoder, BertLayer
 
 from lavender.models.encoders import Encoded
+from lavender.models.lavender import Lavender
 
 
 def gather(encoded: Encoded, index: Tensor) -> Encoded:
@@ -23,3 +28,46 @@ def own_and_negatives(negatives: Tensor) -> tuple[Tensor, Tensor]:
     own = torch.arange(negatives.shape[0], device=negatives.device)[:, None]
     texts = torch.cat([own, negatives], dim=1)  # (B, O)
     return own.expand_as(texts).reshape(-1), texts.reshape(-1)
+
+
+def all_pairs(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Video index and text index of every pair of a batch, each (count²,), row-major over videos."""
+    numbers = torch.arange(count, device=device)
+    return numbers.repeat_interleave(count), numbers.repeat(count)
+
+
+def fuse_at(model: Lavender, video: Encoded, text: Encoded, prefix: Encoded | None, position: int) -> Tensor:
+    """The fused state of one token of the text, (P, D), as `Lavender.fuse` has it, for less work.
+
+    Args:
+        video, text: P pairs of which every token is real (no pads): then nothing needs a mask.
+        prefix: as in `Lavender.fuse`.
+        position: which token of the text, from 0, or from −1 backwards.
+    """
+    length = text.states.shape[1]
+    joined = model.join(video, text, prefix)
+    return last_state(model.trsfr, joined, joined.shape[1] - length + position % length)
+
+
+def last_state(encoder: BertEncoder, states: Tensor, position: int) -> Tensor:
+    """What a BERT encoder (full attention, no mask) gives at one position: (P, L, D) → (P, D).
+
+    All that the last layer does elsewhere would be thrown away, so it runs for that position alone.
+    """
+    for layer in encoder.layer[:-1]:
+        states = layer(states)
+    last: Any = encoder.layer[-1]
+    return _at_position(last, states, position)
+
+
+def _at_position(layer: BertLayer, states: Tensor, position: int) -> Tensor:
+    attention = layer.attention.self
+    row = states[:, position : position + 1]  # (P, 1, D)
+
+    def heads(projection: torch.nn.Linear, source: Tensor) -> Tensor:
+        return projection(source).unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2)  # (P, h, L, d)
+
+    query, key, value = heads(attention.query, row), heads(attention.key, states), heads(attention.value, states)
+    context = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)  # (P, 1, D)
+    attended = layer.attention.output(context, row)
+    return layer.output(layer.intermediate(attended), attended).squeeze(1)

@@ -2,6 +2,7 @@
 
 import ctypes
 import platform
+from contextlib import AbstractContextManager
 
 import torch
 
@@ -48,6 +49,11 @@ def choose_precision(name: str, device: torch.device) -> str:
     if device.type == "cpu":
         return "fp32"
     return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager:
+    """Matrix products in `precision`, one of `PRECISIONS`; nothing for fp32."""
+    return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32")
 
 
 def to_device(batch: dict, device: torch.device) -> dict:

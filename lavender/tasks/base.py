@@ -5,11 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lavender.config.schema import Config
+from lavender.data.retrieval import Gallery
 from lavender.data.samples import ClipDataset
 from lavender.models.encoders import Encoded
 from lavender.models.lavender import Heads, Lavender
@@ -109,6 +111,20 @@ class Task(ABC):
         for split, key in (("val", "ac_vl"), ("test", "ac_ts")):
             curves[key] = [entry[split][self.best_metric[0]] for entry in epochs if split in entry]
         return curves
+
+
+class GalleryTask(Task):
+    """A task whose evaluation scores every text of a split against every video of it."""
+
+    gallery: Gallery  # the split's captions and videos
+
+    @abstractmethod
+    def encode_caption(self, caption: str) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids and mask of a caption, (X,) each."""
+
+    @abstractmethod
+    def pair_scores(self, model: Lavender, video: Encoded, text: Encoded) -> Tensor:
+        """Scores of P pairs of a video and a text, (P,); the texts have no pads."""
 
 
 def labelled_loss(logits: Tensor, labels: Tensor) -> Tensor:

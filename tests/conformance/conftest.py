@@ -2,14 +2,19 @@
 
 import importlib.util
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from transformers import BertConfig
 
+from lavender.config.schema import Config
+from lavender.data.samples import SampleKey
 from lavender.models.lavender import Heads, Lavender
+from lavender.tasks.downstream import DownstreamTask
 
 KIT = Path(__file__).parent / "kit"
 
@@ -62,3 +67,59 @@ def kit() -> Kit:
 @pytest.fixture(scope="session")
 def micro(kit) -> Lavender:
     return kit.model()
+
+
+@pytest.fixture
+def load(kit):
+    """`load(task class, task name, …)`: the task, its test split (or some items) as a batch, and the model.
+
+    `variant` is plain, prompt or task_token.
+    """
+
+    def build(
+        task_class: type[DownstreamTask],
+        name: str,
+        data: Path | None = None,
+        items: int | Sequence[int] | None = None,
+        variant: str = "plain",
+        **options,
+    ):
+        config = Config(
+            data_dir=str(data or kit.data),
+            img_tsv_dir=str(kit.data),
+            dataset="toy",
+            task=name,
+            size_frame=5,
+            size_vocab=4,
+            size_epoch=0,
+            txt_backbone=str(kit.bert),
+            fusion_encoder=str(kit.bert),
+            on_bad_sample="zero",
+            enable_prompt=variant == "prompt",
+            enable_task_token=variant == "task_token",
+            **options,
+        )
+        task = task_class(config)
+        dataset = task.datasets["test"]
+        numbers = range(items or len(dataset)) if items is None or isinstance(items, int) else items
+        batch = dataset.collate([dataset[SampleKey(0, n)] for n in numbers])
+        return SimpleNamespace(task=task, batch=batch, model=kit.model(task.heads))
+
+    return build
+
+
+@pytest.fixture
+def truncated(kit, tmp_path: Path):
+    """A folder with the kit's texts made too long: a sentence at the end of every option and question with words."""
+    (sentence,) = kit.json("truncated_text").values()
+
+    def write(name: str, keys: tuple[str, ...]) -> Path:
+        texts = json.loads((kit.data / f"txt_{name}.json").read_text())
+        for item in texts["test"]:
+            for key in keys:
+                if item[key]:
+                    item[key] += f" {sentence}"
+        (tmp_path / f"txt_{name}.json").write_text(json.dumps(texts))
+        return tmp_path
+
+    return write

@@ -1,16 +1,10 @@
 """Question answering and multiple choice against the released code: tokens, labels, logits, losses, answers."""
 
-import json
-from pathlib import Path
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
-from lavender.config.schema import Config
-from lavender.data.samples import SampleKey
-from lavender.tasks.downstream import ChoiceTask, DownstreamTask
+from lavender.tasks.downstream import ChoiceTask
 from lavender.tasks.qamc import QAMCTask, QAMCTaskSpecificTask
 from lavender.tasks.qaoe import FillInTheBlankTask, QAOETask, QAOETaskSpecificTask
 from lavender.tasks.retmc import RetMCTask, RetMCTaskSpecificTask
@@ -18,55 +12,6 @@ from lavender.tasks.retmc import RetMCTask, RetMCTaskSpecificTask
 VARIANTS = ("plain", "prompt", "task_token")
 POSITIONS = ("append", "prepend", "insert", "replace")
 QAMC_CASES = [(position, variant) for position in POSITIONS for variant in ("plain", "prompt")]
-
-
-@pytest.fixture
-def load(kit):
-    """`load(task class, task name, …)`: the task, its test split as a batch, and the model with the weights."""
-
-    def build(
-        task_class: type[DownstreamTask], name: str, data: Path | None = None, items: int | None = None, **options
-    ):
-        config = Config(
-            data_dir=str(data or kit.data),
-            img_tsv_dir=str(kit.data),
-            dataset="toy",
-            task=name,
-            size_frame=5,
-            size_vocab=4,
-            size_epoch=0,
-            txt_backbone=str(kit.bert),
-            fusion_encoder=str(kit.bert),
-            on_bad_sample="zero",
-            **options,
-        )
-        task = task_class(config)
-        dataset = task.datasets["test"]
-        batch = dataset.collate([dataset[SampleKey(0, n)] for n in range(items or len(dataset))])
-        return SimpleNamespace(task=task, batch=batch, model=kit.model(task.heads))
-
-    return build
-
-
-@pytest.fixture
-def truncated(kit, tmp_path: Path):
-    """A folder with the kit's texts made too long: a sentence at the end of every option and question with words."""
-    (sentence,) = kit.json("truncated_text").values()
-
-    def write(name: str, keys: tuple[str, ...]) -> Path:
-        texts = json.loads((kit.data / f"txt_{name}.json").read_text())
-        for item in texts["test"]:
-            for key in keys:
-                if item[key]:
-                    item[key] += f" {sentence}"
-        (tmp_path / f"txt_{name}.json").write_text(json.dumps(texts))
-        return tmp_path
-
-    return write
-
-
-def switches(variant: str) -> dict[str, bool]:
-    return {"enable_prompt": variant == "prompt", "enable_task_token": variant == "task_token"}
 
 
 def same_inputs(batch: dict, case: dict[str, np.ndarray], labels: str = "mask_ans") -> None:
@@ -87,7 +32,7 @@ OPTIONS = tuple(f"option_{number}" for number in range(5))
 @pytest.mark.parametrize(("position", "variant"), [*QAMC_CASES, ("append", "task_token")])
 def test_multiple_choice(kit, load, position, variant):
     case, plain = kit.case(f"qamc_mlm_{position}_{variant}"), kit.case(f"qamc_mlm_{position}_plain")
-    run = load(QAMCTask, "toy-action", size_txt=100, mask_pos=position, task_token="mc", **switches(variant))
+    run = load(QAMCTask, "toy-action", size_txt=100, mask_pos=position, task_token="mc", variant=variant)
     same_inputs(run.batch, plain)
     assert np.array_equal(run.batch["answer"], plain["ans_idx"])
     with torch.inference_mode():
@@ -112,7 +57,7 @@ def test_the_released_choice_divides_by_the_sum(kit, load):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_multiple_choice_by_matching(kit, load, variant):
     case = kit.case(f"retmc_mlm_{variant}")
-    run = load(RetMCTask, "toy-mc", size_txt=25, **switches(variant))
+    run = load(RetMCTask, "toy-mc", size_txt=25, variant=variant)
     same_inputs(run.batch, case)
     with torch.inference_mode():
         true, false = run.task.match_logits(run.model, run.batch)
@@ -134,7 +79,7 @@ def test_open_ended(kit, load, variant, blank):
     name = f"qaoe_mlm_fib{'' if variant == 'plain' else '_' + variant}" if blank else f"qaoe_mlm_{variant}"
     case, plain = kit.case(name), kit.case("qaoe_mlm_fib" if blank else "qaoe_mlm_plain")
     task_class, texts = (FillInTheBlankTask, "toy-fib") if blank else (QAOETask, "toy-qa")
-    run = load(task_class, texts, size_txt=25, **switches(variant))
+    run = load(task_class, texts, size_txt=25, variant=variant)
     same_inputs(run.batch, plain)
     with torch.inference_mode():
         logits = run.task.logits(run.model, run.batch)[run.batch["answer_id"] != -1]

@@ -1,0 +1,184 @@
+"""Text-to-video retrieval: videos with their captions, in pairs for training and as a gallery for evaluation."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lavender.config.schema import Config
+from lavender.data.annotations import check_caption, check_text
+from lavender.data.frames import decode_image, evaluation_indices, number_of_clips, training_indices
+from lavender.data.index import video_key
+from lavender.data.items import FrameFile, Item, ItemDataset, ItemFile
+from lavender.data.samples import ClipDataset, Failure
+from lavender.data.tsv import split_columns
+from lavender.runtime.errors import DataError
+
+logger = logging.getLogger("lavender.data")
+
+
+def check_captions(item: Item, where: str) -> None:
+    """An item's `caption` is a text, or a paragraph: a list of them. DataError where it is not."""
+    caption = item.get("caption")
+    if caption is None:
+        raise DataError(f'{where}: "caption" is missing')
+    if isinstance(caption, list) and not caption:
+        raise DataError(f"{where}: the list of captions is empty")
+    sentences = caption if isinstance(caption, list) else [caption]
+    for sentence in sentences:
+        check_caption(sentence, where)
+    check_text(" ".join(sentences), "the paragraph", where)
+
+
+def paragraph(caption: str | Sequence[str]) -> str:
+    """The whole text of a caption, its sentences in order."""
+    return caption if isinstance(caption, str) else " ".join(caption)
+
+
+class RetrievalDataset(ItemDataset):
+    """Clips with a caption; of a paragraph, training takes a random part in random order (as Frozen in Time does).
+
+    In evaluation each video stands once, with its first caption: the rest is the business of the gallery.
+
+    A batch: `img`, `present`, `ids`, `mask` (B, X), `same` (B, B) whether two samples show the same video, `video` and
+    `caption`: lists of B strings.
+    """
+
+    append_mask = True
+
+    def kept(self, items: list[Item]) -> list[Item]:
+        if self.training:
+            return super().kept(items)
+        first: dict[str, Item] = {}
+        for item in items:
+            first.setdefault(video_key(item["video"]), item)
+        return list(first.values())
+
+    def check(self, item: Item, where: str) -> None:
+        check_captions(item, where)
+
+    def text(self, index: int, stream: np.random.Generator, guard: Any) -> dict[str, Any]:
+        item = self.items[index]
+        caption = item["caption"]
+        if self.training and isinstance(caption, list):
+            size = stream.integers(1, len(caption), endpoint=True)
+            caption = [caption[number] for number in stream.permutation(len(caption))[:size]]
+        text = paragraph(caption)
+        ids, mask = self.tokenizer.encode(text, self.config.size_txt, self.append_mask)
+        return {"video": item["video"], "caption": text, "ids": ids, "mask": mask}
+
+    def collate(self, samples: list[Any]) -> dict[str, Any] | Failure:
+        batch = super().collate(samples)
+        if not isinstance(batch, Failure):
+            keys = np.array([video_key(video) for video in batch["video"]])
+            batch["same"] = torch.from_numpy(keys[:, None] == keys)
+        return batch
+
+
+class RetrievalTextDataset(RetrievalDataset):
+    """The same without `[MASK]`, for the task-specific head."""
+
+    append_mask = False
+
+
+class Gallery(ClipDataset):
+    """All captions of a split, and each of its videos once: what a retrieval evaluation scores against each other.
+
+    Args:
+        frames, texts: the frames and items; split: which one.
+
+    Attributes:
+        videos: ids in the order of their first caption; captions: (text, number of its video), in the file's order.
+        missing: what was left out, in words (with `allow_missing`).
+
+    A batch: `img` uint8 (ΣC, T, 3, size_img, size_img), the clips of its videos one after another, `clips` (B,) how
+    many each has (with `multi_clip_testing`; else 1), `present` (B,); `faults`, one for each video that is not.
+
+    Raises:
+        DataError: a caption that is none, or a video that is not in the frame file, unless `allow_missing`.
+    """
+
+    def __init__(self, config: Config, frames: FrameFile, texts: ItemFile, split: str):
+        super().__init__(config, training=False, size_frame=config.size_frame)
+        self.tolerant = True  # all that cannot be read is told together
+        self.frames, self.where = frames, f"{texts.path}, {split}"
+        self.missing: list[str] = []
+        self.captions: list[tuple[str, int]] = []
+        numbers: dict[str, int] = {}
+        self.videos: list[str] = []
+        items = texts.items(split)
+        for number, item in enumerate(items):
+            where = texts.where(split, number)
+            try:
+                check_captions(item, where)
+                if item["video"] not in frames:
+                    raise DataError(f"{where}: video {item['video']!r} is not in {frames.known_from}")
+            except DataError as fault:
+                self.missing.append(str(fault))
+                continue
+            key = video_key(item["video"])
+            if key not in numbers:
+                numbers[key] = len(self.videos)
+                self.videos.append(item["video"])
+            self.captions.append((paragraph(item["caption"]), numbers[key]))
+        self.refuse_missing(self.missing, f"of {len(items)} captions")
+        if not self.captions:
+            raise DataError(f"{self.where}: no captions to evaluate")
+
+    def refuse_missing(self, missing: list[str], of: str) -> None:
+        """A metric over a smaller gallery is another metric: it takes `allow_missing`.
+
+        Raises:
+            DataError: something is missing; the first are named.
+        """
+        if not missing:
+            return
+        named = "; ".join(missing[:10]) + ("; …" if len(missing) > 10 else "")
+        if not self.config.allow_missing:
+            raise DataError(
+                f"{self.where}: {len(missing)} {of} cannot be evaluated: {named}. --allow_missing true leaves them out "
+                "(the figures are then those of a smaller gallery)"
+            )
+        logger.warning("%s: %d %s left out (allow_missing): %s", self.where, len(missing), of, named)
+
+    def without(self, videos: set[int]) -> dict[int, int]:
+        """Leaves out videos, by number, with their captions. Returns old → new number of the others."""
+        kept = [number for number in range(len(self.videos)) if number not in videos]
+        numbers = {old: new for new, old in enumerate(kept)}
+        self.captions = [(text, numbers[own]) for text, own in self.captions if own in numbers]
+        self.videos = [self.videos[number] for number in kept]
+        if not self.captions:
+            raise DataError(f"{self.where}: no captions are left to evaluate")
+        return numbers
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def row(self, index: int) -> tuple[list[str], str]:
+        return self.frames.row(self.videos[index])
+
+    def text(self, index: int, stream: np.random.Generator, guard: Any) -> dict[str, Any]:
+        return {"video": self.videos[index]}
+
+    def clip(self, index: int, stream: np.random.Generator) -> Tensor:
+        """The clips of a video, uint8 (C, T, 3, size_img, size_img)."""
+        fields, where = self.row(index)
+        _, _, images = split_columns(fields, where)
+        size, repeat = self.size_frame, self.config.repeat_frames
+        if self.config.multi_clip_testing:
+            starts = range(max(1, number_of_clips(len(images), size)))
+            chosen = [training_indices(len(images), size, start, repeat, where=where) for start in starts]
+        else:
+            chosen = [evaluation_indices(len(images), size, repeat, where=where)]
+        decoded = {n: decode_image(images[n], f"{where}, frame {n}") for n in sorted({n for c in chosen for n in c})}
+        return torch.stack([self.transform([decoded[n] for n in numbers], stream) for numbers in chosen])
+
+    def collate(self, samples: list[Any]) -> dict[str, Any] | Failure:
+        clips = [sample.pop("img") for sample in samples]
+        clips = [img if img.dim() == 5 else img[None] for img in clips]  # zeros stand for a video as one clip
+        batch = super().collate(samples)
+        assert isinstance(batch, dict), "a tolerant data set has no failures"
+        return {**batch, "img": torch.cat(clips), "clips": torch.tensor([len(img) for img in clips])}

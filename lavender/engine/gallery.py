@@ -1,0 +1,222 @@
+"""Retrieval evaluation: every video and text encoded once, every pair scored, on however many processes.
+
+Each process takes a share of the videos and scores all texts against them; nothing but the scores is exchanged.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lavender.config.load import load_config
+from lavender.config.schema import Config
+from lavender.data.loaders import share_loader
+from lavender.data.retrieval import Gallery
+from lavender.engine.gallery_output import ScoreFile, fingerprint, write_results
+from lavender.engine.output import RunFolder
+from lavender.engine.run import guarded, run
+from lavender.models.encoders import Encoded
+from lavender.models.lavender import Lavender
+from lavender.models.pairs import gather
+from lavender.models.weights import build_model
+from lavender.runtime import distributed
+from lavender.runtime.device import PRECISIONS, autocast, choose_precision, memory_in_use, to_device
+from lavender.runtime.errors import ConfigError, TrainingError
+from lavender.runtime.logging import LOGGER, progress
+from lavender.tasks.base import GalleryTask
+
+PAIRS_AT_ONCE = {"cpu": 8, "cuda": 256}
+VIDEOS_AT_ONCE = 32  # whose features are brought to the device together
+TEXTS_AT_ONCE = 256
+SHARE_OF_MEMORY = 0.5  # of what is free on the device: features that take more stay in host memory
+
+
+def main(task: type[GalleryTask], arguments: Sequence[str] | None = None) -> None:
+    """An evaluation script's whole body. A plain `python` command uses every GPU that it sees."""
+    guarded(lambda: _start(task, arguments))
+
+
+def _start(task: type[GalleryTask], arguments: Sequence[str] | None) -> None:
+    config = load_config(arguments)
+    if not config.path_ckpt:
+        raise ConfigError("--path_ckpt is empty: name the checkpoint to evaluate")
+    config.size_epoch = 0  # nothing is trained, so frames and text sizes are those of the checkpoint
+    if config.device != "cpu" and not distributed.is_launched() and torch.cuda.device_count() > 1:
+        sys.stdout.flush()
+        os.execv(sys.executable, launch_command(torch.cuda.device_count(), sys.argv))
+    run(task, config, work=evaluate_gallery)
+
+
+def launch_command(processes: int, script: Sequence[str]) -> list[str]:
+    """What starts a script and its arguments on several processes of this machine, on a free port."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    return [*launcher, *script]
+
+
+def evaluate_gallery(task: GalleryTask, config: Config, device: torch.device, folder: RunFolder) -> dict:
+    """Ranks all videos of a split for every text, and all texts for every video; returns the results.
+
+    Raises:
+        DataError: something of the split is missing. TrainingError: a score is not finite.
+    """
+    gallery, precision = task.gallery, choose_precision(config.precision, device)
+    folder.write("args.json", config.to_dict())
+    model = build_model(config, task.heads).to(device).eval()
+    LOGGER.info("%s: %d texts, %d videos; %s", gallery.where, len(gallery.captions), len(gallery), precision)
+    with torch.inference_mode():
+        numbers, videos, bad = encode_videos(model, gallery, device, precision)
+        groups = encode_texts(task, model, gallery, device, precision)
+        model.trsfr.to(PRECISIONS[precision])
+        shape = (len(gallery.captions), len(gallery))
+        file = ScoreFile(config, fingerprint(task, gallery, precision), shape, numbers)
+        score_pairs(task, model, videos, numbers, groups, file, device, config.size_pairs)
+    scores = file.gather()
+    LOGGER.info("scored; %s", memory_in_use(device))
+    metrics = write_results(config, gallery, scores, folder, bad) if distributed.is_main() else None
+    results = distributed.broadcast_object(metrics)
+    file.remove()
+    return results
+
+
+def encode_videos(
+    model: Lavender, gallery: Gallery, device: torch.device, precision: str
+) -> tuple[list[int], Encoded, int]:
+    """The features of this process's share of the videos: their numbers, (n, L, D), and how many are zeros, of all.
+
+    Videos that cannot be read are left out of the gallery with `allow_missing`, replaced by zeros with
+    `on_bad_sample zero`, and otherwise end the evaluation, all named together.
+    """
+    loader = share_loader(gallery)
+    numbers: list[int] = []
+    faults: dict[int, str] = {}
+    store: FeatureStore | None = None
+    for batch in progress(loader, desc="encoding videos", unit="batch", leave=False):
+        absent = batch["index"][~batch["present"]].tolist()
+        faults.update(zip(absent, batch["faults"], strict=True))
+        numbers += batch["index"].tolist()
+        batch = to_device(batch, device)
+        with autocast(precision, device):
+            clips = model.encode_video(batch["img"], batch["present"].repeat_interleave(batch["clips"]))
+        states = torch.stack([clip.float().mean(dim=0) for clip in clips.states.split(batch["clips"].tolist())])
+        if store is None:
+            mine = len(range(distributed.rank(), len(gallery), distributed.world_size()))
+            store = FeatureStore(mine, states[0], PRECISIONS[precision], device)
+        store.add(states)
+    all_faults = {number: fault for share in distributed.gather_objects(faults) for number, fault in share.items()}
+    keeps_zeros = gallery.config.on_bad_sample == "zero" and not gallery.config.allow_missing
+    if not all_faults or keeps_zeros:
+        if all_faults:
+            LOGGER.warning("%d videos replaced by zeros: %s", len(all_faults), "; ".join([*all_faults.values()][:10]))
+        return numbers, store.encoded() if store else _nothing(), len(all_faults)
+    gallery.refuse_missing([all_faults[number] for number in sorted(all_faults)], f"of {len(gallery)} videos")
+    renumbered = gallery.without(set(all_faults))
+    kept = torch.tensor([row for row, number in enumerate(numbers) if number in renumbered], dtype=torch.long)
+    encoded = store.encoded() if store else _nothing()
+    return [renumbered[numbers[row]] for row in kept.tolist()], gather(encoded, kept.to(encoded.states.device)), 0
+
+
+class FeatureStore:
+    """Features of n videos: on the device where they fit, else in pinned host memory, to be streamed."""
+
+    def __init__(self, count: int, example: Tensor, dtype: torch.dtype, device: torch.device):
+        needed = count * example.numel() * dtype.itemsize
+        fits = device.type == "cpu" or needed < SHARE_OF_MEMORY * torch.cuda.mem_get_info(device)[0]
+        place = {"device": device} if fits else {"pin_memory": True}
+        if not fits:
+            LOGGER.info("the features of the videos take %.1f GiB: they stay in host memory", needed / 2**30)
+        self.states = torch.empty(count, *example.shape, dtype=dtype, **place)
+        self.filled = 0
+
+    def add(self, states: Tensor) -> None:
+        """The features of the next videos, (B, L, D)."""
+        self.states[self.filled : self.filled + len(states)] = states.to(self.states.dtype)
+        self.filled += len(states)
+
+    def encoded(self) -> Encoded:
+        """All of them; every token is real."""
+        return _whole(self.states)
+
+
+def _whole(states: Tensor) -> Encoded:
+    return Encoded(states, torch.ones(states.shape[:2], dtype=torch.long, device=states.device))
+
+
+def _nothing() -> Encoded:
+    return _whole(torch.empty(0, 1, 1))
+
+
+@dataclass(frozen=True)
+class TextGroup:
+    """Texts of one length, so that none has pads: their rows in the score matrix, and (n, X', D)."""
+
+    rows: np.ndarray
+    texts: Encoded
+
+
+def encode_texts(
+    task: GalleryTask, model: Lavender, gallery: Gallery, device: torch.device, precision: str
+) -> list[TextGroup]:
+    """All texts, by length; a token keeps the position that it has among the pads, but the pads are gone."""
+    ids, masks = (
+        torch.from_numpy(np.stack(column))
+        for column in zip(*(task.encode_caption(text) for text, _ in gallery.captions), strict=True)
+    )  # (N, X)
+    groups = []
+    lengths = masks.sum(dim=1)
+    for length in lengths.unique().tolist():
+        rows = (lengths == length).nonzero().squeeze(1)
+        pieces = []
+        for some in rows.split(TEXTS_AT_ONCE):
+            mask = masks[some].to(device)
+            with autocast(precision, device):
+                states = model.encode_text(ids[some].to(device), mask).states
+            pieces.append(states[mask.bool()].view(len(some), length, -1).to(PRECISIONS[precision]))
+        groups.append(TextGroup(rows.numpy(), _whole(torch.cat(pieces))))
+    return groups
+
+
+def score_pairs(
+    task: GalleryTask,
+    model: Lavender,
+    videos: Encoded,
+    numbers: Sequence[int],
+    groups: Sequence[TextGroup],
+    file: ScoreFile,
+    device: torch.device,
+    size_pairs: int = 0,
+) -> None:
+    """Fills this process's columns of the score matrix, block by block; what is there already is not done again."""
+    size_pairs = size_pairs or PAIRS_AT_ONCE[device.type]
+    columns = np.asarray(numbers, dtype=np.int64)
+    total = file.values[:, columns].size
+    done = total - int(np.isnan(file.values[:, columns]).sum())
+    if done:
+        LOGGER.info("going on where an earlier evaluation stopped: %d of %d pairs are scored", done, total)
+    shares = f" (1 of {distributed.world_size()} processes)" if distributed.world_size() > 1 else ""
+    waiting: tuple[np.ndarray, np.ndarray, Tensor] | None = None
+    with file, progress(desc=f"scoring{shares}", total=total, initial=done, unit="pair", unit_scale=True) as bar:
+        for start in range(0, len(columns), VIDEOS_AT_ONCE):
+            some = slice(start, start + VIDEOS_AT_ONCE)
+            chunk = Encoded(*(part[some].to(device, non_blocking=True) for part in videos))
+            for group in groups:
+                for t, v in _blocks(np.isnan(file.values[np.ix_(group.rows, columns[some])]), size_pairs):
+                    index = torch.from_numpy(np.stack([t, v])).to(device, non_blocking=True)
+                    scores = task.pair_scores(model, gather(chunk, index[1]), gather(group.texts, index[0]))
+                    if waiting:  # the last block's scores are fetched while the device works on this one's
+                        bar.update(file.put(*waiting))
+                    waiting = group.rows[t], columns[some][v], scores
+        if waiting:
+            bar.update(file.put(*waiting))
+    if not np.isfinite(file.values[:, columns]).all():
+        raise TrainingError(f"scores are not finite: the weights of {task.config.path_ckpt} are lost, or overflow")
+
+
+def _blocks(todo: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows and columns of what is to do, in blocks of up to `size` pairs."""
+    rows, columns = todo.nonzero()
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size], columns[start : start + size]

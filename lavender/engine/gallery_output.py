@@ -1,0 +1,152 @@
+"""What a retrieval evaluation keeps: the scores so far, so that it can go on after a stop, and its results."""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from lavender.config.schema import Config
+from lavender.data.retrieval import Gallery
+from lavender.engine.checkpoint import write_array, write_json, write_jsonl
+from lavender.engine.evaluator import in_words
+from lavender.engine.output import RunFolder
+from lavender.metrics.retrieval import retrieval_metrics, text_ranks
+from lavender.runtime import distributed
+from lavender.runtime.errors import TrainingError
+from lavender.runtime.logging import LOGGER
+from lavender.tasks.base import GalleryTask
+
+# Options on which no score depends.
+_ELSEWHERE = {
+    *("config", "path_output", "n_workers", "size_batch", "size_pairs", "save_minutes", "save_top_k", "logging_steps"),
+    *("device", "precision", "seed", "path_ckpt", "txt_dir", "img_tsv_dir", "data_dir"),
+}
+
+
+def fingerprint(task: GalleryTask, gallery: Gallery, precision: str) -> str:
+    """A name for what is evaluated: the same weights, texts, frames and options give the same one."""
+    config = task.config
+    files = [Path(config.path_ckpt), gallery.frames.path]
+    facts: dict[str, Any] = {
+        "task": type(task).__name__,
+        "options": {name: value for name, value in config.to_dict().items() if name not in _ELSEWHERE},
+        "precision": precision,
+        "files": [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files],
+        "captions": gallery.captions,
+        "videos": gallery.videos,
+    }
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+class ScoreFile:
+    """The score matrix (texts, videos), NaN where a pair is not scored; each process saves its own every few minutes.
+
+    As a context manager it saves once more on the way out, whatever the reason.
+
+    Args:
+        config: path_output, save_minutes.
+        name: `fingerprint` of the evaluation.
+        shape: texts, videos; columns: the videos of this process.
+    """
+
+    def __init__(self, config: Config, name: str, shape: tuple[int, int], columns: Sequence[int]):
+        self.folder = Path(config.path_output) / f"_retrieval_so_far_{name}"
+        self.columns, self.seconds = list(columns), config.save_minutes * 60
+        self.values = np.full(shape, np.nan, dtype=np.float32)
+        for path in sorted(self.folder.glob("*.npy")):
+            self._merge(path)
+        distributed.barrier()  # nobody writes before all have read
+        self.saved = time.monotonic()
+
+    def _merge(self, path: Path) -> None:
+        try:
+            earlier = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as fault:
+            LOGGER.warning("%s: cannot be read (%s); its pairs are scored again", path, fault)
+            return
+        if earlier.shape != self.values.shape or earlier.dtype != self.values.dtype:
+            LOGGER.warning("%s: not these texts and videos; its pairs are scored again", path)
+            return
+        np.copyto(self.values, earlier, where=np.isnan(self.values))
+
+    def put(self, rows: np.ndarray, columns: np.ndarray, scores: Tensor) -> int:
+        """Scores of a block of pairs; returns how many."""
+        self.values[rows, columns] = scores.float().cpu().numpy()
+        if time.monotonic() - self.saved > self.seconds:
+            self.save()
+        return len(rows)
+
+    def save(self) -> None:
+        """This process's matrix as it stands, with what earlier evaluations left."""
+        write_array(self.values, self.folder / f"process_{distributed.rank()}.npy")
+        self.saved = time.monotonic()
+
+    def __enter__(self) -> "ScoreFile":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is not None and not np.isnan(self.values).all():
+            self.save()
+
+    def gather(self) -> np.ndarray:
+        """The whole matrix, from all processes."""
+        for columns, values in distributed.gather_objects((self.columns, self.values[:, self.columns])):
+            self.values[:, columns] = values
+        return self.values
+
+    def remove(self) -> None:
+        """The evaluation is finished: nothing is left to go on with."""
+        distributed.barrier()
+        if distributed.is_main():
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def write_results(config: Config, gallery: Gallery, scores: np.ndarray, folder: RunFolder, bad: int) -> dict[str, Any]:
+    """Metrics, the matrix with its ids, a line for each text, and the old script's file beside the checkpoint."""
+    split, own = config.eval_split, [video for _, video in gallery.captions]
+    metrics = retrieval_metrics(scores, own)
+    metrics |= {"texts": float(scores.shape[0]), "videos": float(scores.shape[1])}
+    metrics |= {"missing": float(len(gallery.missing))} if gallery.missing else {}
+    metrics |= {"bad_samples": float(bad)} if bad else {}
+    results = {"zero_shot": {split: metrics}, "epochs": []}
+    LOGGER.info("%s: %s", split, in_words(metrics))
+    texts = [{"video": gallery.videos[number], "caption": text} for text, number in gallery.captions]
+    write_array(scores, folder.path / f"scores_{split}.npy")
+    folder.write(f"scores_{split}.json", {"texts": texts, "videos": gallery.videos})
+    write_jsonl(_lines(config, gallery, scores, own), folder.predictions(split))
+    folder.write("results.json", results)
+    _write_released(config, metrics, split)
+    return results
+
+
+def _lines(config: Config, gallery: Gallery, scores: np.ndarray, own: Sequence[int]) -> list[dict[str, Any]]:
+    orders = np.argsort(-scores, axis=1, kind="stable")[:, : max(1, config.save_top_k)]
+    ranks = text_ranks(scores, own)
+    lines = []
+    for index, ((text, number), rank, order) in enumerate(zip(gallery.captions, ranks, orders, strict=True)):
+        line = {"index": index, "video": gallery.videos[number], "caption": text, "rank": float(rank)}
+        line["prediction"] = gallery.videos[order[0]]
+        if config.save_top_k:
+            line["top"] = [{"video": gallery.videos[n], "score": float(scores[index, n])} for n in order]
+        lines.append(line)
+    return lines
+
+
+def _write_released(config: Config, metrics: dict[str, float], split: str) -> None:
+    """`<ckpt>_results.json` in its old form: percent with two decimals, the median as a whole number, all as text."""
+    checkpoint = Path(config.path_ckpt)
+    figures = {name: f"{100 * metrics[name]:.2f}" for name in ("r@1", "r@5", "r@10")}
+    figures["median"] = f"{int(metrics['median_rank'])}"
+    try:
+        write_json(
+            {split: figures, "multi_clip_testing": config.multi_clip_testing},
+            checkpoint.with_name(f"{checkpoint.stem}_results.json"),
+        )
+    except TrainingError as fault:  # weights may stand in a folder of somebody else's
+        LOGGER.warning("%s", fault)

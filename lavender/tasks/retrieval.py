@@ -1,0 +1,135 @@
+"""Text-to-video retrieval: every video of a batch against every text (paper, section 3.2)."""
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lavender.data.items import FrameFile, ItemFile
+from lavender.data.retrieval import Gallery, RetrievalDataset, RetrievalTextDataset
+from lavender.metrics.accuracy import accuracy
+from lavender.metrics.matching import ranking_score
+from lavender.models.encoders import Encoded
+from lavender.models.lavender import Heads, Lavender
+from lavender.models.pairs import all_pairs, fuse_at, gather
+from lavender.runtime.errors import ConfigError
+from lavender.tasks.base import GalleryTask, Metrics, Record
+from lavender.tasks.downstream import DownstreamTask, counted_loss
+from lavender.text.masking import IGNORED
+
+
+class RetrievalTask(DownstreamTask, GalleryTask):
+    """The MLM way: "true" or "false" at a `[MASK]` after the text of each pair."""
+
+    config_type = "retrieval"
+    dataset_types = ("retrieval",)
+    heads = Heads(mlm=True, task_tokens=True)
+    dataset_class: type[RetrievalDataset] = RetrievalDataset
+    answer_at = -1  # the token of the text at which a pair is scored
+
+    # --- a batch, all pairs -------------------------------------------------------------------------------------------
+
+    def answer_states(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
+        """States of all pairs at `answer_at`, row-major over videos: (B·B, D). Video and text are encoded once."""
+        video = model.encode_video(batch["img"], batch["present"])
+        text = model.encode_text(batch["ids"], batch["mask"])
+        videos, texts = all_pairs(len(batch["ids"]), device=batch["ids"].device)
+        states = model.fuse(gather(video, videos), gather(text, texts), self.prefix(model))
+        return states[:, -text.states.shape[1] :][:, self.answer_at]
+
+    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Pairs of the same video are true, all others false; a video that is missing has no label."""
+        logits = model.fc_mtm(self.answer_states(model, batch))  # (B·B, V)
+        labels = torch.where(batch["same"], self.tokenizer.true_id, self.tokenizer.false_id)
+        return counted_loss(logits, labels.masked_fill(~batch["present"][:, None], IGNORED).flatten())
+
+    def match_logits(self, model: Lavender, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Logits of "true" and of "false" for each pair: (B videos, B texts) each."""
+        words = self.true_false(model, self.answer_states(model, batch))
+        true, false = words.view(*batch["same"].shape, 2).unbind(-1)
+        return true, false
+
+    def true_false(self, model: Lavender, states: Tensor) -> Tensor:
+        """States (P, D) → logits of "true" and "false" (P, 2), in full precision: in bf16 many pairs would tie."""
+        words = torch.tensor([self.tokenizer.true_id, self.tokenizer.false_id], device=states.device)
+        with torch.autocast(states.device.type, enabled=False):
+            return model.fc_mtm.at_words(states.float(), words)
+
+    def scores(self, model: Lavender, states: Tensor) -> Tensor:
+        """States (P, D) → the number by which pairs are ranked, (P,)."""
+        true, false = self.true_false(model, states).unbind(-1)
+        return ranking_score(true, false, self.config.score_fn)
+
+    def predict(self, model: Lavender, batch: dict[str, Any]) -> list[Record]:
+        """Within the batch, as released: the text that fits each video best."""
+        scores = self.scores(model, self.answer_states(model, batch)).view(batch["same"].shape)  # (videos, texts)
+        best = scores.argmax(dim=1)
+        right = batch["same"].gather(1, best[:, None]).squeeze(1) & batch["present"]
+        rows = zip(
+            *(batch["index"].tolist(), batch["video"], batch["caption"]),
+            *(best.tolist(), scores.tolist(), right.tolist()),
+            strict=True,
+        )
+        return [
+            {
+                "index": index,
+                "video": video,
+                "caption": caption,
+                "prediction": batch["caption"][chosen],
+                "score": row[chosen],
+                "right": is_right,
+            }
+            for index, video, caption, chosen, row, is_right in rows
+        ]
+
+    def metrics(self, records: list[Record], split: str) -> Metrics:
+        """`acc`: the share of videos whose own text is the best of their batch. Recall is the gallery's business."""
+        return {"acc": accuracy([record["right"] for record in records])}
+
+    # --- the gallery, all texts against all videos --------------------------------------------------------------------
+
+    @cached_property
+    def gallery(self) -> Gallery:  # type: ignore[override]
+        """The split that `eval_split` names.
+
+        Raises:
+            ConfigError: the text file has no such split.
+        """
+        texts, frames = ItemFile(self.config), FrameFile(self.config)
+        if not texts.items(self.config.eval_split):
+            raise ConfigError(f'{texts.path}: no "{self.config.eval_split}" items to evaluate; see --eval_split')
+        return Gallery(self.config, frames, texts, self.config.eval_split)
+
+    def encode_caption(self, caption: str) -> tuple[np.ndarray, np.ndarray]:
+        return self.tokenizer.encode(caption, self.config.size_txt, self.dataset_class.append_mask)
+
+    def pair_scores(self, model: Lavender, video: Encoded, text: Encoded) -> Tensor:
+        """Scores of P pairs of a video and a text without pads, (P,): the fusion's last layer runs where it matters."""
+        return self.scores(model, fuse_at(model, video, text, self.prefix(model), self.answer_at))
+
+
+class RetrievalTaskSpecificTask(RetrievalTask):
+    """The baseline: an MLP on `[CLS]` scores each pair, and the pairs of a batch compete both ways."""
+
+    heads = Heads(mlm=False, task_tokens=False, classifiers={"fc": 1})
+    dataset_class = RetrievalTextDataset
+    answer_at = 0
+
+    def match_matrix(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
+        """Scores (B videos, B texts), not divided by `temp`."""
+        return self.scores(model, self.answer_states(model, batch)).view(batch["same"].shape)
+
+    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Cross-entropy of each video over the texts plus that of each text over the videos, at `temp`.
+
+        As released, the pairs of another sample with the same video count as wrong; a missing video has no loss.
+        """
+        scores = self.match_matrix(model, batch).float() / self.config.temp
+        own = torch.arange(len(scores), device=scores.device).masked_fill(~batch["present"], IGNORED)
+        by_video, by_text = counted_loss(scores, own), counted_loss(scores.T, own)
+        return {**by_video, "loss": by_video["loss"] + by_text["loss"]}
+
+    def scores(self, model: Lavender, states: Tensor) -> Tensor:
+        return model.classify("fc", states).squeeze(-1)
