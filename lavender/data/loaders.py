@@ -34,20 +34,6 @@ class WholeBatchSampler(Sampler[list[SampleKey]]):
         return len(self.starts)
 
 
-class EvenSampler(Sampler[list[SampleKey]]):
-    """Samples dealt one by one to the processes, in batches: shares differ by one at most."""
-
-    def __init__(self, length: int, size_batch: int):
-        self.numbers, self.size_batch = range(distributed.rank(), length, distributed.world_size()), size_batch
-
-    def __iter__(self) -> Iterator[list[SampleKey]]:
-        for start in range(0, len(self.numbers), self.size_batch):
-            yield [SampleKey(0, number) for number in self.numbers[start : start + self.size_batch]]
-
-    def __len__(self) -> int:
-        return -(-len(self.numbers) // self.size_batch)
-
-
 class Loader:
     """Batches of a dataset, as dictionaries; a fault met in a worker process is raised here."""
 
@@ -89,14 +75,9 @@ def training_loader(dataset: ClipDataset) -> Loader:
     return Loader(dataset, BatchSampler(sampler, dataset.config.size_batch, drop_last=False), sampler)
 
 
-def evaluation_loader(dataset: ClipDataset) -> Loader:
-    """Every sample once, over all processes."""
-    return Loader(dataset, WholeBatchSampler(len(dataset), dataset.config.size_batch))
-
-
-def share_loader(dataset: ClipDataset) -> Loader:
-    """This process's share of the samples, as even as can be; what stands in a batch together does not matter."""
-    return Loader(dataset, EvenSampler(len(dataset), dataset.config.size_batch))
+def evaluation_loader(dataset: ClipDataset, size_batch: int = 0) -> Loader:
+    """Every sample once, over all processes; in batches of `size_batch`, by default that of the configuration."""
+    return Loader(dataset, WholeBatchSampler(len(dataset), size_batch or dataset.config.size_batch))
 
 
 def steps_in_epoch(samples: int, size_batch: int) -> int:

@@ -1,6 +1,8 @@
 """Retrieval evaluation: every video and text encoded once, every pair scored, on however many processes.
 
-Each process takes a share of the videos and scores all texts against them; nothing but the scores is exchanged.
+Each process takes a share of the videos and scores all texts against them; nothing but the scores is exchanged. Videos
+are dealt in tiles, and what is computed together lies within a tile: so the scores are the same on any number of
+processes, to the last bit.
 """
 
 import os
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from lavender.config.load import load_config
 from lavender.config.schema import Config
-from lavender.data.loaders import share_loader
+from lavender.data.loaders import evaluation_loader
 from lavender.data.retrieval import Gallery
 from lavender.engine.gallery_output import ScoreFile, fingerprint, write_results
 from lavender.engine.output import RunFolder
@@ -30,7 +32,7 @@ from lavender.runtime.logging import LOGGER, progress
 from lavender.tasks.base import GalleryTask
 
 PAIRS_AT_ONCE = {"cpu": 8, "cuda": 256}
-VIDEOS_AT_ONCE = 32  # whose features are brought to the device together
+TILE = 8  # videos that are encoded, brought to the device and scored together
 TEXTS_AT_ONCE = 256
 SHARE_OF_MEMORY = 0.5  # of what is free on the device: features that take more stay in host memory
 
@@ -68,29 +70,44 @@ def evaluate_gallery(task: GalleryTask, config: Config, device: torch.device, fo
     model = build_model(config, task.heads).to(device).eval()
     LOGGER.info("%s: %d texts, %d videos; %s", gallery.where, len(gallery.captions), len(gallery), precision)
     with torch.inference_mode():
-        numbers, videos, bad = encode_videos(model, gallery, device, precision)
+        share = encode_videos(model, gallery, device, precision)
         groups = encode_texts(task, model, gallery, device, precision)
         model.trsfr.to(PRECISIONS[precision])
         shape = (len(gallery.captions), len(gallery))
-        file = ScoreFile(config, fingerprint(task, gallery, precision), shape, numbers)
-        score_pairs(task, model, videos, numbers, groups, file, device, config.size_pairs)
+        file = ScoreFile(config, fingerprint(task, gallery, precision), shape, share.columns)
+        score_pairs(task, model, share, groups, file, device, config.size_pairs)
     scores = file.gather()
     LOGGER.info("scored; %s", memory_in_use(device))
-    metrics = write_results(config, gallery, scores, folder, bad) if distributed.is_main() else None
+    metrics = write_results(config, gallery, scores, folder, share.replaced) if distributed.is_main() else None
     results = distributed.broadcast_object(metrics)
     file.remove()
     return results
 
 
-def encode_videos(
-    model: Lavender, gallery: Gallery, device: torch.device, precision: str
-) -> tuple[list[int], Encoded, int]:
-    """The features of this process's share of the videos: their numbers, (n, L, D), and how many are zeros, of all.
+@dataclass(frozen=True)
+class Share:
+    """This process's videos: their columns in the score matrix, their features (n, L, D), and which tile each is of."""
+
+    columns: np.ndarray
+    features: Encoded
+    tiles: np.ndarray
+    replaced: int  # videos of the whole gallery that are zeros
+
+    def by_tile(self) -> Iterator[tuple[np.ndarray, Encoded]]:
+        """Columns and features, tile by tile."""
+        for tile in np.unique(self.tiles):
+            first, last = np.flatnonzero(self.tiles == tile)[[0, -1]]
+            rows = slice(first, last + 1)
+            yield self.columns[rows], Encoded(*(part[rows] for part in self.features))
+
+
+def encode_videos(model: Lavender, gallery: Gallery, device: torch.device, precision: str) -> Share:
+    """The features of this process's share of the videos.
 
     Videos that cannot be read are left out of the gallery with `allow_missing`, replaced by zeros with
     `on_bad_sample zero`, and otherwise end the evaluation, all named together.
     """
-    loader = share_loader(gallery)
+    loader = evaluation_loader(gallery, TILE)
     numbers: list[int] = []
     faults: dict[int, str] = {}
     store: FeatureStore | None = None
@@ -102,25 +119,24 @@ def encode_videos(
         with autocast(precision, device):
             clips = model.encode_video(batch["img"], batch["present"].repeat_interleave(batch["clips"]))
         states = torch.stack([clip.float().mean(dim=0) for clip in clips.states.split(batch["clips"].tolist())])
-        if store is None:
-            mine = len(range(distributed.rank(), len(gallery), distributed.world_size()))
-            store = FeatureStore(mine, states[0], PRECISIONS[precision], device)
+        store = store or FeatureStore(len(loader) * TILE, states[0], PRECISIONS[precision], device)
         store.add(states)
+    features = store.encoded() if store else _whole(torch.empty(0, 1, 1))
     all_faults = {number: fault for share in distributed.gather_objects(faults) for number, fault in share.items()}
-    keeps_zeros = gallery.config.on_bad_sample == "zero" and not gallery.config.allow_missing
-    if not all_faults or keeps_zeros:
-        if all_faults:
-            LOGGER.warning("%d videos replaced by zeros: %s", len(all_faults), "; ".join([*all_faults.values()][:10]))
-        return numbers, store.encoded() if store else _nothing(), len(all_faults)
-    gallery.refuse_missing([all_faults[number] for number in sorted(all_faults)], f"of {len(gallery)} videos")
-    renumbered = gallery.without(set(all_faults))
-    kept = torch.tensor([row for row, number in enumerate(numbers) if number in renumbered], dtype=torch.long)
-    encoded = store.encoded() if store else _nothing()
-    return [renumbered[numbers[row]] for row in kept.tolist()], gather(encoded, kept.to(encoded.states.device)), 0
+    tiles = np.asarray(numbers, dtype=np.int64) // TILE
+    if all_faults and gallery.config.on_bad_sample == "zero" and not gallery.config.allow_missing:
+        LOGGER.warning("%d videos replaced by zeros: %s", len(all_faults), "; ".join([*all_faults.values()][:10]))
+    elif all_faults:
+        gallery.refuse_missing([all_faults[number] for number in sorted(all_faults)], f"of {len(gallery)} videos")
+        renumbered = gallery.without(set(all_faults))
+        kept = [row for row, number in enumerate(numbers) if number in renumbered]
+        features = gather(features, torch.tensor(kept, dtype=torch.long, device=features.states.device))
+        numbers, tiles, all_faults = [renumbered[numbers[row]] for row in kept], tiles[kept], {}
+    return Share(np.asarray(numbers, dtype=np.int64), features, tiles, len(all_faults))
 
 
 class FeatureStore:
-    """Features of n videos: on the device where they fit, else in pinned host memory, to be streamed."""
+    """Features of up to n videos: on the device where they fit, else in pinned host memory, to be streamed."""
 
     def __init__(self, count: int, example: Tensor, dtype: torch.dtype, device: torch.device):
         needed = count * example.numel() * dtype.itemsize
@@ -137,16 +153,12 @@ class FeatureStore:
         self.filled += len(states)
 
     def encoded(self) -> Encoded:
-        """All of them; every token is real."""
-        return _whole(self.states)
+        """All that came; every token is real."""
+        return _whole(self.states[: self.filled])
 
 
 def _whole(states: Tensor) -> Encoded:
     return Encoded(states, torch.ones(states.shape[:2], dtype=torch.long, device=states.device))
-
-
-def _nothing() -> Encoded:
-    return _whole(torch.empty(0, 1, 1))
 
 
 @dataclass(frozen=True)
@@ -182,8 +194,7 @@ def encode_texts(
 def score_pairs(
     task: GalleryTask,
     model: Lavender,
-    videos: Encoded,
-    numbers: Sequence[int],
+    share: Share,
     groups: Sequence[TextGroup],
     file: ScoreFile,
     device: torch.device,
@@ -191,32 +202,45 @@ def score_pairs(
 ) -> None:
     """Fills this process's columns of the score matrix, block by block; what is there already is not done again."""
     size_pairs = size_pairs or PAIRS_AT_ONCE[device.type]
-    columns = np.asarray(numbers, dtype=np.int64)
-    total = file.values[:, columns].size
-    done = total - int(np.isnan(file.values[:, columns]).sum())
-    if done:
-        LOGGER.info("going on where an earlier evaluation stopped: %d of %d pairs are scored", done, total)
-    shares = f" (1 of {distributed.world_size()} processes)" if distributed.world_size() > 1 else ""
+    missing = np.isnan(file.values[:, share.columns])
+    if not missing.all():
+        LOGGER.info(
+            "going on where a stopped evaluation was: %d of %d pairs are scored", (~missing).sum(), missing.size
+        )
+    title = f"scoring (1 of {distributed.world_size()} processes)" if distributed.world_size() > 1 else "scoring"
     waiting: tuple[np.ndarray, np.ndarray, Tensor] | None = None
-    with file, progress(desc=f"scoring{shares}", total=total, initial=done, unit="pair", unit_scale=True) as bar:
-        for start in range(0, len(columns), VIDEOS_AT_ONCE):
-            some = slice(start, start + VIDEOS_AT_ONCE)
-            chunk = Encoded(*(part[some].to(device, non_blocking=True) for part in videos))
-            for group in groups:
-                for t, v in _blocks(np.isnan(file.values[np.ix_(group.rows, columns[some])]), size_pairs):
-                    index = torch.from_numpy(np.stack([t, v])).to(device, non_blocking=True)
-                    scores = task.pair_scores(model, gather(chunk, index[1]), gather(group.texts, index[0]))
-                    if waiting:  # the last block's scores are fetched while the device works on this one's
-                        bar.update(file.put(*waiting))
-                    waiting = group.rows[t], columns[some][v], scores
+    done = int(missing.size - missing.sum())
+    with file, progress(desc=title, total=missing.size, initial=done, unit="pair", unit_scale=True) as bar:
+        for columns, features in share.by_tile():
+            videos = Encoded(*(part.to(device, non_blocking=True) for part in features))
+            for rows, cells, texts, v, t in _blocks(columns, groups, size_pairs):
+                if not np.isnan(file.values[rows, cells]).any():
+                    continue
+                index = torch.from_numpy(np.stack([v, t])).to(device, non_blocking=True)
+                scores = task.pair_scores(model, gather(videos, index[0]), gather(texts, index[1]))
+                if waiting:  # the last block's scores are fetched while the device works on this one's
+                    bar.update(file.put(*waiting))
+                waiting = rows, cells, scores
         if waiting:
             bar.update(file.put(*waiting))
-    if not np.isfinite(file.values[:, columns]).all():
+    if not np.isfinite(file.values[:, share.columns]).all():
         raise TrainingError(f"scores are not finite: the weights of {task.config.path_ckpt} are lost, or overflow")
 
 
-def _blocks(todo: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows and columns of what is to do, in blocks of up to `size` pairs."""
-    rows, columns = todo.nonzero()
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size], columns[start : start + size]
+def _blocks(
+    columns: np.ndarray, groups: Sequence[TextGroup], size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, Encoded, np.ndarray, np.ndarray]]:
+    """A tile's pairs in blocks of up to `size`, all texts of a block equally long.
+
+    Yields:
+        rows and columns in the score matrix; the texts; and of each pair its video in the tile, its text among those.
+    """
+    wide = min(len(columns), size)
+    for group in groups:
+        for video in range(0, len(columns), wide):
+            some = np.arange(video, min(video + wide, len(columns)))
+            high = max(1, size // len(some))
+            for text in range(0, len(group.rows), high):
+                texts = np.arange(text, min(text + high, len(group.rows)))
+                t, v = np.repeat(texts, len(some)), np.tile(some, len(texts))
+                yield group.rows[t], columns[v], group.texts, v, t

@@ -55,9 +55,9 @@ class ScoreFile:
         shape: texts, videos; columns: the videos of this process.
     """
 
-    def __init__(self, config: Config, name: str, shape: tuple[int, int], columns: Sequence[int]):
+    def __init__(self, config: Config, name: str, shape: tuple[int, int], columns: np.ndarray):
         self.folder = Path(config.path_output) / f"_retrieval_so_far_{name}"
-        self.columns, self.seconds = list(columns), config.save_minutes * 60
+        self.columns, self.seconds = columns, config.save_minutes * 60
         self.values = np.full(shape, np.nan, dtype=np.float32)
         for path in sorted(self.folder.glob("*.npy")):
             self._merge(path)

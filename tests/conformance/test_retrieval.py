@@ -83,12 +83,12 @@ def test_an_evaluation(kit, tmp_path, frames, texts, clips, size_frame, size_txt
     assert len(task.gallery[SampleKey(0, 0)]["img"]) == case["n_clips"]
     model = kit.model(task.heads)
     with torch.inference_mode():
-        numbers, videos, _ = encode_videos(model, task.gallery, CPU, "fp32")
+        share = encode_videos(model, task.gallery, CPU, "fp32")
         groups = encode_texts(task, model, task.gallery, CPU, "fp32")
 
         def scored(name: str) -> torch.Tensor:
-            file = ScoreFile(config, name, (6, 6), numbers)
-            score_pairs(task, model, videos, numbers, groups, file, CPU, size_pairs=5)
+            file = ScoreFile(config, name, (6, 6), share.columns)
+            score_pairs(task, model, share, groups, file, CPU, size_pairs=5)
             return torch.from_numpy(file.gather())
 
         margin = scored("margin")
