@@ -11,9 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import BertConfig
 
 from lavender.config.load import load_config
 from lavender.demo.toy import write_video
+from lavender.models.lavender import Heads, Lavender
 
 ROOT = Path(__file__).resolve().parents[1]
 KIT = ROOT / "tests" / "conformance" / "kit"
@@ -33,6 +36,8 @@ TOY = {  # beginning of a script's name → its made-up data
     "main_retmc": ("--task", "toy-mc"),
     "main_qaoe_mlm_lsmdc": ("--task", "toy-fib"),
     "main_qaoe": QUESTIONS,
+    "main_retrieval": ("--task", "toy-retrieval"),
+    "eval_retrieval": ("--task", "toy-retrieval"),
 }
 
 
@@ -76,8 +81,17 @@ def toy_options(command: str) -> tuple[str, ...]:
     return next(options for script, options in TOY.items() if f" {script}" in command)
 
 
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory) -> Path:
+    """Fresh weights of the small model with both kinds of head."""
+    bert = BertConfig.from_pretrained(KIT / "bert_micro")
+    path = tmp_path_factory.mktemp("weights") / "small.pt"
+    torch.save(Lavender("micro", bert, bert, Heads(classifiers={"fc": 1})).state_dict(), path)
+    return path
+
+
 @pytest.mark.parametrize("command", [SCRIPTS[0], *(pytest.param(c, marks=pytest.mark.slow) for c in SCRIPTS[1:])])
-def test_scripts_start(command, tmp_path):
+def test_scripts_start(command, tmp_path, small_checkpoint):
     """As written, but for data, sizes, the checkpoint, the number of processes, and the port, which must be free."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -85,11 +99,15 @@ def test_scripts_start(command, tmp_path):
     command = re.sub(r"--nproc_per_node=\d+", "--nproc_per_node=2", command)
     command = re.sub(r"--master_port=\d+", f"--master_port={port}", command)
     command = command.replace("--path_output _snapshot", f"--path_output {tmp_path}")
-    command = re.sub(r"--path_ckpt \S+", "", command)
+    evaluates = " eval_" in command  # alone, so it needs a checkpoint
+    command = re.sub(r"--path_ckpt \S+", f"--path_ckpt {small_checkpoint}" if evaluates else "", command)
     done = run([*shlex.split(command), *SMALL, *toy_options(command)])
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     (folder,) = tmp_path.iterdir()
     assert (folder / "results.json").is_file()
+    if evaluates:
+        assert small_checkpoint.with_name("small_results.json").is_file()
+        return
     assert len(list(folder.glob("ckpt_violet_*_0.pt"))) == 1
     assert len(list(folder.glob("ckpt_violet_*_1.pt"))) == 1
 

@@ -76,6 +76,26 @@ def print_fine_tuning(runs: dict[str, tuple[Path, Path]], metric: dict[str, str]
         print(f"{task:18}" + "".join(f"{figure:16.0%}" for figure in figures))
 
 
+def print_retrieval(searches: dict[str, tuple[Path, Path]]) -> None:
+    """Recall of the gallery before and after fine-tuning, beside chance.
+
+    Args:
+        searches: model → its evaluations before and after.
+    """
+    figures = {
+        (model, when): read_results(run)["zero_shot"]["test"]
+        for model, runs in searches.items()
+        for when, run in zip(("before", "fine-tuned"), runs, strict=True)
+    }
+    videos = next(iter(figures.values()))["videos"]
+    print(f"\n{'text → video':18}{'chance':>16}" + "".join(f"{': '.join(column):>16}" for column in figures))
+    for k in (1, 5):
+        values = [k / videos, *(figure[f"r@{k}"] for figure in figures.values())]
+        print(f"{f'R@{k}':18}" + "".join(f"{value:16.0%}" for value in values))
+    ranks = [(videos + 1) / 2, *(figure["median_rank"] for figure in figures.values())]
+    print(f"{'median rank':18}" + "".join(f"{rank:16.1f}" for rank in ranks))
+
+
 def pretraining_sheet(tsv: Path, records: Predictions, output: Path) -> None:
     """Held-out clips, each with its caption and what was read behind the masks."""
     shown = [record for record in records if any(word["word"] in VISUAL_WORDS for word in record["words"])]
@@ -94,6 +114,16 @@ def answer_sheet(tsv: Path, records: Predictions, output: Path) -> None:
         best = record["top"][0]
         answer = f"{record['question']}  {best['answer']} ({best['probability']:.0%})"
         tiles.setdefault(record["video"], []).append((answer, GREEN if record["right"] else RED))
+    contact_sheet(tsv, dict(list(tiles.items())[:CLIPS]), output)
+
+
+def retrieval_sheet(tsv: Path, records: Predictions, output: Path) -> None:
+    """The clip that was found first for each caption, and where the right one came."""
+    tiles: dict[str, list[Line]] = {}
+    for record in records:
+        right = record["rank"] == 1
+        verdict = "found first" if right else f"found first; the right clip came {record['rank']:g}th"
+        tiles.setdefault(record["prediction"], [(record["caption"], BLACK), (verdict, GREEN if right else RED)])
     contact_sheet(tsv, dict(list(tiles.items())[:CLIPS]), output)
 
 

@@ -61,7 +61,17 @@ def tour(folder: Path, n_train: int) -> None:
     report.print_fine_tuning(runs, {"questions": "acc_1", "multiple choice": "acc"})
     answers = report.read_predictions(runs["questions"][0], "test")
     report.answer_sheet(folder / "img_toy.tsv", answers, folder / "answers.png")
-    say(f"Pictures: {folder}/pretraining.png, {folder}/answers.png   logs, curves, checkpoints: {folder}/_snapshot/")
+
+    say("6. Retrieval: which of the test clips does a caption mean? One clip of each combination, none ever seen")
+    searches = {
+        "MLM": retrieval(folder, "main_retrieval_tsv.py", "eval_retrieval_tsv.py", both),
+        "MLP": retrieval(folder, "main_retrieval_task_specific.py", "eval_retrieval_task_specific.py", both),
+    }
+    report.print_retrieval(searches)
+    found = report.read_predictions(searches["MLM"][1], "test")
+    report.retrieval_sheet(folder / "img_toy.tsv", found, folder / "retrieval.png")
+    pictures = ", ".join(f"{folder}/{name}.png" for name in ("pretraining", "answers", "retrieval"))
+    say(f"Pictures: {pictures}   logs, curves, checkpoints: {folder}/_snapshot/")
     print(f"{time.monotonic() - started:.0f} s in all")
 
 
@@ -107,6 +117,14 @@ def pretrain(folder: Path, dataset: str, *options: str) -> Path:
 def tune(folder: Path, script: str, checkpoint: Path, *options: str) -> Path:
     """One run of a task's script from a pretrained checkpoint; returns its output folder."""
     return train(folder, script, "--dataset", "toy", "--path_ckpt", str(checkpoint), *options)
+
+
+def retrieval(folder: Path, script: str, evaluation: str, checkpoint: Path) -> tuple[Path, Path]:
+    """Fine-tunes retrieval for an epoch; returns the evaluations before and after."""
+    options = ("--type", "retrieval", "--task", "toy-retrieval", "--temp", "0.05")
+    before = tune(folder, evaluation, checkpoint, *options)
+    run = tune(folder, script, checkpoint, *options, "--size_epoch", "1", "--size_batch", "16")
+    return before, tune(folder, evaluation, run / "ckpt_violet_toy-retrieval_1.pt", *options)
 
 
 def train(folder: Path, script: str, *options: str) -> Path:

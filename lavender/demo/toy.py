@@ -273,12 +273,23 @@ def _annotations(clips: dict[str, list[ToyClip]], seed: int) -> dict[str, dict]:
         # Wrong captions come from the split's own combinations, or having been trained on would give them away.
         combinations = training if split == "train" else held_out
         files[""][split] = {clip.video_id: [caption(clip)] for clip in split_clips}
-        files["-retrieval"][split] = [{"video": clip.video_id, "caption": caption(clip)} for clip in split_clips]
+        files["-retrieval"][split] = [
+            {"video": clip.video_id, "caption": caption(clip)}
+            for clip in (split_clips if split == "train" else _one_of_each(split_clips))
+        ]
         files["-qa"][split] = [item for clip in split_clips for item in _open_questions(clip, answers)]
         files["-mc"][split] = [_caption_choice(clip, combinations) for clip in split_clips]
         files["-action"][split] = [_motion_choice(clip) for clip in split_clips]
     files["-qa"]["ans2label"] = answers
     return {**files, "blank": {"train": {}, "val": files[""]["val"]}}
+
+
+def _one_of_each(clips: list[ToyClip]) -> list[ToyClip]:
+    """The first clip of each combination: in a gallery, a caption must mean one clip."""
+    first: dict[Combination, ToyClip] = {}
+    for clip in clips:
+        first.setdefault((clip.colour, clip.shape, clip.motion), clip)
+    return list(first.values())
 
 
 def _open_questions(clip: ToyClip, answers: dict[str, int]) -> list[dict]:

@@ -88,3 +88,27 @@ def test_the_sheet_of_answers_puts_all_questions_of_a_clip_under_it(clips: Path,
     assert red.any()
     assert green.any()
     assert not red[:, sheet.shape[1] // 3 :].any(), "only the first clip has a wrong answer"
+
+
+def test_the_table_of_retrieval(tmp_path: Path, capsys: pytest.CaptureFixture):
+    runs = []
+    for name, recall, rank in (("a", 0.25, 3.5), ("b", 0.75, 1)):
+        (tmp_path / name).mkdir()
+        metrics = {"r@1": recall, "r@5": 1.0, "median_rank": rank, "videos": 40.0}
+        (tmp_path / name / "results.json").write_text(json.dumps({"zero_shot": {"test": metrics}, "epochs": []}))
+        runs.append(tmp_path / name)
+    report.print_retrieval({"MLM": (runs[0], runs[1])})
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[-3:]]
+    assert rows == [
+        ["R@1", "2%", "25%", "75%"],
+        ["R@5", "12%", "100%", "100%"],
+        ["median", "rank", "20.5", "3.5", "1.0"],
+    ]
+
+
+def test_the_sheet_of_retrieval_shows_what_was_found_first(clips: Path, tmp_path: Path):
+    found = [("vid0", 1.0), ("vid2", 2.5), ("vid2", 1.0)]
+    records = [{"prediction": video, "caption": "a red square", "rank": rank} for video, rank in found]
+    report.retrieval_sheet(clips, records, tmp_path / "sheet.png")
+    sheet = cv2.imread(str(tmp_path / "sheet.png"))
+    assert sheet.shape[0] == 240 + 8 + 2 * 22 + 2 * 8

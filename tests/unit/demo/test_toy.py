@@ -213,6 +213,16 @@ def test_facts_tell_what_the_clips_are(corpus: Path) -> None:
             assert facts[clip.video_id] == {"split": split, **visual_words(clip), "caption": caption(clip)}
 
 
+def test_in_a_gallery_a_caption_means_one_clip() -> None:
+    clips = make_clips(60, 60, 60, seed=3)
+    pairs = toy._annotations(clips, seed=3)["-retrieval"]
+    assert len(pairs["train"]) == 60
+    for split in ("val", "test"):
+        words = [tuple(item["caption"].split()[1:]) for item in pairs[split]]
+        assert len(set(words)) == len(words)
+        assert set(words) == {tuple(caption(clip).split()[1:]) for clip in clips[split]}
+
+
 def test_answers_of_the_questions_are_right(corpus: Path) -> None:
     facts = load(corpus, "facts.json")
     for split, count in (("train", 12), ("val", 6), ("test", 5)):
