@@ -80,15 +80,22 @@ class Bench:
         states = self.texts[torch.from_numpy(rows).to(self.device)][:, real]
         return TextGroup(rows, Encoded(states, torch.ones(states.shape[:2], dtype=torch.long, device=self.device)))
 
-    def ours(self, n_videos: int | None = None, size_pairs: int = 0) -> np.ndarray:
+    def ours(self, size_pairs: int = 0) -> np.ndarray:
         """Scores (texts, videos) as `eval_retrieval_tsv.py` computes them."""
-        videos = self.videos[:n_videos]
-        mask = torch.ones(videos.shape[:2], dtype=torch.long, device=self.device)
-        share = Share(np.arange(len(videos)), Encoded(videos, mask), np.arange(len(videos)) // TILE, 0)
-        file = ScoreFile(self.config, "benchmark", (len(self.texts), len(videos)), share.columns)
+        return self.score(slice(None), self.groups, size_pairs)
+
+    def score(self, videos: slice, groups: list[TextGroup], size_pairs: int = 0) -> np.ndarray:
+        """The score matrix with the pairs of some videos and some texts filled in."""
+        features = self.videos[videos]
+        mask = torch.ones(features.shape[:2], dtype=torch.long, device=self.device)
+        columns = np.arange(len(self.videos))[videos]
+        share = Share(columns, Encoded(features, mask), columns // TILE, 0)
+        file = ScoreFile(self.config, "benchmark", (len(self.texts), len(self.videos)), columns)
+        asked = np.concatenate([group.rows for group in groups])
+        file.values[np.setdiff1d(np.arange(len(self.texts)), asked)] = 0
         self.model.trsfr.to(PRECISIONS[self.precision])
         with torch.inference_mode():
-            score_pairs(self.task, self.model, share, self.groups, file, self.device, size_pairs)
+            score_pairs(self.task, self.model, share, groups, file, self.device, size_pairs)
         self.model.trsfr.float()
         return file.values
 
@@ -167,15 +174,21 @@ def compare(bench: Bench, size_batch: int, rounds: int) -> None:
     print(f"scores differ by {difference:.1e} of the largest")
 
 
-def memory(bench: Bench, blocks: int) -> None:
-    """Peak memory of the process (and of the GPU) after each tile of videos against all texts."""
-    for number in range(1, blocks + 1):
-        taken = seconds(lambda: bench.ours(n_videos=TILE), bench.device)
+def memory(bench: Bench, tiles: int) -> None:
+    """Peak memory of the process (and of the GPU) with the whole gallery in place, after each tile of videos.
+
+    On a GPU a tile is scored against all texts, on a CPU against two texts of each length.
+    """
+    few = [TextGroup(group.rows[:2], Encoded(*(part[:2] for part in group.texts))) for group in bench.groups]
+    groups = bench.groups if bench.device.type == "cuda" else few
+    for tile in range(tiles):
+        videos = slice(TILE * tile, TILE * (tile + 1))
+        taken = seconds(lambda videos=videos: bench.score(videos, groups), bench.device)
         host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         gpu = torch.cuda.max_memory_allocated() / 2**30 if bench.device.type == "cuda" else 0.0
-        pairs = TILE * len(bench.texts)
+        pairs = TILE * sum(len(group.rows) for group in groups)
         print(
-            f"tile {number}: {pairs} pairs in {taken:.0f} s; peak {host:.2f} GiB of host, {gpu:.2f} GiB of GPU memory"
+            f"tile {tile + 1}: {pairs} pairs in {taken:.0f} s; peak {host:.2f} GiB of memory, {gpu:.2f} GiB on the GPU"
         )
 
 
@@ -189,7 +202,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--memory", action="store_true", help="1,000 × 1,000 pairs: the memory of some of its blocks")
-    parser.add_argument("--tiles", type=int, default=2, help="with --memory: tiles of 8 videos against all texts")
+    parser.add_argument("--tiles", type=int, default=3, help="with --memory: how many tiles of 8 videos")
     parser.add_argument("--output", default="_benchmark", help="folder of scratch files")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -106,6 +106,7 @@ class Gallery(ClipDataset):
         self.tolerant = True  # all that cannot be read is told together
         self.frames, self.where = frames, f"{texts.path}, {split}"
         self.missing: list[str] = []
+        missing: list[str] = []
         self.captions: list[tuple[str, int]] = []
         numbers: dict[str, int] = {}
         self.videos: list[str] = []
@@ -117,14 +118,14 @@ class Gallery(ClipDataset):
                 if item["video"] not in frames:
                     raise DataError(f"{where}: video {item['video']!r} is not in {frames.known_from}")
             except DataError as fault:
-                self.missing.append(str(fault))
+                missing.append(str(fault))
                 continue
             key = video_key(item["video"])
             if key not in numbers:
                 numbers[key] = len(self.videos)
                 self.videos.append(item["video"])
             self.captions.append((paragraph(item["caption"]), numbers[key]))
-        self.refuse_missing(self.missing, f"of {len(items)} captions")
+        self.refuse_missing(missing, f"of {len(items)} captions")
         if not self.captions:
             raise DataError(f"{self.where}: no captions to evaluate")
 
@@ -142,7 +143,8 @@ class Gallery(ClipDataset):
                 f"{self.where}: {len(missing)} {of} cannot be evaluated: {named}. --allow_missing true leaves them out "
                 "(the figures are then those of a smaller gallery)"
             )
-        logger.warning("%s: %d %s left out (allow_missing): %s", self.where, len(missing), of, named)
+        logger.info("%s: %d %s left out (allow_missing): %s", self.where, len(missing), of, named)
+        self.missing += missing
 
     def without(self, videos: set[int]) -> dict[int, int]:
         """Leaves out videos, by number, with their captions. Returns old → new number of the others."""

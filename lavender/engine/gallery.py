@@ -47,6 +47,7 @@ def _start(task: type[GalleryTask], arguments: Sequence[str] | None) -> None:
     if not config.path_ckpt:
         raise ConfigError("--path_ckpt is empty: name the checkpoint to evaluate")
     config.size_epoch = 0  # nothing is trained, so frames and text sizes are those of the checkpoint
+    config.deepspeed = False
     if config.device != "cpu" and not distributed.is_launched() and torch.cuda.device_count() > 1:
         sys.stdout.flush()
         os.execv(sys.executable, launch_command(torch.cuda.device_count(), sys.argv))
