@@ -1,7 +1,11 @@
+from typing import Any
+
+import pytest
 import torch
+import transformers
 
 from lavender.models.encoders import Encoded
-from lavender.models.pairs import gather, own_and_negatives
+from lavender.models.pairs import all_pairs, fuse_at, gather, last_state, own_and_negatives
 
 
 def test_each_video_first_with_its_own_text():
@@ -30,3 +34,67 @@ def test_gradients_of_all_pairs_come_together():
     gather(Encoded(states, torch.ones(2, 3)), torch.tensor([1, 1, 0])).states.sum().backward()
     assert states.grad is not None
     assert states.grad[:, 0, 0].tolist() == [1.0, 2.0]
+
+
+def test_every_video_meets_every_text():
+    videos, texts = all_pairs(3, torch.device("cpu"))
+    assert videos.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert texts.tolist() == [0, 1, 2] * 3
+
+
+# --- one position of the fusion ---------------------------------------------------------------------------------------
+
+
+def random_bert(layers: int, heads: int, attention: str) -> Any:
+    """Weights wide enough for attention to be far from even, and biases and norms that are not 0 and 1."""
+    options = {"hidden_size": 48, "intermediate_size": 96, "num_attention_heads": heads, "num_hidden_layers": layers}
+    config = transformers.BertConfig(**options)
+    config._attn_implementation = attention
+    torch.manual_seed(layers)
+    encoder = transformers.BertModel(config).eval().encoder
+    for parameter in encoder.parameters():
+        parameter.data += 0.15 * torch.randn_like(parameter)
+    return encoder
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize(("layers", "heads"), [(1, 1), (2, 4), (3, 12)])
+def test_the_state_at_a_position_is_that_of_the_whole_encoder(layers: int, heads: int, attention: str):
+    encoder, states = random_bert(layers, heads, attention), torch.randn(3, 7, 48)
+    with torch.inference_mode():
+        whole = encoder(states).last_hidden_state
+        for position in range(7):
+            assert torch.allclose(last_state(encoder, states, position), whole[:, position], atol=1e-5), position
+    assert not torch.allclose(whole[:, 0], whole[:, 1], atol=0.1), "positions can be told apart"
+
+
+def test_its_last_layer_runs_for_that_position_alone():
+    encoder = random_bert(2, 4, "sdpa")
+    lengths: list[int] = []
+    for layer in encoder.layer:
+        layer.intermediate.register_forward_hook(lambda _, inputs, __: lengths.append(inputs[0].shape[1]))
+    with torch.inference_mode():
+        last_state(encoder, torch.randn(2, 9, 48), 4)
+    assert lengths == [9, 1]
+
+
+@pytest.mark.parametrize("prefix", ["", "prompt", "task token"])
+@pytest.mark.parametrize("position", [-1, -2, 0, 2])
+def test_a_text_without_pads_is_fused_as_one_with_pads(make_model, prefix: str, position: int):
+    """The `[MASK]` stands behind the pads; when they are dropped it keeps its position embedding."""
+    torch.manual_seed(5)
+    model = make_model()
+    ids = torch.randint(5, 300, (2, 9))
+    real = torch.tensor([1, 1, 1, 1, 0, 0, 0, 1, 1]).bool()
+    before = {"prompt": model.prompt(torch.tensor([2, 30, 40, 3])), "task token": model.task_token("vtm")}.get(prefix)
+    video = Encoded(torch.randn(2, 6, 64), torch.ones(2, 6, dtype=torch.long))
+    with torch.inference_mode():
+        text = model.encode_text(ids, real.long().expand(2, -1))
+        whole = model.fuse(video, text, before)[:, -9:][:, position]
+        short = Encoded(text.states[:, real], text.mask[:, real])
+        found = fuse_at(model, video, short, before, position)
+    assert found.shape == (2, 64)
+    assert torch.allclose(found, whole, atol=1e-4)
+    if before is not None:
+        with torch.inference_mode():
+            assert not torch.allclose(found, fuse_at(model, video, short, None, position), atol=1e-3)
