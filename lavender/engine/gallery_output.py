@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from lavender.config.schema import Config
+from lavender.config.schema import Config, options
 from lavender.data.retrieval import Gallery
 from lavender.engine.checkpoint import write_array, write_json, write_jsonl
 from lavender.engine.evaluator import in_words
@@ -22,20 +22,18 @@ from lavender.runtime.errors import TrainingError
 from lavender.runtime.logging import LOGGER
 from lavender.tasks.base import GalleryTask
 
-# Options on which no score depends.
-_ELSEWHERE = {
-    *("config", "path_output", "n_workers", "size_batch", "size_pairs", "save_minutes", "save_top_k", "logging_steps"),
-    *("device", "precision", "seed", "path_ckpt", "txt_dir", "img_tsv_dir", "data_dir"),
-}
+_GROUPS = ("frames", "text", "model")  # of the options: those on which a score depends, and beside them
+_OTHERS = ("multi_clip_testing", "score_fn", "on_bad_sample")
 
 
 def fingerprint(task: GalleryTask, gallery: Gallery, precision: str) -> str:
     """A name for what is evaluated: the same weights, texts, frames and options give the same one."""
     config = task.config
     files = [Path(config.path_ckpt), gallery.frames.path]
+    names = [*_OTHERS, *(name for name, option in options().items() if option.group in _GROUPS and name != "path_ckpt")]
     facts: dict[str, Any] = {
         "task": type(task).__name__,
-        "options": {name: value for name, value in config.to_dict().items() if name not in _ELSEWHERE},
+        "options": {name: getattr(config, name) for name in names},
         "precision": precision,
         "files": [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files],
         "captions": gallery.captions,

@@ -318,17 +318,7 @@ def test_a_process_that_is_stopped(retrieve, weights, gallery: Path, tmp_path: P
             time.sleep(0.01)
         process.send_signal(signal.Signals[ending])
 
-    words = (
-        "--path_ckpt",
-        weights(EVAL),
-        *WIDE,
-        "--size_pairs",
-        1,
-        "--deepspeed",
-        "false",
-        "--use_checkpoint",
-        "false",
-    )
+    words = ("--path_ckpt", weights(EVAL), *WIDE, "--size_pairs", 1)
     stopped = retrieve(EVAL, *words, "--save_minutes", 1e-9, by=by, output=tmp_path / "out", watch=end)
     assert (stopped.code == 0, (stopped.folder / "results.json").exists()) == (False, False)
     run = retrieve(EVAL, *words, output=tmp_path / "out")
