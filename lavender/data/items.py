@@ -39,6 +39,10 @@ class FrameFile:
     def __contains__(self, video: str) -> bool:
         return video in self._index
 
+    def identity(self, video: str) -> int | str:
+        """What two ids of one video share: its place in the file; of an unknown video the id."""
+        return self._index.offset(video) if video in self._index else video
+
     @property
     def known_from(self) -> str:
         """The file that says which videos there are, as messages name it."""

@@ -11,7 +11,6 @@ from torch import Tensor
 from lavender.config.schema import Config
 from lavender.data.annotations import check_caption, check_text
 from lavender.data.frames import decode_image, evaluation_indices, number_of_clips, training_indices
-from lavender.data.index import video_key
 from lavender.data.items import FrameFile, Item, ItemDataset, ItemFile
 from lavender.data.samples import ClipDataset, Failure
 from lavender.data.tsv import split_columns
@@ -52,9 +51,9 @@ class RetrievalDataset(ItemDataset):
     def kept(self, items: list[Item]) -> list[Item]:
         if self.training:
             return super().kept(items)
-        first: dict[str, Item] = {}
+        first: dict[int | str, Item] = {}
         for item in items:
-            first.setdefault(video_key(item["video"]), item)
+            first.setdefault(self.frames.identity(item["video"]), item)
         return list(first.values())
 
     def check(self, item: Item, where: str) -> None:
@@ -73,8 +72,8 @@ class RetrievalDataset(ItemDataset):
     def collate(self, samples: list[Any]) -> dict[str, Any] | Failure:
         batch = super().collate(samples)
         if not isinstance(batch, Failure):
-            keys = np.array([video_key(video) for video in batch["video"]])
-            batch["same"] = torch.from_numpy(keys[:, None] == keys)
+            shown = [self.frames.identity(video) for video in batch["video"]]
+            batch["same"] = torch.tensor([[one == other for other in shown] for one in shown])
         return batch
 
 
@@ -108,7 +107,7 @@ class Gallery(ClipDataset):
         self.missing: list[str] = []
         missing: list[str] = []
         self.captions: list[tuple[str, int]] = []
-        numbers: dict[str, int] = {}
+        numbers: dict[int | str, int] = {}
         self.videos: list[str] = []
         items = texts.items(split)
         for number, item in enumerate(items):
@@ -120,7 +119,7 @@ class Gallery(ClipDataset):
             except DataError as fault:
                 missing.append(str(fault))
                 continue
-            key = video_key(item["video"])
+            key = frames.identity(item["video"])
             if key not in numbers:
                 numbers[key] = len(self.videos)
                 self.videos.append(item["video"])

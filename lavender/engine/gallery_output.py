@@ -1,6 +1,7 @@
 """What a retrieval evaluation keeps: the scores so far, so that it can go on after a stop, and its results."""
 
 import hashlib
+import io
 import json
 import shutil
 import time
@@ -23,7 +24,7 @@ from lavender.runtime.logging import LOGGER
 from lavender.tasks.base import GalleryTask
 
 _GROUPS = ("frames", "text", "model")  # of the options: those on which a score depends, and beside them
-_OTHERS = ("multi_clip_testing", "score_fn", "on_bad_sample")
+_OTHERS = ("multi_clip_testing", "score_fn", "on_bad_sample", "seed")
 
 
 def fingerprint(task: GalleryTask, gallery: Gallery, precision: str) -> str:
@@ -63,14 +64,13 @@ class ScoreFile:
         self.saved = time.monotonic()
 
     def _merge(self, path: Path) -> None:
-        try:
-            earlier = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as fault:
-            LOGGER.warning("%s: cannot be read (%s); its pairs are scored again", path, fault)
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(self.values))
+        content, start = path.read_bytes(), header.tell()
+        if content[:start] != header.getvalue() or len(content) != start + self.values.nbytes:
+            LOGGER.warning("%s: not the scores of these texts and videos; its pairs are scored again", path)
             return
-        if earlier.shape != self.values.shape or earlier.dtype != self.values.dtype:
-            LOGGER.warning("%s: not these texts and videos; its pairs are scored again", path)
-            return
+        earlier = np.frombuffer(content[start:], dtype=self.values.dtype).reshape(self.values.shape)
         np.copyto(self.values, earlier, where=np.isnan(self.values))
 
     def put(self, rows: np.ndarray, columns: np.ndarray, scores: Tensor) -> int:

@@ -1,12 +1,10 @@
 """Video × text pairs by index: features are gathered, never copied in a Python loop."""
 
-from typing import Any
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from transformers.models.bert.modeling_bert import BertEncoder, BertLayer
+from transformers.models.bert.modeling_bert import BertEncoder
 
+from lavender.models.bert_layer import keys_values, layer_at
 from lavender.models.encoders import Encoded
 from lavender.models.lavender import Lavender
 
@@ -56,18 +54,5 @@ def last_state(encoder: BertEncoder, states: Tensor, position: int) -> Tensor:
     """
     for layer in encoder.layer[:-1]:
         states = layer(states)
-    last: Any = encoder.layer[-1]
-    return _at_position(last, states, position)
-
-
-def _at_position(layer: BertLayer, states: Tensor, position: int) -> Tensor:
-    attention = layer.attention.self
     row = states[:, position : position + 1]  # (P, 1, D)
-
-    def heads(projection: torch.nn.Linear, source: Tensor) -> Tensor:
-        return projection(source).unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2)  # (P, h, L, d)
-
-    query, key, value = heads(attention.query, row), heads(attention.key, states), heads(attention.value, states)
-    context = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)  # (P, 1, D)
-    attended = layer.attention.output(context, row)
-    return layer.output(layer.intermediate(attended), attended).squeeze(1)
+    return layer_at(encoder.layer[-1], row, *keys_values(encoder.layer[-1], states)).squeeze(1)

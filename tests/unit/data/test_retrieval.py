@@ -247,3 +247,18 @@ def test_a_batch_of_videos_with_different_numbers_of_clips(gallery, kit: Path, t
     assert batch["present"].tolist() == [True, True, False], "all that cannot be read is told together"
     assert not batch["img"][4].any()
     assert len(batch["faults"]) == 1
+
+
+def test_ids_with_dots_of_their_own_are_told_apart_by_their_rows(changed, kit: Path, tmp_path: Path):
+    rows = (kit / "data" / "img_toy.tsv").read_text().splitlines()
+    names = ("a.b.mp4", "a.c.mp4")
+    lines = ["\t".join([name, *row.split("\t")[1:]]) + "\n" for name, row in zip(names, rows, strict=False)]
+    (tmp_path / "img_dots.tsv").write_text("".join(lines))
+    pairs = captions(("a.b", "one"), ("a.c", "two"), ("a.b.mp4", "one again"))
+    options = changed(*pairs, dataset="dots", img_tsv_dir=str(tmp_path))
+    found = Gallery(options, FrameFile(options), ItemFile(options), "test")
+    assert found.videos == ["a.b", "a.c"]
+    assert found.captions == [("one", 0), ("two", 1), ("one again", 0)]
+    dataset = RetrievalDataset(options, TextTokenizer(kit / "bert_micro"), found.frames, ItemFile(options), "train")
+    batch = dataset.collate([sample(dataset, number) for number in range(3)])
+    assert batch["same"].tolist() == [[True, False, True], [False, True, False], [True, False, True]]
