@@ -94,6 +94,8 @@ class ScoreFile:
 
     def gather(self) -> np.ndarray:
         """The whole matrix, from all processes."""
+        if distributed.world_size() > 1:  # while this one waits, another may fail
+            self.save()
         for columns, values in distributed.gather_objects((self.columns, self.values[:, self.columns])):
             self.values[:, columns] = values
         return self.values

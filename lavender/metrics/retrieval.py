@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 RECALL_AT = (1, 5, 10)
+SAME = 5e-6  # of the largest score: what differs by less differs by rounding (2e-6 was seen)
 
 
 def text_ranks(scores: np.ndarray, own: Sequence[int]) -> np.ndarray:
@@ -17,7 +18,7 @@ def text_ranks(scores: np.ndarray, own: Sequence[int]) -> np.ndarray:
         scores: (texts, videos), higher is better; own: (texts,), the column of each text's video.
     """
     own_scores = np.take_along_axis(scores, np.asarray(own)[:, None], axis=1)
-    return _ranks(scores, own_scores, scores == own_scores)
+    return 1 + _above(scores, own_scores) + (_equal(scores, own_scores) - 1) / 2
 
 
 def video_ranks(scores: np.ndarray, own: Sequence[int]) -> np.ndarray:
@@ -30,12 +31,21 @@ def video_ranks(scores: np.ndarray, own: Sequence[int]) -> np.ndarray:
     belongs, by_video = belongs[asked], scores.T[asked]
     best = np.where(belongs, by_video, -np.inf).max(axis=1, keepdims=True)
     others = np.where(belongs, -np.inf, by_video)
-    return _ranks(others, best, np.concatenate([others == best, np.ones_like(best, dtype=bool)], axis=1))
+    return 1 + _above(others, best) + _equal(others, best) / 2
 
 
-def _ranks(scores: np.ndarray, own: np.ndarray, equal: np.ndarray) -> np.ndarray:
-    """1 + those above + half of the others that are equal (of which the own one is one)."""
-    return 1 + (scores > own).sum(axis=1) + (equal.sum(axis=1) - 1) / 2
+def _above(scores: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """How many of each row are above its own score, (rows,)."""
+    return (scores > own + _rounding(own)).sum(axis=1)
+
+
+def _equal(scores: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """How many of each row are its own score, but for rounding."""
+    return (abs(scores - own) <= _rounding(own)).sum(axis=1)
+
+
+def _rounding(own: np.ndarray) -> float:
+    return SAME * float(abs(own).max())
 
 
 def rank_metrics(ranks: np.ndarray, prefix: str = "") -> dict[str, float]:
@@ -48,5 +58,5 @@ def retrieval_metrics(scores: np.ndarray, own: Sequence[int]) -> dict[str, float
     """Text → video (`r@1` …) and video → text (`v2t_r@1` …), and `ties`: texts whose own video shares its score."""
     ranks = text_ranks(scores, own)
     own_scores = np.take_along_axis(scores, np.asarray(own)[:, None], axis=1)
-    ties = float(((scores == own_scores).sum(axis=1) > 1).sum())
+    ties = float((_equal(scores, own_scores) > 1).sum())
     return {**rank_metrics(ranks), **rank_metrics(video_ranks(scores, own), "v2t_"), "ties": ties}

@@ -120,3 +120,11 @@ def test_every_figure_is_a_plain_number():
 
 def test_ties_count_only_where_the_own_video_shares_its_score():
     assert retrieval_metrics(np.array([[3.0, 1.0, 1.0], [1.0, 1.0, 0.0]]), [0, 0])["ties"] == 1
+
+
+def test_what_differs_by_rounding_ties():
+    scores = np.full((5, 5), 2.0, np.float32) + np.arange(5, dtype=np.float32) * np.float32(2.5e-7)
+    assert len(np.unique(scores)) > 1
+    metrics = retrieval_metrics(scores, range(5))
+    assert (metrics["mean_rank"], metrics["v2t_mean_rank"], metrics["ties"]) == (3, 3, 5)
+    assert retrieval_metrics(scores + np.eye(5, dtype=np.float32) * 1e-4, range(5))["r@1"] == 1
