@@ -52,19 +52,23 @@ class RetrievalTask(DownstreamTask, GalleryTask):
         return true, false
 
     def true_false(self, model: Lavender, states: Tensor) -> Tensor:
-        """States (P, D) → logits of "true" and "false" (P, 2), in full precision: in bf16 many pairs would tie."""
+        """States (P, D) → logits of "true" and "false" (P, 2), as precise as the weights: in bf16 many would tie."""
         words = torch.tensor([self.tokenizer.true_id, self.tokenizer.false_id], device=states.device)
         with torch.autocast(states.device.type, enabled=False):
-            return model.fc_mtm.at_words(states.float(), words)
+            return model.fc_mtm.at_words(states.to(model.dtype), words).float()
 
     def scores(self, model: Lavender, states: Tensor) -> Tensor:
         """States (P, D) → the number by which pairs are ranked, (P,)."""
         true, false = self.true_false(model, states).unbind(-1)
         return ranking_score(true, false, self.config.score_fn)
 
+    def match_matrix(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
+        """Scores of all pairs, (B videos, B texts); those of the baseline are not divided by `temp`."""
+        return self.scores(model, self.answer_states(model, batch)).view(batch["same"].shape)
+
     def predict(self, model: Lavender, batch: dict[str, Any]) -> list[Record]:
         """Within the batch, as released: the text that fits each video best."""
-        scores = self.scores(model, self.answer_states(model, batch)).view(batch["same"].shape)  # (videos, texts)
+        scores = self.match_matrix(model, batch)
         best = scores.argmax(dim=1)
         right = batch["same"].gather(1, best[:, None]).squeeze(1) & batch["present"]
         rows = zip(
@@ -117,10 +121,6 @@ class RetrievalTaskSpecificTask(RetrievalTask):
     dataset_class = RetrievalTextDataset
     answer_at = 0
 
-    def match_matrix(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
-        """Scores (B videos, B texts), not divided by `temp`."""
-        return self.scores(model, self.answer_states(model, batch)).view(batch["same"].shape)
-
     def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Cross-entropy of each video over the texts plus that of each text over the videos, at `temp`.
 
@@ -132,4 +132,4 @@ class RetrievalTaskSpecificTask(RetrievalTask):
         return {**by_video, "loss": by_video["loss"] + by_text["loss"]}
 
     def scores(self, model: Lavender, states: Tensor) -> Tensor:
-        return model.classify("fc", states).squeeze(-1)
+        return model.classify("fc", states.to(model.dtype)).squeeze(-1)

@@ -18,6 +18,7 @@ from lavender.tasks.retrieval import RetrievalTask, RetrievalTaskSpecificTask
 
 BOTH = pytest.mark.parametrize("kind", [RetrievalTask, RetrievalTaskSpecificTask])
 MLM = [(RetrievalTask, option) for option in ("", "enable_prompt", "enable_task_token")]
+NAMES = ("ids", "mask")
 PREFIXES = pytest.mark.parametrize(("kind", "option"), [*MLM, (RetrievalTaskSpecificTask, "")])
 
 
@@ -243,3 +244,24 @@ def test_a_caption_of_the_gallery_is_encoded_as_one_of_a_batch(make, kind):
 def test_a_bad_caption_stops_the_run_before_it_begins(make, kind):
     with pytest.raises(DataError, match=r"txt_mine\.json, train, item 1 \(counted from 0\): the list of captions"):
         make(kind, [TWICE[0], {"video": "vid1", "caption": []}]).evaluation_sets()
+
+
+@BOTH
+@pytest.mark.parametrize("part", ["fusion", "all"])
+def test_low_precision_of_the_fusion_or_of_all_weights(make, make_model, kind, part: str):
+    """The gallery fuses in bf16 under full-precision heads; DeepSpeed trains the whole model in bf16."""
+    task = make(kind)
+    model, batch = make_model(task.heads), batch_of(task, 0, 3, 4)
+    with torch.inference_mode():
+        expected = task.match_matrix(model, batch)
+        (model.trsfr if part == "fusion" else model).bfloat16()
+        if part == "fusion":
+            low = torch.bfloat16
+            video, text = model.encode_video(batch["img"], batch["present"]), model.encode_text(*one(batch, NAMES, 0))
+            real = [(each.states[:1, each.mask[0].bool()].to(low), each.mask[:1]) for each in (video, text)]
+            pairs = [Encoded(states, mask[:, : states.shape[1]]) for states, mask in real]
+            found, expected = task.pair_scores(model, *pairs), expected[:1, 0]
+        else:
+            found = task.match_matrix(model, batch)
+            assert len(task.predict(model, batch)) == 3
+    assert torch.allclose(found.float(), expected, atol=0.1 * float(expected.abs().max()))
