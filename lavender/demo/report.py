@@ -122,7 +122,7 @@ def retrieval_sheet(tsv: Path, records: Predictions, output: Path) -> None:
     tiles: dict[str, list[Line]] = {}
     for record in records:
         right = record["rank"] == 1
-        verdict = "found first" if right else f"found first; the right clip came {record['rank']:g}th"
+        verdict = "found first" if right else f"found first; the right clip has rank {record['rank']:g}"
         tiles.setdefault(record["prediction"], [(record["caption"], BLACK), (verdict, GREEN if right else RED)])
     contact_sheet(tsv, dict(list(tiles.items())[:CLIPS]), output)
 
