@@ -1,7 +1,6 @@
 """The wiring of a run: configuration, processes, data, model, weights, engine, loop."""
 
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -48,6 +47,8 @@ def guarded(work: Callable[[], object]) -> None:
         _end("stopped: another process of this run ended first; its own message says why", PEER_LOST)
     except KeyboardInterrupt:
         _end("interrupted", INTERRUPTED)
+    if distributed.is_launched():
+        distributed.leave()
 
 
 def _end(message: str, code: int) -> None:
@@ -55,9 +56,8 @@ def _end(message: str, code: int) -> None:
     if distributed.world_size() > 1:
         message = f"{message} [process {distributed.rank()}]"
     print(message, file=sys.stderr, flush=True)
-    sys.stdout.flush()
     if distributed.world_size() > 1:
-        os._exit(code)
+        distributed.leave(code)
     sys.exit(code)
 
 

@@ -72,7 +72,7 @@ def main(name: str, engine_name: str, out: str) -> None:
     losses, norms = [], []
     for step in range(len(case["losses"])):
         set_learning_rates(engine.optimizer, step, int(case["max_iter"]))
-        losses.append(float(engine.train_batch(question_loss, batch)["loss"]))
+        losses.append(engine.train_batch(question_loss, batch)["loss"].item())
         norms.append(engine.grad_norm)
     state = engine.weights()
     names = [key.removeprefix("after_10__") for key in case if key.startswith("after_10__")]
@@ -81,6 +81,8 @@ def main(name: str, engine_name: str, out: str) -> None:
     if distributed.is_main():
         Path(out).write_text(json.dumps(found))
     distributed.stop()
+    if distributed.is_launched():
+        distributed.leave()
 
 
 if __name__ == "__main__":

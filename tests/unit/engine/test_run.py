@@ -8,7 +8,8 @@ import torch
 from lavender.config.schema import Config
 from lavender.engine import run as run_module
 from lavender.engine.parallel import TorchEngine
-from lavender.engine.run import main, run
+from lavender.engine.run import guarded, main, run
+from lavender.runtime import distributed
 from lavender.runtime.errors import DataError
 from lavender.runtime.logging import LOGGER, stop_logging
 from lavender.tasks.pretrain import PretrainTask
@@ -116,17 +117,34 @@ def test_main_leaves_on_an_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_main_of_several_processes_leaves_at_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+@pytest.fixture
+def left(monkeypatch: pytest.MonkeyPatch) -> type[BaseException]:
+    """What stands for the end of the process: an exception with its exit code."""
+
     class Left(BaseException):
         pass
 
     def leave(code: int) -> None:
         raise Left(code)
 
-    monkeypatch.setattr(run_module.os, "_exit", leave)
+    monkeypatch.setattr(distributed.os, "_exit", leave)
+    return Left
+
+
+def test_launched_processes_leave_without_winding_down(left, monkeypatch: pytest.MonkeyPatch):
+    """There a thread of gloo may abort a run that went well."""
+    done = []
+    guarded(lambda: done.append("alone"))
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with pytest.raises(left, match="0"):
+        guarded(lambda: done.append("launched"))
+    assert done == ["alone", "launched"]
+
+
+def test_main_of_several_processes_leaves_at_once(left, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    with pytest.raises(Left, match="2"):
+    with pytest.raises(left, match="2"):
         main(PretrainTask, ["--config", "nowhere.json"])
     assert capsys.readouterr().err == "error: nowhere.json: no such file [process 1]\n"
 
