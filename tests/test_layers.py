@@ -25,7 +25,14 @@ MAY_IMPORT = {
     "_tools": GROUND | {"data"},
     "script": GROUND | {"text", "metrics", "data", "models", "tasks", "engine"},
 }
-OPTIONAL = {"deepspeed", "fairscale", "av", "pycocoevalcap", "pycocotools"}  # a machine may lack them: import late
+OPTIONAL = {
+    "deepspeed",
+    "fairscale",
+    "av",
+    "pycocoevalcap",
+    "pycocotools",
+    "nltk",
+}  # a machine may lack them: import late
 INTERFACE = {"lavender.tasks", "lavender.tasks.base"}  # what the engine knows of tasks
 SHARED_TASK_MODULES = INTERFACE | {"lavender.tasks.downstream"}  # what tasks may know of each other
 

@@ -181,11 +181,13 @@ class Config:
     max_gen_length: int = _captions(20, "tokens of a generated caption, [CLS] and [SEP] counted", minimum=2)
     num_beams: int = _captions(1, "beams of the search; 1: greedy", minimum=1)
     num_keep_best: int = _captions(1, "captions kept a video, of num_beams", minimum=1)
+    length_penalty: float = _captions(1.0, "beams: captions rank by log-probability / length ** this; above 0: longer")
     do_sample: bool = _captions(False, "draw each word instead of taking the likeliest")
     gen_temperature: float = _captions(1.0, "sampling: temperature", above=0)
     top_k: int = _captions(0, "sampling: draw from the k likeliest words; 0: from all", minimum=0)
     top_p: float = _captions(1.0, "sampling: draw from the likeliest words of this total", above=0, maximum=1)
     repetition_penalty: float = _captions(1.0, "divides the scores of words already said; 1: none", above=0)
+    spice: bool = _captions(False, "score captions by SPICE too, which takes Java, 8 GiB and minutes")
 
     # --- evaluation
     multi_clip_testing: bool = _evaluation(False, "retrieval: mean of the features over the clips of a video")

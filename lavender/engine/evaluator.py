@@ -1,6 +1,8 @@
 """THE evaluation loop: every sample once, on however many processes, in the split's order."""
 
+import functools
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,28 +12,38 @@ from lavender.data.samples import ClipDataset
 from lavender.engine.checkpoint import write_jsonl
 from lavender.engine.output import LATEST, RunFolder
 from lavender.engine.parallel import Engine
+from lavender.models.weights import weights_digest
 from lavender.runtime import distributed
 from lavender.runtime.device import to_device
 from lavender.runtime.logging import LOGGER, progress
-from lavender.tasks.base import Metrics, Task
+from lavender.tasks.base import Metrics, Record, Task
 
 
 def evaluate(
-    task: Task, engine: Engine, split: str, dataset: ClipDataset, device: torch.device, folder: RunFolder
+    task: Task,
+    engine: Engine,
+    split: str,
+    dataset: ClipDataset,
+    device: torch.device,
+    folder: RunFolder,
+    checkpoint: Path,
 ) -> Metrics:
     """Predicts a whole split and scores it; the records go to `predictions/<split>.latest.jsonl`.
+
+    Args:
+        checkpoint: the file of the weights, or what it will be.
 
     Returns:
         the metrics, equal on all processes and equal to those of a single one; one of NaN where a score is not finite.
     """
-    engine.model.eval()
-    loader = evaluation_loader(dataset)
-    records, faults = [], []
-    with torch.inference_mode(), engine.evaluating():
-        for batch in progress(loader, desc=f"evaluating {split}", unit="batch", leave=False):
-            faults += batch["faults"]
-            records += task.predict(engine.model, to_device(batch, device))
-    shares = distributed.gather_objects(records)
+    weights = functools.cache(lambda: weights_digest(engine.model))
+    earlier = task.earlier_records(split, checkpoint, weights) if distributed.is_main() else None
+    if distributed.broadcast_object(earlier is not None):
+        shares = [earlier or []]
+        faults: list[str] = []
+    else:
+        records, faults = predict(task, engine, split, dataset, device)
+        shares = distributed.gather_objects(records)
     bad = report_faults(distributed.gather_objects(faults), split)
     metrics: Metrics = {}
     if distributed.is_main():
@@ -42,9 +54,24 @@ def evaluate(
         else:
             metrics = {**task.metrics(ordered, split), **({"bad_samples": bad} if bad else {})}
             write_jsonl(ordered, folder.predictions(split, LATEST))
+            task.publish(split, checkpoint, weights, ordered, metrics)
         counts = " + ".join(str(len(share)) for share in shares)
         LOGGER.info("%s: %d samples (%s by process): %s", split, len(ordered), counts, in_words(metrics))
     return distributed.broadcast_object(metrics)
+
+
+def predict(
+    task: Task, engine: Engine, split: str, dataset: ClipDataset, device: torch.device
+) -> tuple[list[Record], list[str]]:
+    """Records and faults of this process's share of a split."""
+    engine.model.eval()
+    records: list[Record] = []
+    faults: list[str] = []
+    with torch.inference_mode(), engine.evaluating():
+        for batch in progress(evaluation_loader(dataset), desc=f"evaluating {split}", unit="batch", leave=False):
+            faults += batch["faults"]
+            records += task.predict(engine.model, to_device(batch, device))
+    return records, faults
 
 
 def _is_finite(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,7 +49,8 @@ class Trainer:
         if self.config.path_ckpt or not self.config.size_epoch:
             if not self.config.path_ckpt:
                 LOGGER.info("path_ckpt is empty and size_epoch 0: the weights as initialised are evaluated")
-            self.results = {"zero_shot": self.evaluate(self.task.evaluation_sets()), "epochs": []}
+            checkpoint = Path(self.config.path_ckpt or self.checkpoint(0, None))
+            self.results = {"zero_shot": self.evaluate(self.task.evaluation_sets(), checkpoint), "epochs": []}
             self.write_results()
             self.keep_predictions(self.results["zero_shot"])
         for epoch in range(1, self.config.size_epoch + 1):
@@ -59,7 +61,7 @@ class Trainer:
                 entry["train"] = self.train(
                     loader, f"epoch {epoch}/{self.config.size_epoch}, {part.dataset} {part.number}"
                 )
-                entry.update(self.evaluate(self.task.evaluation_sets(part)))
+                entry.update(self.evaluate(self.task.evaluation_sets(part), self.checkpoint(epoch, part)))
                 self.results["epochs"].append(entry)
                 self.save(epoch, part)
                 self.keep_predictions(entry)
@@ -111,6 +113,7 @@ class Trainer:
                 self.stop("loss", losses, batch)
 
         ends_step = self.engine.completes_step
+        self.task.step = self.step
         losses = self.engine.train_batch(self.task.loss, to_device(batch, self.device), check)
         if not math.isfinite(self.engine.grad_norm):
             self.stop("gradient", losses, batch)
@@ -133,14 +136,14 @@ class Trainer:
         saved = self.last_checkpoint
         return f"the last good checkpoint is {saved}" if saved else "nothing was saved yet"
 
-    def evaluate(self, sets: dict) -> dict[str, Metrics]:
-        """Metrics of every split.
+    def evaluate(self, sets: dict, checkpoint: Path) -> dict[str, Metrics]:
+        """Metrics of every split; `checkpoint` is the file of the weights, or what it will be.
 
         Raises:
             TrainingError: one is not finite: the weights are lost, and are not saved.
         """
         figures = {
-            split: evaluate(self.task, self.engine, split, dataset, self.device, self.folder)
+            split: evaluate(self.task, self.engine, split, dataset, self.device, self.folder, checkpoint)
             for split, dataset in sets.items()
         }
         for split, metrics in figures.items():
@@ -150,9 +153,13 @@ class Trainer:
                 self.folder.curve(f"{split}/{name}", value, self.step)
         return figures
 
+    def checkpoint(self, epoch: int, part: TrainingPart | None) -> Path:
+        """Where the weights after a part of an epoch are saved."""
+        return self.folder.path / self.task.checkpoint_name(epoch, part)
+
     def save(self, epoch: int, part: TrainingPart | None) -> None:
         """A checkpoint under its released name, and the logs so far."""
-        path = self.folder.path / self.task.checkpoint_name(epoch, part)
+        path = self.checkpoint(epoch, part)
         state = self.engine.weights()
         if distributed.is_main():
             save_weights(state, path)
@@ -196,4 +203,4 @@ class Trainer:
 
 
 def _validation(entry: dict[str, Any], name: str) -> float | None:
-    return next((entry[split][name] for split in entry if split.endswith("val")), None)
+    return next((entry[split].get(name) for split in entry if split.endswith("val")), None)

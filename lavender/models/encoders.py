@@ -98,15 +98,19 @@ class TextEncoder(nn.Module):
         self.emb_txt = BertEmbeddings(config)
         self.txt_trsfr = None if embed_only else BertEncoder(config)
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Encoded:
-        """ids, mask (B, X) → states (B, X, D) and the mask. ConfigError where BERT has fewer than X positions."""
-        positions = self.emb_txt.position_embeddings.num_embeddings
-        if ids.shape[1] > positions:
+    def forward(self, ids: Tensor, mask: Tensor, first: int = 0) -> Encoded:
+        """ids, mask (B, X) → states (B, X, D) and the mask; `first` is the position of the first token.
+
+        Raises:
+            ConfigError: BERT has fewer positions.
+        """
+        positions, end = self.emb_txt.position_embeddings.num_embeddings, first + ids.shape[1]
+        if end > positions:
             raise ConfigError(
-                f"a text of {ids.shape[1]} tokens, but BERT has {positions} positions: lower --size_txt by "
-                f"{ids.shape[1] - positions} or more"
+                f"a text of {end} tokens, but BERT has {positions} positions: lower --size_txt by "
+                f"{end - positions} or more"
             )
-        states = self.emb_txt(input_ids=ids)
+        states = self.emb_txt(input_ids=ids, position_ids=torch.arange(first, end, device=ids.device)[None])
         if self.txt_trsfr is not None:
             states = self.txt_trsfr(states, attention_mask=additive_mask(mask[:, None], states.dtype)).last_hidden_state
         return Encoded(states, mask)

@@ -1,21 +1,19 @@
-"""Captions word by word, with a key/value cache.
+"""Captions word by word: greedy, sampled, or by beam search, over a cache of keys and values."""
 
-In seq2seq attention video and prompt see no text, and a word sees no later one: so their keys and values are computed
-once, and a step runs two tokens, the last word and the `[MASK]` behind it. The words are those of the uncached way.
-"""
-
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lavender.models.bert_layer import keys_values, layer_at
+from lavender.models.decoder import CachedDecoder
 from lavender.models.encoders import Encoded
 from lavender.models.lavender import Lavender
 
 
 class Captions(NamedTuple):
-    """Token ids from `[CLS]` to `[SEP]` and pads, (B, max_length), and mean log-probability of the words, (B,)."""
+    """Token ids from `[CLS]` to `[SEP]` and pads, (B, N, max_length), best first; of each the mean log-probability of
+    the words predicted, (B, N), its confidence being exp of it."""
 
     ids: Tensor
     scores: Tensor
@@ -30,69 +28,176 @@ class SpecialTokens(NamedTuple):
     mask: int
 
 
-class CachedDecoder:
-    """The states of videos (and prompt), and of the words so far.
+@dataclass(frozen=True)
+class Decoding:
+    """How words are chosen.
 
     Args:
-        video: (B, V, D) and mask; prefix: prompt or task token (1, P, D), or None.
-        max_length: tokens of a caption.
+        max_length: tokens of a caption, `[CLS]` and `[SEP]` counted.
+        num_beams: 1 takes (or draws) one word at a time; more search for the caption of the highest sum of
+            log-probabilities over length ** `length_penalty`, of which `num_keep_best` are kept.
+        do_sample: words are drawn, at `temperature`, from the `top_k` likeliest (0: all) and of these from the fewest
+            that together have `top_p`.
+        repetition_penalty: divides the logits of words already said (multiplies those below 0), as in CTRL.
     """
 
-    def __init__(self, model: Lavender, video: Encoded, prefix: Encoded | None, max_length: int):
-        self.model = model
-        batch = len(video.states)
-        states, mask = video
-        if prefix is not None:
-            states = torch.cat([states, prefix.states.expand(batch, -1, -1).to(states.dtype)], dim=1)
-            mask = torch.cat([mask, prefix.mask.expand(batch, -1)], dim=1)
-        self.context = states.shape[1]
-        self.context_visible = mask[:, None, None].bool()  # (B, 1, 1, C)
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
-        for layer in model.trsfr.layer:
-            pair = keys_values(layer, states)
-            for cache, fresh in zip((self.keys, self.values), pair, strict=True):
-                room = fresh.new_empty(*fresh.shape[:2], self.context + max_length, fresh.shape[-1])
-                room[:, :, : self.context] = fresh
-                cache.append(room)
-            states = layer_at(layer, states, *pair, self.context_visible)
-
-    def logits(self, words: Tensor, position: int, mask_id: int) -> Tensor:
-        """Logits of the token at `position`, (B, V), after `words` (B,) at the position before it."""
-        ids = torch.stack([words, torch.full_like(words, mask_id)], dim=1)  # (B, 2)
-        positions = torch.tensor([[position - 1, position]], device=words.device)
-        states = self.model.enc_txt.emb_txt(input_ids=ids, position_ids=positions)
-        end = self.context + position + 1
-        text = torch.ones(2, position + 1, dtype=torch.bool, device=words.device).tril(position - 1)
-        visible = torch.cat(
-            [self.context_visible.expand(-1, -1, 2, -1), text.expand(len(words), 1, -1, -1)], dim=-1
-        )  # (B, 1, 2, C + position + 1)
-        for layer, keys, values in zip(self.model.trsfr.layer, self.keys, self.values, strict=True):
-            keys[:, :, end - 2 : end], values[:, :, end - 2 : end] = keys_values(layer, states)
-            states = layer_at(layer, states, keys[:, :, :end], values[:, :, :end], visible)
-        return self.model.fc_mtm(states[:, 1])
+    max_length: int = 20
+    num_beams: int = 1
+    num_keep_best: int = 1
+    length_penalty: float = 1.0
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
 
 
-def greedy(
-    model: Lavender, video: Encoded, prefix: Encoded | None, tokens: SpecialTokens, max_length: int = 20
+GREEDY = Decoding()
+
+
+def generate(
+    model: Lavender,
+    video: Encoded,
+    prefix: Encoded | None,
+    tokens: SpecialTokens,
+    decoding: Decoding = GREEDY,
+    draws: Tensor | None = None,
 ) -> Captions:
-    """The likeliest word at each step, until all captions of the batch have ended with `[SEP]`.
+    """Captions of B videos, until all have ended with `[SEP]`.
 
     An unfinished caption ends with `[SEP]` in place of its last word; its score is that of the words predicted.
+
+    Args:
+        video: (B, V, D) and mask; prefix: prompt or task token (1, P, D).
+        draws: with `do_sample`, uniform numbers in [0, 1), (B, max_length): the word at a position follows from its
+            number alone, whatever the batch.
     """
-    decoder = CachedDecoder(model, video, prefix, max_length)
-    batch, device = len(video.states), video.states.device
-    ids = torch.full((batch, max_length), tokens.pad, device=device)
+    decoder = CachedDecoder(model, video, prefix, decoding.max_length, decoding.num_beams, tokens.mask)
+    search = _beam_search if decoding.num_beams > 1 else _one_by_one
+    return search(decoder, tokens, decoding, draws)
+
+
+def _start(decoder: CachedDecoder, tokens: SpecialTokens, length: int) -> Tensor:
+    ids = torch.full((decoder.rows, length), tokens.pad, device=decoder.device)
     ids[:, 0] = tokens.cls
-    running = torch.ones(batch, dtype=torch.bool, device=device)
-    total, count = torch.zeros(batch, device=device), torch.zeros(batch, device=device)
-    for position in range(1, max_length):
-        logits = decoder.logits(ids[:, position - 1], position, tokens.mask).float()
-        chances, words = logits.log_softmax(-1).max(dim=-1)
-        total, count = total + chances * running, count + running
+    return ids
+
+
+def _one_by_one(
+    decoder: CachedDecoder, tokens: SpecialTokens, decoding: Decoding, draws: Tensor | None = None
+) -> Captions:
+    """The likeliest word at each step, or one that is drawn."""
+    ids = _start(decoder, tokens, decoding.max_length)
+    running = torch.ones(decoder.rows, dtype=torch.bool, device=decoder.device)
+    total = torch.zeros(decoder.rows, device=decoder.device)
+    count = torch.zeros_like(total)
+    for position in range(1, decoding.max_length):
+        logits = decoder.logits(ids, position)
+        penalised = penalise_repetition(logits, ids[:, :position], decoding.repetition_penalty)
+        if decoding.do_sample:
+            assert draws is not None, "sampling needs numbers to draw with"
+            chances = word_chances(penalised, decoding.temperature, decoding.top_k, decoding.top_p)
+            words = draw(chances, draws[:, position])
+        else:
+            words = penalised.argmax(dim=-1)
+        log_chances = logits.log_softmax(-1).gather(1, words[:, None]).squeeze(1)
+        total, count = total + log_chances * running, count + running
         ids[:, position] = torch.where(running, words, tokens.pad)
         running = running & (words != tokens.sep)
         if not running.any():
             break
-    ids[running, max_length - 1] = tokens.sep
-    return Captions(ids, total / count)
+    ids[running, decoding.max_length - 1] = tokens.sep
+    return Captions(ids[:, None], (total / count)[:, None])
+
+
+def penalise_repetition(logits: Tensor, said: Tensor, penalty: float) -> Tensor:
+    """Logits (R, V) with those of the tokens `said` (R, n) made smaller by the factor `penalty`."""
+    if penalty == 1:
+        return logits
+    chosen = logits.gather(1, said)
+    return logits.scatter(1, said, torch.where(chosen > 0, chosen / penalty, chosen * penalty))
+
+
+def word_chances(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """Logits (R, V) → by what chances a word is drawn, (R, V); those outside `top_k` and `top_p` have none."""
+    chances = (logits.double() / temperature).softmax(-1)
+    if top_k and top_k < chances.shape[-1]:
+        kth = chances.topk(top_k).values[:, -1:]
+        chances = torch.where(chances >= kth, chances, 0.0)
+    if top_p < 1:
+        chances = chances / chances.sum(dim=-1, keepdim=True)
+        ordered, order = chances.sort(dim=-1, descending=True, stable=True)
+        before = (
+            ordered.cumsum(-1) - ordered
+        )  # what likelier words have together: a word is in while that is too little
+        chances = torch.zeros_like(chances).scatter(1, order, torch.where(before < top_p, ordered, 0.0))
+    return chances / chances.sum(dim=-1, keepdim=True)
+
+
+def draw(chances: Tensor, numbers: Tensor) -> Tensor:
+    """The words (R,) at which the sum of chances (R, V) passes uniform numbers (R,) in [0, 1)."""
+    below = chances.cumsum(-1) <= numbers[:, None]
+    last = chances.shape[-1] - 1 - (chances.flip(-1) > 0).int().argmax(dim=-1)  # rounding must not lead past it
+    return below.sum(dim=-1).minimum(last)
+
+
+# --- beam search ------------------------------------------------------------------------------------------------------
+
+
+class _Finished:
+    """The best finished captions of each video: N of B."""
+
+    def __init__(self, batch: int, kept: int, tokens: SpecialTokens, length: int, device: torch.device):
+        self.ids = torch.full((batch, kept, length), tokens.pad, device=device)
+        self.ranks = torch.full((batch, kept), -torch.inf, device=device)  # what they are ordered by
+        self.scores = torch.zeros(batch, kept, device=device)
+
+    def add(self, ids: Tensor, ranks: Tensor, scores: Tensor) -> None:
+        """Candidates (B, C, length) with what they are ordered by, −∞ for those that are none, and their scores."""
+        kept = self.ranks.shape[1]
+        self.ranks, order = torch.cat([self.ranks, ranks], dim=1).topk(kept, dim=1)
+        self.scores = torch.cat([self.scores, scores], dim=1).gather(1, order)
+        self.ids = torch.cat([self.ids, ids], dim=1).gather(1, order[..., None].expand(-1, -1, ids.shape[-1]))
+
+
+def _beam_search(decoder: CachedDecoder, tokens: SpecialTokens, decoding: Decoding, _: Tensor | None) -> Captions:
+    """The best captions among those that K beams reach; it ends when no running beam can become better than them."""
+    beams, length, device = decoding.num_beams, decoding.max_length, decoder.device
+    batch, last = decoder.rows // beams, length - 1
+    ids = _start(decoder, tokens, length).view(batch, beams, length)
+    ranks = torch.full((batch, beams), -torch.inf, device=device)  # sums of (penalised) log-probabilities
+    ranks[:, 0] = 0.0  # all beams start alike: one of them goes on
+    sums = torch.zeros(batch, beams, device=device)  # of the model's own log-probabilities
+    finished = _Finished(batch, decoding.num_keep_best, tokens, length, device)
+    done = torch.zeros(batch, 1, dtype=torch.bool, device=device)
+    first = torch.arange(batch, device=device)[:, None] * beams  # row of each video's first beam
+    for position in range(1, length):
+        logits = decoder.logits(ids.flatten(0, 1), position)
+        penalised = penalise_repetition(logits, ids.flatten(0, 1)[:, :position], decoding.repetition_penalty)
+        steps, own = (values.log_softmax(-1).view(batch, beams, -1) for values in (penalised, logits))
+        size = steps.shape[-1]
+        # Of 2K candidates at most K end here, one a beam: K are left to go on.
+        best, flat = (ranks[..., None] + steps).flatten(1).topk(min(2 * beams, beams * size), dim=1)
+        parents, words = flat // size, flat % size
+        totals = (sums[..., None] + own).flatten(1).gather(1, flat)
+        grown = ids.gather(1, parents[..., None].expand(-1, -1, length)).clone()
+        grown[..., position] = words
+        ends = words == tokens.sep
+        closing = ends if position < last else torch.ones_like(ends)
+        closing = closing & (torch.arange(closing.shape[1], device=device) < beams) & ~done
+        closed = grown
+        if position == last:
+            closed = grown.clone()
+            closed[..., last] = tokens.sep
+        normal = position**decoding.length_penalty
+        finished.add(closed, (best / normal).masked_fill(~closing, -torch.inf), totals / position)
+        ranks, chosen = best.masked_fill(ends, -torch.inf).topk(beams, dim=1)
+        ids = grown.gather(1, chosen[..., None].expand(-1, -1, length))
+        sums, parents = totals.gather(1, chosen), parents.gather(1, chosen)
+        # Sums only fall: a beam is at its best where its length divides most, at the end, or, below 0, here.
+        reach = ranks[:, :1] / (last if decoding.length_penalty > 0 else position) ** decoding.length_penalty
+        done = done | (finished.ranks[:, -1:] >= reach)
+        if done.all():
+            break
+        decoder.reorder((first + parents).flatten())
+    return Captions(finished.ids, finished.scores)

@@ -105,9 +105,9 @@ class Lavender(nn.Module):
         """Frames (B, T, 3, H, W), bytes or normalised → (B, T·(1 + h·w), D); `present` as in `normalize_frames`."""
         return self.enc_img(normalize_frames(img, present).to(self.dtype), **options)
 
-    def encode_text(self, ids: Tensor, mask: Tensor) -> Encoded:
-        """Token ids and mask (B, X) → (B, X, D)."""
-        return self.enc_txt(ids, mask)
+    def encode_text(self, ids: Tensor, mask: Tensor, first: int = 0) -> Encoded:
+        """Token ids and mask (B, X) → (B, X, D); `first` is the position of the first token."""
+        return self.enc_txt(ids, mask, first)
 
     def prompt(self, ids: Tensor) -> Encoded:
         """The tokens (P,) of a prompt → (1, P, D), embedded on their own: positions count from 0 again."""
@@ -118,10 +118,17 @@ class Lavender(nn.Module):
         row = self.emb_task[TASK_TOKENS[name]].view(1, 1, -1)
         return Encoded(row, torch.ones(1, 1, dtype=torch.long, device=row.device))
 
+    def context(self, video: Encoded, prefix: Encoded | None = None) -> Encoded:
+        """What stands before the text: [video, prefix], (B, V + P, D), with the mask (B, V + P)."""
+        if prefix is None:
+            return video
+        states = prefix.states.expand(len(video.states), -1, -1).to(video.states.dtype)
+        mask = prefix.mask.expand(len(video.mask), -1)
+        return Encoded(torch.cat([video.states, states], dim=1), torch.cat([video.mask, mask], dim=1))
+
     def join(self, video: Encoded, text: Encoded, prefix: Encoded | None = None) -> Tensor:
         """The sequence that is fused: [video, prefix, text], (B, V + P + X, D)."""
-        between = [] if prefix is None else [prefix.states.expand(len(video.states), -1, -1).to(video.states.dtype)]
-        return torch.cat([video.states, *between, text.states], dim=1)
+        return torch.cat([self.context(video, prefix).states, text.states], dim=1)
 
     def fuse(self, video: Encoded, text: Encoded, prefix: Encoded | None = None, attention: str = "full") -> Tensor:
         """Fusion over [video, prefix, text] → states (B, V + P + X, D); the text's are the last X.
@@ -130,10 +137,9 @@ class Lavender(nn.Module):
             prefix: one prompt or task token (1, P, D) for the whole batch.
             attention: a key of `ATTENTION_MODES`.
         """
-        joined, context_mask = self.join(video, text, prefix), video.mask
-        if prefix is not None:
-            context_mask = torch.cat([context_mask, prefix.mask.expand(len(video.mask), -1)], dim=1)
-        visible = ATTENTION_MODES[attention](context_mask, text.mask)
+        context = self.context(video, prefix)
+        joined = torch.cat([context.states, text.states], dim=1)
+        visible = ATTENTION_MODES[attention](context.mask, text.mask)
         return self.trsfr(joined, attention_mask=additive_mask(visible, joined.dtype)).last_hidden_state
 
     def classify(self, head: str, states: Tensor) -> Tensor:

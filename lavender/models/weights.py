@@ -1,5 +1,6 @@
 """Weights in: BERT folders, Video Swin files, LAVENDER checkpoints, and what of each was used."""
 
+import hashlib
 import pickle
 import re
 from collections.abc import Iterable
@@ -275,3 +276,12 @@ def _refuse_poor_fit(report: LoadReport, path: Path) -> None:
 def _log(report: LoadReport) -> None:
     for line in report.lines():
         LOGGER.info(line)
+
+
+def weights_digest(model: nn.Module) -> str:
+    """A name for what the weights are, whatever file they came from: the same weights have the same one."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ class Task(ABC):
     dataset_types: tuple[str, ...] = ()  # what `dataset_type` may say; all, where none is named
     heads: Heads
     token = "vtm"  # its task token, unless `task_token` names another
+    step = 0  # optimizer steps done so far; the trainer counts
     best_metric: tuple[str, Callable] = ("acc", max)  # which validation figure chooses the best epoch
 
     def __init__(self, config: Config):
@@ -93,6 +95,20 @@ class Task(ABC):
     def metrics(self, records: list[Record], split: str) -> Metrics:
         """Figures of a split from all its records, in the split's order."""
 
+    def earlier_records(self, split: str, checkpoint: Path, weights: Callable[[], str]) -> list[Record] | None:
+        """Records that stand beside a checkpoint, where they were made from these very weights and options.
+
+        Args:
+            checkpoint: the file of the weights, which may not be written yet; weights: gives their digest.
+        """
+        return None
+
+    def publish(
+        self, split: str, checkpoint: Path, weights: Callable[[], str], records: list[Record], metrics: Metrics
+    ) -> None:
+        """Files that users of the released code expect beside a checkpoint; arguments as in `earlier_records`."""
+        return None
+
     def unused_parameters(self) -> tuple[str, ...]:
         """Beginnings of the names of parameters that no loss of this task reaches: they are left out of training."""
         return ("enc_img.emb_odr",) if self.config.enable_task_token else ("enc_img.emb_odr", "emb_task")
@@ -109,7 +125,7 @@ class Task(ABC):
         """`log.json` from the entries of `results.json`, under the released keys."""
         curves: dict[str, Any] = {"ls_tr": [entry["train"]["loss"] for entry in epochs]}
         for split, key in (("val", "ac_vl"), ("test", "ac_ts")):
-            curves[key] = [entry[split][self.best_metric[0]] for entry in epochs if split in entry]
+            curves[key] = [entry[split].get(self.best_metric[0]) for entry in epochs if split in entry]
         return curves
 
 

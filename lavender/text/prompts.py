@@ -5,5 +5,6 @@ PROMPTS = {
     "retmc": "is the video-text matched, true or false?",
     "mc": "which answer is correct, from {options}?",  # options: [0, 1, 2, 3, 4]
     "oe": "answer the question about the video.",
+    "cap": "write a description about the video.",
     "fib": "fill in the mask to complete the sentence.",
 }

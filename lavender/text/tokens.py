@@ -1,5 +1,6 @@
 """The tokenizer of a BERT folder, and texts as fixed-length rows of ids."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,10 @@ class TextTokenizer:
     def wordpieces(self, text: str) -> list[int]:
         """Ids of the text's wordpieces, none added; "[MASK]" and "[SEP]" in the text are the tokens of that name."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Token ids as text: wordpieces joined, special tokens left out, no space before a full stop or in "man's"."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True).replace(" ' ", "'").strip()
 
     def prompt(self, text: str) -> np.ndarray:
         """`[CLS] … [SEP]` of a prompt: (P,) int64."""

@@ -27,7 +27,7 @@ def evaluated(config: Config, make_model, tmp_path: Path) -> Callable[[], tuple[
 
     def run() -> tuple[Any, list]:
         folder = RunFolder(str(tmp_path), "x")
-        metrics = evaluate(task, engine, "val", task.evaluation_sets()["val"], CPU, folder)
+        metrics = evaluate(task, engine, "val", task.evaluation_sets()["val"], CPU, folder, tmp_path / "x.pt")
         path = folder.path / "predictions" / "val.latest.jsonl"
         return metrics, [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 

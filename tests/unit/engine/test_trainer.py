@@ -144,17 +144,21 @@ def test_evaluation_alone(make, log, path_ckpt: str):
 def test_checkpoint_0_is_written_before_the_zero_shot_evaluation(make, monkeypatch):
     """The order of a run: a fault in the evaluation must not find an empty folder."""
     trainer = make(path_ckpt="somewhere.pt")
-    there = []
+    there: list[list[str]] = []
+    named: list[Path] = []
     evaluate = trainer.evaluate
 
-    def watch(sets: dict) -> dict:
+    def watch(sets: dict, checkpoint: Path) -> dict:
         there.append(files(trainer))
-        return evaluate(sets)
+        named.append(checkpoint)
+        return evaluate(sets, checkpoint)
 
     monkeypatch.setattr(trainer, "evaluate", watch)
     results = trainer.run()
     assert json.loads((trainer.folder.path / "results.json").read_text())["zero_shot"] == results["zero_shot"]
     assert "ckpt_violet_pretrain_init_0_0.pt" in there[0]
+    trained = [trainer.folder.path / f"ckpt_violet_pretrain_toy_{part}_1.pt" for part in range(len(trainer.parts))]
+    assert named == [Path("somewhere.pt"), *trained]
 
 
 def test_bad_samples_are_counted(make, monkeypatch, log):

@@ -1,0 +1,91 @@
+"""Video captioning: clips with one of their captions for training, each clip once for evaluation, and predictions."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lavender.config.schema import Config
+from lavender.data.caption_folder import CaptionFolder
+from lavender.data.samples import ClipDataset, draw_share, split_share
+from lavender.data.tsv import TSVReader, TSVWriter
+from lavender.runtime.errors import DataError
+from lavender.text.masking import mask_words
+from lavender.text.tokens import TextTokenizer
+
+
+class CaptionDataset(ClipDataset):
+    """One split of a captioning folder.
+
+    Args:
+        folder: the split; training: its captions are the samples, by the line list, with tokens hidden, `[CLS]` and
+            `[SEP]` too; of them `data_ratio` draws a part. Else its videos are, in the order of the annotation.
+
+    A batch: `img`, `present`, `video` (list of B), and in training `ids`, `mask`, `labels` (B, size_txt); in evaluation
+    with `do_sample` `draws` (B, max_gen_length), uniform numbers that choose the words.
+    """
+
+    def __init__(self, config: Config, tokenizer: TextTokenizer, folder: CaptionFolder, training: bool):
+        super().__init__(config, training, config.size_frame)
+        self.tokenizer, self.folder = tokenizer, folder
+        if training:
+            self.samples = folder.training_samples()  # (N, 2): row, caption number
+            if config.data_ratio != 1:
+                (wanted,) = split_share([len(self.samples)], config.data_ratio)
+                self.samples = self.samples[draw_share(len(self.samples), wanted, config.seed)]
+        else:
+            rows = folder.evaluation_rows()
+            self.samples = np.stack([rows, np.zeros_like(rows)], axis=1)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def videos(self) -> list[str]:
+        """The video id of each sample."""
+        return [self.folder.videos[row] for row in self.samples[:, 0].tolist()]
+
+    def references(self) -> list[list[str]]:
+        """The captions that each sample's is compared with."""
+        return self.folder.references(self.samples[:, 0].tolist())
+
+    def row(self, index: int) -> tuple[list[str], str]:
+        return self.folder.frame_fields(int(self.samples[index, 0]))
+
+    def text(self, index: int, stream: np.random.Generator, guard: Any) -> dict[str, Any]:
+        row, number = self.samples[index].tolist()
+        sample: dict[str, Any] = {"video": self.folder.videos[row]}
+        if self.training:
+            tokenizer = self.tokenizer
+            ids, mask = tokenizer.encode(self.folder.caption(row, number), self.config.size_txt)
+            keep = (tokenizer.pad_id, tokenizer.mask_id)
+            hidden, labels = mask_words(ids, stream.random(ids.shape), self.config.p_mask, keep, tokenizer.mask_id)
+            sample |= {"ids": hidden, "mask": mask, "labels": labels}
+        elif self.config.do_sample:
+            sample["draws"] = stream.random(self.config.max_gen_length)
+        return sample
+
+
+Caption = dict[str, Any]  # "caption" and its confidence "conf"
+
+
+def write_predictions(path: Path, captions: list[tuple[str, list[Caption]]]) -> None:
+    """The released prediction file: video id, a tab, `[{"caption": …, "conf": …}]`; with its line index."""
+    with TSVWriter(path) as writer:
+        for video, found in captions:
+            writer.write([video, json.dumps(found)])
+
+
+def read_predictions(path: Path) -> list[tuple[str, list[Caption]]]:
+    """What `write_predictions` wrote. DataError where the file is cut or another's."""
+    reader = TSVReader(path)
+    captions = []
+    for number in range(len(reader)):
+        fields, where = reader.row(number), reader.where(number)
+        try:
+            found = [{"caption": str(one["caption"]), "conf": float(one["conf"])} for one in json.loads(fields[1])]
+        except (ValueError, LookupError, TypeError) as error:
+            raise DataError(f"{where}: this is no prediction file ({error})") from error
+        captions.append((fields[0], found))
+    return captions

@@ -1,0 +1,283 @@
+"""A captioning folder: one YAML a split, which names the files of its frames, its captions and its references."""
+
+import difflib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from lavender.data.annotations import ItemTable, check_caption, read_json
+from lavender.data.index import video_key
+from lavender.data.tsv import TSVReader
+from lavender.runtime.errors import DataError
+
+logger = logging.getLogger("lavender.data")
+
+KEYS = ("img", "caption", "caption_linelist", "caption_coco_format", "label", "composite")
+NO_FRAMES = -1  # in place of the frame row of an annotation without its video
+
+
+class CaptionFolder:
+    """One split of a captioning folder, checked as a whole before anything is read for training.
+
+    Rows are counted over all caption TSVs of a composite split, one after another. A row's frames are found by the
+    video's id: those of the same row number first, as released, else those of the row that has it.
+
+    Args:
+        path: the YAML; what it names is relative to it.
+        tolerant: an annotation without its video, or the reverse, is told and passed over instead of being an error.
+
+    Attributes:
+        videos: the id of each row; frame_rows: (rows, 2) file and row of its frames, `NO_FRAMES` where there are none.
+
+    Raises:
+        DataError: a file that is missing or not what it should be, an annotation without its video or the reverse, an
+            empty caption; with file and line.
+    """
+
+    def __init__(self, path: Path, tolerant: bool = False):
+        self.path, self.tolerant = path, tolerant
+        self.facts = _read_yaml(path)
+        self.composite = self._flag("composite")
+        self.frames = [TSVReader(file) for file in self._files("img")]
+        self._captions = [TSVReader(file) for file in self._files("caption")]
+        if len(self.frames) != len(self._captions):
+            raise DataError(f"{path}: {len(self.frames)} img files, but {len(self._captions)} caption files")
+        rows = list(self._read_captions())
+        if not rows:
+            raise DataError(f"{', '.join(str(file.path) for file in self._captions)}: no captions")
+        self.videos = [row["video"] for row in rows]
+        self.rows = ItemTable(rows)
+        self._counts = np.array([len(row["captions"]) for row in rows])
+        self.firsts = np.cumsum([0, *(len(file) for file in self._captions)])  # row at which each caption TSV starts
+        self.frame_rows = self._match()
+
+    def where(self, row: int) -> str:
+        """How messages call a row: the caption TSV and its line."""
+        file = int(np.searchsorted(self.firsts, row, side="right")) - 1
+        return self._captions[file].where(row - int(self.firsts[file]))
+
+    def caption(self, row: int, number: int) -> str:
+        """One caption of a row."""
+        return self.rows[row]["captions"][number]
+
+    def frame_fields(self, row: int) -> tuple[list[str], str]:
+        """The TSV fields of a row's frames, and the file and line they stand in. DataError where it has none."""
+        file, line = self.frame_rows[row].tolist()
+        if file == NO_FRAMES:
+            raise DataError(f"{self.where(row)}: video {self.videos[row]!r} has no row in {self._names('img')}")
+        return self.frames[file].row(line), self.frames[file].where(line)
+
+    def training_samples(self) -> np.ndarray:
+        """What is trained on: (samples, 2) row and caption number, by the line list; else each row's first caption.
+
+        Raises:
+            DataError: the line list points at no caption, or a row has none.
+        """
+        if "caption_linelist" in self.facts:
+            return self._read_linelist()
+        for row in np.flatnonzero(self._counts == 0).tolist():
+            raise DataError(f"{self.where(row)}: video {self.videos[row]!r} has no captions to train on")
+        return np.stack([np.arange(len(self.rows)), np.zeros(len(self.rows), dtype=np.int64)], axis=1)
+
+    def evaluation_rows(self) -> np.ndarray:
+        """What is captioned, in order: every row; of a composite split those that its line list names."""
+        if self.composite and "caption_linelist" in self.facts:
+            return np.array(list(dict.fromkeys(self._read_linelist()[:, 0].tolist())), dtype=np.int64)
+        return np.arange(len(self.rows))
+
+    def references(self, rows: Sequence[int]) -> list[list[str]]:
+        """The captions that those of `rows` are compared with: the COCO file's, or, where there is none, the TSV's.
+
+        Raises:
+            DataError: a video without references, references without a video (unless `tolerant`), or a broken file.
+        """
+        path = self._coco_path()
+        if path is None:
+            references = {row: self.rows[row]["captions"] for row in rows}
+            source = self._names("caption")
+        else:
+            references = self._from_coco(path, rows)
+            source = str(path)
+        for row in rows:
+            if not references.get(row):
+                raise DataError(f"{self.where(row)}: video {self.videos[row]!r} has no reference caption in {source}")
+        return [references[row] for row in rows]
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def _flag(self, key: str) -> bool:
+        value = self.facts.get(key, False)
+        if not isinstance(value, bool):
+            raise DataError(f'{self.path}: "{key}" is {value!r}; write true or false')
+        return value
+
+    def _files(self, key: str) -> list[Path]:
+        """The files under a key: one, or, in a composite split, a list of them."""
+        value = self.facts.get(key)
+        names: list[Any] = value if isinstance(value, list) and self.composite else [value]
+        if not all(isinstance(name, str) and name for name in names):
+            kind = "a list of file names" if self.composite else "the name of a file"
+            raise DataError(f'{self.path}: "{key}" is {"missing" if value is None else repr(value)}; give {kind}')
+        files = [self.path.parent / name for name in names]
+        for file in files:
+            if not file.is_file():
+                raise DataError(f'{self.path}: "{key}" names {file}, which is not there')
+        return files
+
+    def _names(self, key: str) -> str:
+        return ", ".join(map(str, self._files(key)))
+
+    def _read_captions(self) -> Iterator[dict[str, Any]]:
+        for reader in self._captions:
+            for number in range(len(reader)):
+                fields, where = reader.row(number), reader.where(number)
+                yield {"video": fields[0], "captions": _parse_captions(fields, where)}
+
+    def _read_linelist(self) -> np.ndarray:
+        """(lines, 2) of row and caption number; every line is checked against the captions that there are."""
+        (path,) = self._files("caption_linelist")[:1]
+        columns = ("file", "row", "caption number")[0 if self.composite else 1 :]
+        pairs = []
+        for line, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            numbers = text.split("\t")
+            if len(numbers) != len(columns) or not all(number.isascii() and number.isdigit() for number in numbers):
+                raise DataError(f"{path}, line {line}: {text[:60]!r} is not {', a tab, '.join(columns)}")
+            *files, row, caption = map(int, numbers)
+            file = files[0] if files else 0
+            if file >= len(self._captions) or row >= len(self._captions[file]):
+                raise DataError(f"{path}, line {line}: {text!r} is a row that is not in {self._names('caption')}")
+            row += int(self.firsts[file])
+            if caption >= self._counts[row]:
+                raise DataError(
+                    f"{path}, line {line}: caption {caption} (counted from 0), but {self.where(row)} has "
+                    f"{self._counts[row]} captions"
+                )
+            pairs.append((row, caption))
+        if not pairs:
+            raise DataError(f"{path}: the line list is empty")
+        return np.array(pairs, dtype=np.int64)
+
+    def _coco_path(self) -> Path | None:
+        if "caption_coco_format" in self.facts:
+            return self._files("caption_coco_format")[0]
+        path = self.path.with_name(f"{self.path.stem}_caption_coco_format.json")
+        if path.is_file():
+            return path
+        logger.info("%s is missing: the references are the captions of %s", path, self._names("caption"))
+        return None
+
+    def _from_coco(self, path: Path, rows: Sequence[int]) -> dict[int, list[str]]:
+        """Row → captions, from a COCO captions file; its ids are matched as those of frames are."""
+        entries = read_json(path).get("annotations")
+        if not isinstance(entries, list):
+            raise DataError(f'{path}: no list of "annotations", so this is no COCO captions file')
+        by_id: dict[str, list[str]] = {}
+        for number, entry in enumerate(entries):
+            where = f"{path}, annotation {number} (counted from 0)"
+            if not isinstance(entry, dict) or "image_id" not in entry:
+                raise DataError(f'{where}: an object with "image_id" and "caption" is expected')
+            by_id.setdefault(str(entry["image_id"]), []).append(check_caption(entry.get("caption"), where))
+        known = _Ids(by_id)
+        found = {row: known.find(self.videos[row]) for row in rows}
+        unused = by_id.keys() - set(found.values())
+        if unused:
+            fault = f"{path}: {len(unused)} of {len(by_id)} videos are not in {self._names('caption')}: {_some(unused)}"
+            self._fault(fault)
+        return {row: by_id[name] for row, name in found.items() if name is not None}
+
+    # --- frames and captions together ---------------------------------------------------------------------------------
+
+    def _match(self) -> np.ndarray:
+        """File and row of the frames of each row of captions."""
+        parts = []
+        for file, (frames, first, end) in enumerate(zip(self.frames, self.firsts, self.firsts[1:], strict=False)):
+            videos = self.videos[first:end]
+            shown = [frames.video_id(number) for number in range(len(frames))]
+            if len(shown) == len(videos) and all(map(_same_video, shown, videos)):
+                lines: list[int | None] = list(range(len(videos)))
+            else:
+                known = _Ids({name: number for number, name in reversed(list(enumerate(shown)))})
+                names = [known.find(name) for name in videos]
+                lines = [None if name is None else known.names[name] for name in names]
+                lonely = [n for n, line in enumerate(lines) if line is None]
+                if lonely:
+                    fault = f"{self.where(int(first) + lonely[0])}: video {videos[lonely[0]]!r} is not in {frames.path}"
+                    self._fault(f"{fault} ({len(lonely)} of {len(videos)} annotations have no video)")
+                told = {name for name in names if name is not None}
+                silent = [n for n, name in enumerate(shown) if name not in told]
+                if silent:
+                    fault = f"{frames.where(silent[0])}: video {shown[silent[0]]!r} is not in"
+                    fault += f" {self._captions[file].path} ({len(silent)} of {len(shown)} videos have no annotation)"
+                    self._fault(fault)
+            parts += [(NO_FRAMES, NO_FRAMES) if line is None else (file, line) for line in lines]
+        return np.array(parts, dtype=np.int64)
+
+    def _fault(self, message: str) -> None:
+        if not self.tolerant:
+            raise DataError(f"{message}; --on_bad_sample zero goes on without")
+        logger.warning("%s", message)
+
+
+@dataclass(frozen=True)
+class _Ids:
+    """Video ids, found under their whole name or without folder and extension."""
+
+    names: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_keys", {video_key(name): name for name in self.names})
+
+    def find(self, video: str) -> str | None:
+        if video in self.names:
+            return video
+        keys: dict[str, str] = self._keys  # type: ignore[attr-defined]
+        return keys.get(video) or keys.get(video_key(video))
+
+
+def _same_video(one: str, other: str) -> bool:
+    return one == other or video_key(one) in (other, video_key(other)) or one == video_key(other)
+
+
+def _some(names: set[str]) -> str:
+    return ", ".join(sorted(names)[:3]) + (", …" if len(names) > 3 else "")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """The object of a split's YAML. DataError, with the line, where it is none."""
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file; check --data_dir and the YAML's name")
+    try:
+        facts = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start} is not UTF-8 text") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date that is none
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise DataError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', None) or error})") from error
+    if not isinstance(facts, dict):
+        raise DataError(f"{path}: names of files under {', '.join(KEYS)} are expected, not a {type(facts).__name__}")
+    for key in facts:
+        if key not in KEYS:
+            (near, *_) = [*difflib.get_close_matches(str(key), KEYS, n=1), ""]
+            hint = f"; is {near} meant?" if near and near not in facts else ""
+            logger.info("%s: %s is not used%s", path, key, hint)
+    return {key: value for key, value in facts.items() if value is not None}
+
+
+def _parse_captions(fields: list[str], where: str) -> list[str]:
+    """The captions in field 1 of a caption TSV: `[{"caption": …}, …]`."""
+    if len(fields) < 2:
+        raise DataError(f"{where}: no second field; a video id, a tab and a JSON list of captions are expected")
+    try:
+        entries = json.loads(fields[1])
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: the captions are not valid JSON ({error})") from error
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise DataError(f'{where}: the captions are not a JSON list of {{"caption": …}}')
+    return [check_caption(entry.get("caption"), f"{where}, caption {n}") for n, entry in enumerate(entries)]

@@ -1,0 +1,208 @@
+"""Video captioning: the words of a caption are read at `[MASK]` one after another (paper, section 3.2)."""
+
+import json
+from collections.abc import Callable
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lavender.config.schema import Config
+from lavender.data.caption import CaptionDataset, read_predictions, write_predictions
+from lavender.data.caption_folder import CaptionFolder
+from lavender.data.samples import ClipDataset
+from lavender.metrics.caption import caption_metrics, missing_for_metrics
+from lavender.models.generation import Decoding, SpecialTokens, generate
+from lavender.models.lavender import Heads, Lavender
+from lavender.runtime.errors import ConfigError, DataError
+from lavender.runtime.files import atomic_file
+from lavender.runtime.logging import LOGGER
+from lavender.tasks.base import Metrics, Record, Task, TrainingPart, at_labels
+from lavender.text.prompts import PROMPTS
+
+# On what a caption depends, beside the weights and the frames.
+_FRAMES = ("size_frame", "size_img", "img_transform", "repeat_frames", "on_bad_sample")
+_PREFIX = ("enable_prompt", "enable_task_token", "task_token", "txt_backbone")
+_WORDS = ("max_gen_length", "num_beams", "num_keep_best", "length_penalty", "repetition_penalty")
+_DRAWS = ("do_sample", "gen_temperature", "top_k", "top_p", "seed")
+_NUMBERS = ("precision", "deepspeed", "device")
+
+
+class CaptionTask(Task):
+    """Training hides words under seq2seq attention; evaluation writes captions, with all of the field's metrics."""
+
+    config_type = "captioning"
+    dataset_types = ("captioning",)
+    heads = Heads(mlm=True, task_tokens=True)
+    token = "cap"
+    best_metric: tuple[str, Callable] = ("CIDEr", max)
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        tokenizer = self.tokenizer
+        self.tokens = SpecialTokens(tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id, tokenizer.mask_id)
+        self.decoding = Decoding(
+            max_length=config.max_gen_length,
+            num_beams=config.num_beams,
+            num_keep_best=config.num_keep_best,
+            length_penalty=config.length_penalty,
+            do_sample=config.do_sample,
+            temperature=config.gen_temperature,
+            top_k=config.top_k,
+            top_p=config.top_p,
+            repetition_penalty=config.repetition_penalty,
+        )
+
+    def prompt(self) -> str:
+        return PROMPTS["cap"]
+
+    # --- data ---------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def datasets(self) -> dict[str, CaptionDataset]:
+        """Split → data set, of the splits that have a YAML (and are needed: nothing is trained without epochs)."""
+        datasets = {}
+        for split in ("train", "val", "test")[0 if self.config.size_epoch else 1 :]:
+            name = getattr(self.config, f"{split}_yaml")
+            if name:
+                folder = CaptionFolder(Path(self.config.data_dir) / name, self.config.on_bad_sample == "zero")
+                datasets[split] = CaptionDataset(self.config, self.tokenizer, folder, training=split == "train")
+            elif split == "train":
+                raise ConfigError("train_yaml is empty: name the YAML to train on; --size_epoch 0 evaluates alone")
+            else:
+                LOGGER.info("%s_yaml is empty, so no evaluation on %s", split, split)
+        if not datasets:
+            raise ConfigError("val_yaml and test_yaml are empty, so there is nothing to evaluate")
+        for split, dataset in datasets.items():
+            LOGGER.info("%s: %d %s", dataset.folder.path, len(dataset), "captions" if split == "train" else "videos")
+        if notice := missing_for_metrics():  # told before hours of training
+            LOGGER.info("%s", notice)
+        return datasets
+
+    @cached_property
+    def references(self) -> dict[str, list[list[str]]]:
+        """Split → the captions that each video's is compared with."""
+        return {split: dataset.references() for split, dataset in self.datasets.items() if split != "train"}
+
+    def training_parts(self) -> list[TrainingPart]:
+        opener: Callable[[], ClipDataset] = partial(self.datasets.__getitem__, "train")
+        return [TrainingPart(self.config.task, 0, len(self.datasets["train"]), opener)]
+
+    def evaluation_sets(self, part: TrainingPart | None = None) -> dict[str, ClipDataset]:
+        return {split: self.datasets[split] for split in self.references}
+
+    # --- model --------------------------------------------------------------------------------------------------------
+
+    def outputs(self, model: Lavender, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Logits at the K hidden words (K, V) with their labels (K,)."""
+        video = model.encode_video(batch["img"], batch["present"])
+        text = model.encode_text(batch["ids"], batch["mask"])
+        states = model.fuse(video, text, self.prefix(model), attention="seq2seq")[:, -batch["ids"].shape[1] :]
+        states, labels = at_labels(states, batch["labels"])
+        return model.fc_mtm(states), labels
+
+    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
+        logits, labels = self.outputs(model, batch)
+        config = self.config
+        dropped = config.drop_worst_ratio if self.step >= config.drop_worst_after else 0.0
+        loss = caption_loss(logits, labels, config.label_smoothing, dropped)
+        return {"loss": loss, "count_unlabelled_batches": loss.new_tensor(float(labels.numel() == 0))}
+
+    def predict(self, model: Lavender, batch: dict[str, Any]) -> list[Record]:
+        video = model.encode_video(batch["img"], batch["present"])
+        captions = generate(model, video, self.prefix(model), self.tokens, self.decoding, batch.get("draws"))
+        rows = zip(
+            *(batch["index"].tolist(), batch["video"], captions.ids.tolist(), captions.scores.exp().tolist()),
+            strict=True,
+        )
+        return [
+            _record(
+                index,
+                name,
+                [{"caption": self.tokenizer.text(ids), "conf": conf} for ids, conf in zip(kept, confs, strict=True)],
+            )
+            for index, name, kept, confs in rows
+        ]
+
+    def metrics(self, records: list[Record], split: str) -> Metrics:
+        """The metrics of `lavender.metrics.caption`, over all videos of the split."""
+        return caption_metrics([record["caption"] for record in records], self.references[split], self.config.spice)
+
+    # --- files beside the checkpoint ----------------------------------------------------------------------------------
+
+    def prediction_file(self, split: str, checkpoint: Path) -> Path:
+        """`<checkpoint>.pred.<folder>.<yaml>.beam1.max20.tsv`."""
+        yaml, decoding = self.datasets[split].folder.path, self.decoding
+        words = [checkpoint.stem, "pred", yaml.parent.name, yaml.stem, f"beam{decoding.num_beams}"]
+        words += [f"max{decoding.max_length}"]
+        words += [f"best{decoding.num_keep_best}"] if decoding.num_keep_best > 1 else []
+        words += ["sampled"] if decoding.do_sample else []
+        return checkpoint.with_name(".".join([*words, "tsv"]))
+
+    def _made_from(self, split: str, weights: str) -> dict[str, Any]:
+        """What the captions of a split follow from."""
+        folder = self.datasets[split].folder
+        files = [(str(file.path.resolve()), file.path.stat().st_mtime_ns) for file in folder.frames]
+        names = (*_FRAMES, *_PREFIX, *_WORDS, *_NUMBERS, *(_DRAWS if self.config.do_sample else ()))
+        options = {name: getattr(self.config, name) for name in names}
+        facts = {"weights": weights, "options": options, "frames": files, "videos": self.datasets[split].videos}
+        return json.loads(json.dumps(facts))  # as it will be read again
+
+    def earlier_records(self, split: str, checkpoint: Path, weights: Callable[[], str]) -> list[Record] | None:
+        path = self.prediction_file(split, checkpoint)
+        origin = path.with_suffix(".from.json")
+        if not path.is_file() or not origin.is_file():
+            return None
+        try:
+            same = json.loads(origin.read_text(encoding="utf-8")) == self._made_from(split, weights())
+            captions = read_predictions(path)
+        except (OSError, ValueError, DataError) as fault:
+            LOGGER.warning("%s is not used again: %s", path, fault)
+            return None
+        if not same or [video for video, _ in captions] != self.datasets[split].videos:
+            LOGGER.info("%s is of other weights, frames or options: captions are made again", path)
+            return None
+        LOGGER.info("%s is of these weights, frames and options: its captions are used again", path)
+        return [_record(index, video, found) for index, (video, found) in enumerate(captions)]
+
+    def publish(
+        self, split: str, checkpoint: Path, weights: Callable[[], str], records: list[Record], metrics: Metrics
+    ) -> None:
+        path = self.prediction_file(split, checkpoint)
+        origin = path.with_suffix(".from.json")
+        try:
+            origin.unlink(missing_ok=True)  # the files below are not its captions until they are whole
+            write_predictions(path, [(record["video"], record["captions"]) for record in records])
+            with atomic_file(path.with_suffix(".eval.json")) as file:
+                file.write((json.dumps(metrics) + "\n").encode())
+            if "bad_samples" not in metrics:  # those are to be told again
+                with atomic_file(origin) as file:
+                    file.write(json.dumps(self._made_from(split, weights())).encode())
+        except OSError as fault:  # weights may stand in a folder of somebody else's
+            LOGGER.warning("%s could not be written (%s); the captions are in the run's predictions", path, fault)
+
+
+def _record(index: int, video: str, captions: list[dict[str, Any]]) -> Record:
+    return {"index": index, "video": video, **captions[0], "captions": captions}
+
+
+def caption_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0, drop_worst: float = 0.0) -> Tensor:
+    """Mean divergence (KL) of the words from their targets, (K, V), (K,); 0, with a gradient of 0, where K is 0.
+
+    A target has 1 − ε on the word and ε / (V − 1) on each other, as released (torch's own smoothing is another one).
+
+    Args:
+        smoothing: ε; drop_worst: share of the words, those of the largest loss, that is left out.
+    """
+    if labels.numel() == 0:
+        return logits.sum() * 0.0
+    log_chances = logits.float().log_softmax(-1)
+    share = smoothing / (logits.shape[-1] - 1)
+    targets = torch.full_like(log_chances, share).scatter(1, labels[:, None], 1 - smoothing)
+    losses = (torch.xlogy(targets, targets) - targets * log_chances).sum(dim=-1)
+    if drop_worst > 0:
+        kept = max(1, int(len(losses) * (1 - drop_worst)))
+        losses = losses.topk(kept, largest=False).values
+    return losses.mean()
