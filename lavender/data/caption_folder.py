@@ -121,7 +121,7 @@ class CaptionFolder:
         """The files under a key: one, or, in a composite split, a list of them."""
         value = self.facts.get(key)
         names: list[Any] = value if isinstance(value, list) and self.composite else [value]
-        if not all(isinstance(name, str) and name for name in names):
+        if not names or not all(isinstance(name, str) and name for name in names):
             kind = "a list of file names" if self.composite else "the name of a file"
             raise DataError(f'{self.path}: "{key}" is {"missing" if value is None else repr(value)}; give {kind}')
         files = [self.path.parent / name for name in names]
@@ -141,10 +141,14 @@ class CaptionFolder:
 
     def _read_linelist(self) -> np.ndarray:
         """(lines, 2) of row and caption number; every line is checked against the captions that there are."""
-        (path,) = self._files("caption_linelist")[:1]
+        path = self._files("caption_linelist")[0]
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: byte {error.start} is not UTF-8 text") from error
         columns = ("file", "row", "caption number")[0 if self.composite else 1 :]
         pairs = []
-        for line, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for line, text in enumerate(lines, start=1):
             numbers = text.split("\t")
             if len(numbers) != len(columns) or not all(number.isascii() and number.isdigit() for number in numbers):
                 raise DataError(f"{path}, line {line}: {text[:60]!r} is not {', a tab, '.join(columns)}")

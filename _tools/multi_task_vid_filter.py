@@ -1,0 +1,243 @@
+"""python _tools/multi_task_vid_filter.py --dataset msrvtt
+
+The tasks of a data set were split apart from each other: a test video of one may be a training video of another. Takes
+every video that any task of the data set validates or tests on out of the training split of all of them, and writes
+what is left, for `_args/args_multi-task_*.json`, to `_datasets/multi_task`: the same text files, and captioning folders
+whose training YAML has a shorter line list (all else of theirs points back at the original files).
+"""
+
+import argparse
+import json
+import logging
+import os
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+from _root import run
+
+from lavender.data.annotations import read_json
+from lavender.data.caption_folder import CaptionFolder
+from lavender.data.index import video_key
+from lavender.runtime.errors import DataError
+from lavender.runtime.files import atomic_file
+
+logger = logging.getLogger("lavender.tools")
+
+SPLITS = ("train", "val", "test")
+DATASETS = Path(__file__).resolve().parent.parent / "_datasets"
+FILE_KEYS = ("img", "caption", "label", "caption_linelist", "caption_coco_format")  # of a captioning YAML
+TASKS = {  # data set → tasks with a txt_<task>.json; folder of captions
+    "lsmdc": (("lsmdc-retrieval", "lsmdc-fib", "lsmdc-mc"), None),
+    "msrvtt": (("msrvtt-retrieval", "msrvtt-qa", "msrvtt-mc"), "MSRVTT-v2"),
+    "msvd": (("msvd-retrieval", "msvd-qa"), "MSVD"),
+    "tgif": (("tgif-frame", "tgif-action", "tgif-transition"), None),
+    "didemo": (("didemo-retrieval",), None),
+}
+OPTIONAL = {"txt_msrvtt-mc.json"}  # tested without training: no run of several tasks reads it
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", required=True, choices=TASKS, help="the data set whose tasks are filtered")
+    parser.add_argument("--data_root", type=Path, default=DATASETS, help="where its files are (default: ./_datasets)")
+    parser.add_argument("--output_folder", type=Path, default=DATASETS / "multi_task", help="where filtered files go")
+    parser.add_argument("--allow_missing", action="store_true", help="go on without those that are missing")
+    arguments = parser.parse_args()
+    filter_training(arguments.dataset, arguments.data_root, arguments.output_folder, arguments.allow_missing)
+
+
+def filter_training(dataset: str, data_root: Path, output_folder: Path, allow_missing: bool = False) -> None:
+    """Reads all files of a data set, then writes them without the training videos that are held out anywhere.
+
+    Raises:
+        DataError: a file is missing or broken, or would be overwritten by its own filtered copy; nothing is written.
+    """
+    sources = open_sources(dataset, data_root, output_folder, allow_missing)
+    held_out = {name for source in sources for video in source.held_out for name in names_of(video)}
+    outputs: dict[Path, bytes] = {}
+    rows = []
+    removed: set[str] = set()
+    for source in sources:
+        kept = [number for number, video in enumerate(source.training) if held_out.isdisjoint(names_of(video))]
+        outputs |= source.filtered(output_folder, kept)
+        after = [source.training[number] for number in kept]
+        removed |= set(source.training) - set(after)
+        if source.trains:
+            counts = (len(source.training), len(after), count_videos(source.training), count_videos(after))
+            rows.append([source.name, *map(str, counts)])
+        if source.training and not after:
+            logger.warning("%s: no training item is left", source.path)
+    refuse_overwriting(outputs, sources)
+    for path, content in outputs.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as file:
+            file.write(content)
+
+    print_table(["file", "items before", "after", "videos before", "after"], rows)
+    print(f"{dataset}: {count_videos(removed)} videos removed from training; {output_folder}: {len(outputs)} files")
+
+
+class TextFile:
+    """`txt_<task>.json`: the videos of its training items, and those that it validates and tests on."""
+
+    trains = True
+
+    def __init__(self, path: Path):
+        self.path, self.name, self.inputs = path, path.name, [path]
+        self._content = read_json(path)
+        self.training = self._videos("train")
+        self.held_out = [*self._videos("val"), *self._videos("test")]
+
+    def _videos(self, split: str) -> list[str]:
+        items = self._content.get(split) or []
+        if not isinstance(items, list):
+            raise DataError(f'{self.path}: "{split}" is a {type(items).__name__}, not a list of items')
+        for number, item in enumerate(items):
+            if not isinstance(item, dict) or not isinstance(item.get("video"), str):
+                where = f"{self.path}, {split}, item {number} (counted from 0)"
+                raise DataError(f'{where}: an object with a "video" (text) is expected')
+        return [item["video"] for item in items]
+
+    def filtered(self, folder: Path, kept: Sequence[int]) -> dict[Path, bytes]:
+        """The file to write, with training items `kept`."""
+        content = dict(self._content)
+        if content.get("train"):
+            content["train"] = [content["train"][number] for number in kept]
+        return {folder / self.name: json.dumps(content).encode()}
+
+
+class CaptionSplit:
+    """A YAML of a captioning folder: the videos of its training samples, or those that it evaluates and refers to."""
+
+    def __init__(self, path: Path, split: str):
+        self.path, self.name, self.trains = path, f"{path.parent.name}/{path.name}", split == "train"
+        self._folder = CaptionFolder(path, tolerant=True)  # whether each video has frames is for the run to check
+        self._facts = dict(self._folder.facts)
+        beside = path.with_name(f"{path.stem}_caption_coco_format.json")
+        if beside.is_file():  # found by its name, which does not lead from the new folder to this one
+            self._facts.setdefault("caption_coco_format", beside.name)
+        self.inputs = [path, *(file for key in FILE_KEYS for file in self._files(key))]
+        self._samples = self._folder.training_samples().tolist() if self.trains else []  # row, caption number
+        self.training = [self._folder.videos[row] for row, _ in self._samples]
+        self.held_out = [] if self.trains else self._evaluated()
+
+    def _files(self, key: str) -> list[Path]:
+        value = self._facts.get(key, [])
+        names = value if isinstance(value, list) else [value]
+        if not all(isinstance(name, str) and name for name in names):
+            raise DataError(f'{self.path}: "{key}" is {value!r}; give the name of a file')
+        return [self.path.parent / name for name in names]
+
+    def _evaluated(self) -> list[str]:
+        videos = [self._folder.videos[row] for row in self._folder.evaluation_rows().tolist()]
+        for path in self._files("caption_coco_format"):
+            if not path.is_file():
+                raise DataError(f'{self.path}: "caption_coco_format" names {path}, which is not there')
+            videos += coco_videos(path)
+        return videos
+
+    def filtered(self, folder: Path, kept: Sequence[int]) -> dict[Path, bytes]:
+        """The YAML to write, and the line list of the training samples `kept`, which it names."""
+        path = folder / self.name
+        facts = {
+            key: moved(value, self.path.parent, path.parent) if key in FILE_KEYS else value
+            for key, value in self._facts.items()
+        }
+        outputs = {}
+        if self.trains:
+            linelist = path.with_name(f"{path.stem}.caption.linelist.tsv")
+            facts["caption_linelist"] = linelist.name
+            outputs[linelist] = "".join(self._line(*self._samples[number]) for number in kept).encode()
+        return outputs | {path: yaml.safe_dump(facts, sort_keys=False, allow_unicode=True).encode()}
+
+    def _line(self, row: int, caption: int) -> str:
+        """A line of the line list; in a composite split the number of the caption TSV is in front."""
+        firsts = self._folder.firsts.tolist()
+        file = bisect_right(firsts, row) - 1
+        numbers = (file, row - firsts[file], caption)
+        return "\t".join(map(str, numbers[0 if self._folder.composite else 1 :])) + "\n"
+
+
+Source = TextFile | CaptionSplit
+
+
+@cache
+def names_of(video: str) -> set[str]:
+    """What a video may be called: its id without folder, and that without extension.
+
+    Two ids are one video where they share a name. An id with a dot of its own, "a.b", may be a whole name or what an
+    index made of "a.b.mp4"; in doubt ("a.b" and "a.c") they are one, as an index would have it: a video too few in
+    training does less harm than a test video.
+    """
+    return {PurePath(video).name, video_key(video)}
+
+
+def open_sources(dataset: str, data_root: Path, output_folder: Path, allow_missing: bool) -> list[Source]:
+    """All files of a data set, read and checked. DataError where one is missing that must not be, or none is there."""
+    tasks, folder = TASKS[dataset]
+    texts = {data_root / f"txt_{task}.json": "" for task in tasks}
+    yamls = {data_root / folder / f"{split}_32frames.yaml": split for split in SPLITS} if folder else {}
+    missing = [path for path in (*texts, *yamls) if not path.is_file()]
+    needed = [path for path in missing if not allow_missing and path.name not in OPTIONAL]
+    if needed or len(missing) == len(texts) + len(yamls):
+        raise DataError(
+            f"{', '.join(map(str, needed or missing))}: no such file, so that its val and test videos could stay in "
+            "training. Check --data_root; --allow_missing goes on without what is missing"
+        )
+    for path in missing:
+        old = output_folder / path.relative_to(data_root)
+        stays = f"; {old} of an earlier run stays as it is" if old.is_file() else ""
+        logger.warning("%s is missing and left out: its val and test videos are not removed%s", path, stays)
+    present = {path: split for path, split in (texts | yamls).items() if path not in missing}
+    return [CaptionSplit(path, split) if split else TextFile(path) for path, split in present.items()]
+
+
+def coco_videos(path: Path) -> list[str]:
+    """The videos of a COCO captions file: those with an annotation, and those listed as its images."""
+    content = read_json(path)
+    annotations, images = content.get("annotations"), content.get("images")
+    if not isinstance(annotations, list):
+        raise DataError(f'{path}: no list of "annotations", so this is no COCO captions file')
+    for number, entry in enumerate(annotations):
+        if not isinstance(entry, dict) or not isinstance(entry.get("image_id"), str | int):
+            where = f"{path}, annotation {number} (counted from 0)"
+            raise DataError(f'{where}: an object with an "image_id" (text or a number) is expected')
+    listed = [entry for entry in images if isinstance(entry, dict)] if isinstance(images, list) else []
+    named = [entry.get(key) for entry in listed for key in ("id", "file_name")]
+    return [str(name) for name in (*(entry["image_id"] for entry in annotations), *named) if name is not None]
+
+
+def refuse_overwriting(outputs: Iterable[Path], sources: Iterable[Source]) -> None:
+    """DataError where a file to write is one of those read, by whatever links its name leads there."""
+    inputs = [path for source in sources for path in source.inputs if path.exists()]
+    for output in filter(Path.exists, outputs):
+        for path in filter(output.samefile, inputs):
+            raise DataError(f"{output} would overwrite {path}, which it is made from; give another --output_folder")
+
+
+def count_videos(videos: Iterable[str]) -> int:
+    return len({video_key(video) for video in videos})
+
+
+def print_table(head: list[str], rows: list[list[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for name, *numbers in (head, *rows):
+        print(name.ljust(widths[0]), *map(str.rjust, numbers, widths[1:]), sep="  ")
+
+
+def moved(names: Any, old: Path, new: Path) -> Any:
+    """A file's name, or a list of them, relative to folder `new` instead of `old`."""
+    if isinstance(names, list):
+        return [moved(name, old, new) for name in names]
+    # ".." leads out of the folder behind a link, so links are followed first; but not the file's own, since its line
+    # index lies beside the link.
+    file = old / names
+    return os.path.relpath(Path(os.path.realpath(file.parent)) / file.name, os.path.realpath(new))
+
+
+if __name__ == "__main__":
+    run(main)

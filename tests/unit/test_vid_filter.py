@@ -1,0 +1,487 @@
+"""The filter of several tasks' training splits: no test video of one task is left in the training of another."""
+
+import hashlib
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path, PurePath
+from typing import Any
+
+import pytest
+import yaml
+
+from lavender.config.load import load_config
+from lavender.data.caption_folder import CaptionFolder
+from lavender.data.tsv import TSVWriter
+from lavender.runtime.errors import DataError
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "_tools"))
+tool = importlib.import_module("multi_task_vid_filter")
+filter_training = tool.filter_training
+TEXTS = {dataset: tasks for dataset, (tasks, _) in tool.TASKS.items()}
+FOLDERS = {dataset: folder for dataset, (_, folder) in tool.TASKS.items() if folder}
+YAMLS = TRAIN_YAML, VAL_YAML, TEST_YAML = [f"{split}_32frames.yaml" for split in ("train", "val", "test")]
+LINE_LIST = "train_32frames.caption.linelist.tsv"
+DEFAULT_COCO = "val_32frames_caption_coco_format.json"
+VAL_FILES = "img: val.img.tsv\ncaption: val.caption.tsv\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An empty `_datasets`."""
+    folder = tmp_path / "_datasets"
+    folder.mkdir()
+    return folder
+
+
+def command(folder: Path, script: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-B", str(script), *words]
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def write_texts(root: Path, task: str, **splits: Iterable[str]) -> None:
+    items = {
+        split: [{"video": video, "caption": f"{video}, {number}"} for number, video in enumerate(videos)]
+        for split, videos in splits.items()
+    }
+    (root / f"txt_{task}.json").write_text(json.dumps(items))
+
+
+def texts_of(folder: Path, task: str, split: str = "train") -> list[str]:
+    return [item["video"] for item in json.loads((folder / f"txt_{task}.json").read_text())[split]]
+
+
+def write_rows(path: Path, videos: Iterable[str]) -> None:
+    """`<path>.img.tsv` and `<path>.caption.tsv`: a frame and two captions of each video."""
+    path.parent.mkdir(exist_ok=True)
+    with TSVWriter(f"{path}.img.tsv") as frames, TSVWriter(f"{path}.caption.tsv") as captions:
+        for video in videos:
+            frames.write([video, "{}", "/9j/x"])
+            captions.write([video, json.dumps([{"caption": f"{video} {number}"} for number in range(2)])])
+
+
+def write_split(folder: Path, split: str, videos: Iterable[str], lines: str = "", **facts: Any) -> Path:
+    """A YAML with its files; `lines` are those of its line list."""
+    write_rows(folder / split, videos)
+    if lines:
+        (folder / f"{split}.linelist.tsv").write_text(lines)
+        facts["caption_linelist"] = f"{split}.linelist.tsv"
+    path = folder / f"{split}_32frames.yaml"
+    path.write_text(yaml.safe_dump({"img": f"{split}.img.tsv", "caption": f"{split}.caption.tsv", **facts}))
+    return path
+
+
+def write_coco(path: Path, videos: Iterable[Any], images: Iterable[Any] = ()) -> str:
+    annotations = [{"image_id": video, "caption": "so it is", "id": number} for number, video in enumerate(videos)]
+    path.write_text(json.dumps({"images": [{"id": video} for video in images], "annotations": annotations}))
+    return path.name
+
+
+def trained_on(path: Path) -> list[str]:
+    """The training captions of a YAML, as a run reads them."""
+    folder = CaptionFolder(path)
+    return [folder.caption(*sample) for sample in folder.training_samples().tolist()]
+
+
+def write_world(root: Path) -> dict[str, list[str]]:
+    """All files of all data sets. Every task trains on all videos of its set and tests on some that no other does.
+
+    Returns:
+        data set → the videos that may stay.
+    """
+    stay = {}
+    for dataset, tasks in TEXTS.items():
+        videos = [f"{dataset}{letter}" for letter in "abcdefghijklmn"]
+        rest = iter(videos)
+        for task in tasks:
+            splits = {"val": [f"clips/{next(rest)}.avi"], "test": [f"{next(rest)}.mp4"]}
+            write_texts(root, task, **splits if task == "msrvtt-mc" else {"train": [*videos, *videos], **splits})
+        if dataset in FOLDERS:
+            folder = root / FOLDERS[dataset]
+            write_split(folder, "train", [f"{video}.mp4" for video in videos])
+            val, in_coco, test, in_default = (next(rest) for _ in range(4))
+            write_split(folder, "val", [val], caption_coco_format=write_coco(folder / "refs.json", [val, in_coco]))
+            write_split(folder, "test", [test])
+            write_coco(folder / "test_32frames_caption_coco_format.json", [test, in_default])
+        stay[dataset] = list(rest)
+        assert len(stay[dataset]) >= 4
+    return stay
+
+
+def small_msvd(root: Path, train: Iterable[str] = "abc", tested: Iterable[str] = "z") -> None:
+    """MSVD with `train` in all training splits; QA tests on `tested`, the other tasks on z."""
+    write_texts(root, "msvd-retrieval", train=train, val="y", test="z")
+    write_texts(root, "msvd-qa", train=train, val="y", test=tested)
+    for split, videos in (("train", train), ("val", "y"), ("test", "z")):
+        write_split(root / "MSVD", split, videos)
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    """File → digest, of all below a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+# --- what is removed --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dataset", TEXTS)
+def test_what_any_task_tests_on_leaves_all_training_splits(root: Path, tmp_path: Path, dataset: str):
+    stay, out = write_world(root)[dataset], tmp_path / "out"
+    filter_training(dataset, root, out)
+    expected = {f"txt_{task}.json" for task in TEXTS[dataset]}
+    for name in expected:
+        before, after = (json.loads((folder / name).read_text()) for folder in (root, out))
+        if "train" in before:
+            before["train"] = [item for item in before["train"] if item["video"] in stay]
+            assert len(before["train"]) == 2 * len(stay)
+        assert after == before
+    if dataset in FOLDERS:
+        assert trained_on(out / FOLDERS[dataset] / TRAIN_YAML) == [f"{video}.mp4 0" for video in stay]
+        expected |= {f"{FOLDERS[dataset]}/{name}" for name in (LINE_LIST, *YAMLS)}
+    assert snapshot(out).keys() == expected
+
+
+def leaks(config: str, place: Path, data_dir: str | None = None) -> dict[str, set[str]]:
+    """Data set → training videos of any entry of a configuration that any entry of that set validates or tests on."""
+    train: dict[str, set[str]] = {}
+    held_out: dict[str, set[str]] = {}
+    for entry in load_config(["--config", str(ROOT / "_args" / f"args_{config}.json")]).entries():
+        folder, dataset = place / (data_dir or entry.data_dir), entry.task.split("-")[0]
+        trained, others = train.setdefault(dataset, set()), held_out.setdefault(dataset, set())
+        if entry.type == "captioning":
+            trained.update(caption.split()[0] for caption in trained_on(folder / entry.train_yaml))
+            for name in filter(None, (entry.val_yaml, entry.test_yaml)):
+                split = CaptionFolder(folder / name)
+                references = folder / Path(name).parent / split.facts.get("caption_coco_format", "none")
+                others.update(split.videos)
+                if references.is_file():
+                    others.update(note["image_id"] for note in json.loads(references.read_text())["annotations"])
+        else:
+            trained.update(texts_of(folder, entry.task))
+            others.update(*(texts_of(folder, entry.task, split) for split in ("val", "test")))
+        assert trained
+        assert others
+    bare = [{name: {PurePath(video).stem for video in videos[name]} for name in train} for videos in (train, held_out)]
+    return {name: bare[0][name] & bare[1][name] for name in train}
+
+
+@pytest.mark.parametrize(("config", "count"), [("multi-task_all", 5), ("multi-task_ablate", 4)])
+def test_no_entry_of_a_released_configuration_trains_on_a_test_video(root: Path, config: str, count: int):
+    write_world(root)
+    snapshots = []  # a second run writes the same
+    for _ in range(2):
+        for dataset in TEXTS:
+            filter_training(dataset, root, root / "multi_task")
+        snapshots.append(snapshot(root))
+    assert snapshots[0] == snapshots[1]
+    assert list(leaks(config, root.parent).values()) == [set()] * count
+    assert all(leaks(config, root.parent, "_datasets").values()), "made-up data in which nothing could have leaked"
+
+
+FILM = "0001_Film_00.51.926-00."
+
+
+@pytest.mark.parametrize(
+    ("held_out", "trained", "one"),
+    [
+        *(("video1", "video1.mp4", True), ("video1.mp4", "video1", True), ("x/video1.avi", "y/video1.mp4", True)),
+        *(("a.b", "a.b.mp4", True), ("a.b.mp4", "a.b", True), ("clips/a.b", "a.b.mp4", True)),
+        *(("a.b", "a", True), ("a", "a.b", True)),  # an index knows both as "a"
+        *(("a.b.mp4", "a.c.mp4", False), ("a.b.mp4", "a.mp4", False)),
+        *((f"{FILM}54.129", f"{FILM}54.129.avi", True), (f"{FILM}54.129", f"{FILM}55.129", False)),
+        *(("video1", "video10", False), ("clips/video1", "clips", False)),
+    ],
+)
+def test_which_ids_are_one_video(root: Path, held_out: str, trained: str, one: bool):
+    write_texts(root, "didemo-retrieval", train=["other", trained], val=[], test=[held_out])
+    filter_training("didemo", root, root / "out")
+    assert texts_of(root / "out", "didemo-retrieval") == (["other"] if one else ["other", trained])
+
+
+@pytest.mark.parametrize("name", ["refs.json", DEFAULT_COCO])
+@pytest.mark.parametrize(("videos", "images"), [(["y", "c"], []), (["y"], ["c"]), (["y", 7], [])])
+def test_a_video_of_the_references_alone(root: Path, name: str, videos: list, images: list):
+    small_msvd(root, train="a7c")
+    write_coco(root / "MSVD" / name, videos, images)
+    if name != DEFAULT_COCO:
+        write_split(root / "MSVD", "val", "y", caption_coco_format=name)
+    filter_training("msvd", root, root / "out")
+    left = ["a", "c"] if 7 in videos else ["a", "7"]
+    assert texts_of(root / "out", "msvd-qa") == left
+    assert trained_on(root / "out" / "MSVD" / TRAIN_YAML) == [f"{video} 0" for video in left]
+
+
+def test_of_a_composite_val_split_the_rows_of_its_line_list_count(root: Path):
+    """As in a run, which evaluates no others: the caption TSVs may be those that are trained on."""
+    small_msvd(root)
+    files = {"img": ["train.img.tsv"], "caption": ["train.caption.tsv"]}
+    write_split(root / "MSVD", "val", "", "0\t1\t0\n", composite=True, **files)
+    write_coco(root / "MSVD" / "train_32frames_caption_coco_format.json", "abc")  # holds nothing out
+    filter_training("msvd", root, root / "out")
+    assert texts_of(root / "out", "msvd-qa") == ["a", "c"]
+    copy = CaptionFolder(root / "out" / "MSVD" / VAL_YAML)
+    assert [copy.videos[row] for row in copy.evaluation_rows()] == ["b"]
+
+
+def test_missing_frames_are_for_the_run_to_tell(root: Path):
+    small_msvd(root, tested="b")
+    with TSVWriter(root / "MSVD" / "train.img.tsv") as frames:
+        frames.write(["a", "{}", "/9j/x"])
+    filter_training("msvd", root, root / "out")
+    assert (root / "out" / "MSVD" / LINE_LIST).read_text() == "0\t0\n2\t0\n"
+
+
+# --- what is written --------------------------------------------------------------------------------------------------
+
+
+def test_all_else_of_a_text_file_is_kept(root: Path):
+    content = {
+        **{"ans2label": {"émeu": 1, "dog": 0}, "vocab": ["dog"], "note": None},
+        "train": [{"video": "b", "n": 1}, {"video": "x"}, {"answer": 2.5, "video": "a"}, {"video": "b", "n": 2}],
+        **{"test": [{"video": "x", "question": "[MASK]?"}], "val": None},
+    }
+    (root / "txt_didemo-retrieval.json").write_text(json.dumps(content))
+    filter_training("didemo", root, root / "out")
+    content["train"] = [{"video": "b", "n": 1}, {"answer": 2.5, "video": "a"}, {"video": "b", "n": 2}]
+    written = json.loads((root / "out" / "txt_didemo-retrieval.json").read_text())
+    assert json.dumps(written) == json.dumps(content)  # the order of the keys too
+
+
+def test_a_line_list_keeps_its_order(root: Path):
+    small_msvd(root, tested="b")
+    write_split(root / "MSVD", "train", "abc", "2\t1\n1\t0\n0\t1\n2\t0\n1\t1\n2\t1\n")
+    filter_training("msvd", root, root / "out")
+    assert (root / "out" / "MSVD" / LINE_LIST).read_text() == "2\t1\n0\t1\n2\t0\n2\t1\n"
+    assert trained_on(root / "out" / "MSVD" / TRAIN_YAML) == ["c 1", "a 1", "c 0", "c 1"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "left", "captions"),
+    [
+        ("1\t0\t1\n0\t1\t0\n2\t1\t0\n0\t0\t0\n2\t0\t1\n", "1\t0\t1\n0\t0\t0\n2\t0\t1\n", ["d 1", "a 0", "e 1"]),
+        ("", "0\t0\t0\n1\t0\t0\n2\t0\t0\n2\t2\t0\n", ["a 0", "d 0", "e 0", "g 0"]),
+    ],
+)
+def test_a_composite_split(root: Path, lines: str, left: str, captions: list[str]):
+    small_msvd(root, tested="bf")
+    parts = {"one": "ab", "two": "d", "three": "efg"}
+    for name, videos in parts.items():
+        write_rows(root / "MSVD" / name, videos)
+    files = {key: [f"{name}.{key}.tsv" for name in parts] for key in ("img", "caption")}
+    write_split(root / "MSVD", "train", "", lines, composite=True, **files)
+    filter_training("msvd", root, root / "out")
+    made = root / "out" / "MSVD"
+    facts = yaml.safe_load((made / TRAIN_YAML).read_text())
+    moved = {key: [f"../../MSVD/{name}" for name in names] for key, names in files.items()}
+    assert facts == {"composite": True, "caption_linelist": LINE_LIST, **moved}
+    assert (made / LINE_LIST).read_text() == left
+    assert trained_on(made / TRAIN_YAML) == captions
+
+
+def test_the_new_captioning_folder_points_back(root: Path):
+    small_msvd(root, train="ay")
+    folder, made = root / "MSVD", root / "multi_task" / "MSVD"
+    write_rows(root / "frames" / "all", "ay")
+    write_split(folder, "train", "ay", img="../frames/all.img.tsv", label="train.label.tsv", note="train")
+    write_coco(folder / DEFAULT_COCO, "y")
+    write_split(folder, "test", "z", "0\t0\n", caption_coco_format=write_coco(folder / "refs.json", "z"), label=None)
+    filter_training("msvd", root, root / "multi_task")
+    train, val, test = (yaml.safe_load((made / name).read_text()) for name in YAMLS)
+    assert train == {
+        **{"img": "../../frames/all.img.tsv", "caption": "../../MSVD/train.caption.tsv"},
+        **{"label": "../../MSVD/train.label.tsv", "note": "train", "caption_linelist": LINE_LIST},
+    }
+    assert val["caption_coco_format"] == f"../../MSVD/{DEFAULT_COCO}"
+    assert test["caption_coco_format"] == "../../MSVD/refs.json"
+    assert test["caption_linelist"] == "../../MSVD/test.linelist.tsv"
+    for name, video in ((VAL_YAML, "y"), (TEST_YAML, "z")):
+        copy = CaptionFolder(made / name)
+        assert (copy.videos, copy.references([0])) == ([video], [["so it is"]])
+    assert trained_on(made / TRAIN_YAML) == ["a 0"]
+
+
+def test_folders_and_files_behind_links(root: Path, tmp_path: Path):
+    """`..` leads out of the folder that a link leads to, and the index of a linked TSV lies beside the link."""
+    small_msvd(root, tested="b")
+    store, scratch = tmp_path / "store" / "deep", tmp_path / "scratch"
+    store.mkdir(parents=True)
+    scratch.mkdir()
+    (root / "MSVD").rename(store / "captions").joinpath("train.img.tsv").rename(store / "blob")
+    (root / "MSVD").symlink_to(store / "captions")
+    (root / "MSVD" / "train.img.tsv").symlink_to(store / "blob")
+    (root / "MSVD" / "train.caption.tsv").rename(store / "up.caption.tsv")
+    (root / "MSVD" / TRAIN_YAML).write_text("img: train.img.tsv\ncaption: ../up.caption.tsv\n")
+    (root / "multi_task").symlink_to(scratch)
+    filter_training("msvd", root, root / "multi_task")
+    for folder in (root / "multi_task", scratch):
+        assert trained_on(folder / "MSVD" / TRAIN_YAML) == ["a 0", "c 0"]
+    assert not (store / "blob.lineidx").exists()
+
+
+def test_counts_are_told(root: Path, capsys):
+    small_msvd(root, train=["a", "b", "c", "b.mp4", "z"], tested="b")
+    write_split(root / "MSVD", "train", "abcde", "".join(f"{n // 2}\t{n % 2}\n" for n in range(10)))
+    filter_training("msvd", root, root / "out")
+    assert capsys.readouterr().out.splitlines() == [
+        "file                      items before  after  videos before  after",
+        "txt_msvd-retrieval.json              5      2              4      2",
+        "txt_msvd-qa.json                     5      2              4      2",
+        "MSVD/train_32frames.yaml            10      8              5      4",
+        f"msvd: 2 videos removed from training; {root / 'out'}: 6 files",
+    ]
+
+
+def test_a_training_split_that_becomes_empty(root: Path, caplog):
+    small_msvd(root, train="z")
+    filter_training("msvd", root, root / "out")
+    assert texts_of(root / "out", "msvd-qa") == []
+    assert (root / "out" / "MSVD" / LINE_LIST).read_text() == ""
+    assert CaptionFolder(root / "out" / "MSVD" / TRAIN_YAML).videos == ["z"]
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    names = ("txt_msvd-retrieval.json", "txt_msvd-qa.json", f"MSVD/{TRAIN_YAML}")
+    assert warnings == [f"{root / name}: no training item is left" for name in names]
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def refused(root: Path, *words: str, output: Path | None = None, dataset: str = "msvd", **options: bool) -> None:
+    """The tool names the fault in one line and leaves all as it was."""
+    before = snapshot(root.parent)
+    with pytest.raises(DataError) as fault:
+        filter_training(dataset, root, output or root / "out", **options)
+    message = str(fault.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+    assert snapshot(root.parent) == before
+    assert not (root / "out").exists()
+
+
+def test_an_output_that_is_an_input(root: Path, tmp_path: Path):
+    small_msvd(root, tested="b")
+    (tmp_path / "link").symlink_to(root)
+    for output in (root, tmp_path / "link", root / "MSVD" / ".."):
+        refused(root, "txt_msvd-retrieval.json would overwrite", "--output_folder", output=output)
+    out = tmp_path / "filtered"
+    out.mkdir()
+    (out / "txt_msvd-qa.json").symlink_to(root / "txt_msvd-retrieval.json")  # of another task, but read as well
+    refused(root, f"{out / 'txt_msvd-qa.json'} would overwrite {root / 'txt_msvd-retrieval.json'}", output=out)
+    (out / "txt_msvd-qa.json").unlink()
+    (out / "MSVD").symlink_to(root / "MSVD")
+    refused(root, f"{TRAIN_YAML} would overwrite", output=out)
+    (out / "MSVD").unlink()
+    filter_training("msvd", root, out)
+    write_split(root / "MSVD", "train", "abc", caption_linelist=str(out / "MSVD" / LINE_LIST))
+    refused(root, f"{out / 'MSVD' / LINE_LIST} would overwrite", output=out)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("txt_msvd-qa.json", '{"train": [', ["line 1, column 12"]),
+        ("txt_msvd-qa.json", "[]", ["a JSON object"]),
+        ("txt_msvd-qa.json", '{"train": {"a": 1}}', ['"train" is a dict']),
+        ("txt_msvd-qa.json", '{"train": [{"video": "a"}, {"video": 7}]}', ["train, item 1 (counted from 0)"]),
+        ("txt_msvd-qa.json", '{"train": [], "val": ["a"]}', ["val, item 0", '"video"']),
+        ("txt_msvd-qa.json", '{"train": [], "test": [{"caption": "a"}]}', ["test, item 0"]),
+        (f"MSVD/{TRAIN_YAML}", "img: [", ["line 1", "not valid YAML"]),
+        (f"MSVD/{VAL_YAML}", "img: val.img.tsv\n", ['"caption" is missing']),
+        (f"MSVD/{VAL_YAML}", "img: gone.tsv\n", ['"img" names', "gone.tsv"]),
+        (f"MSVD/{VAL_YAML}", f"{VAL_FILES}caption_coco_format: gone.json", ["gone.json, which is not there"]),
+        (f"MSVD/{VAL_YAML}", f"{VAL_FILES}caption_coco_format: 5", ['"caption_coco_format" is 5']),
+        (f"MSVD/{VAL_YAML}", f"{VAL_FILES}label: {{a: 1}}", ['"label" is {']),
+        ("MSVD/test.caption.tsv", "z\tno captions\n", ["line 1", "not valid JSON"]),
+        (f"MSVD/{DEFAULT_COCO}", "{}", ['no list of "annotations"']),
+        (f"MSVD/{DEFAULT_COCO}", '{"annotations": [{"image_id": null}]}', ["annotation 0", '"image_id"']),
+        (f"MSVD/{DEFAULT_COCO}", '{"annotations": ["y"]}', ["annotation 0 (counted from 0)"]),
+    ],
+)
+def test_a_broken_file(root: Path, name: str, content: str, words: list[str]):
+    small_msvd(root)
+    (root / name).write_text(content)
+    refused(root, str(root / name), *words)
+
+
+@pytest.mark.parametrize("name", ["txt_msvd-qa.json", *(f"MSVD/{name}" for name in YAMLS)])
+def test_a_missing_file(root: Path, caplog, name: str):
+    small_msvd(root, tested="b")
+    (root / name).unlink()
+    refused(root, str(root / name), "no such file", "--allow_missing")
+    filter_training("msvd", root, root / "out", allow_missing=True)
+    assert f"{root / name} is missing and left out" in caplog.text
+    assert not (root / "out" / name).exists()
+    left = ["a", "b", "c"] if name == "txt_msvd-qa.json" else ["a", "c"]
+    assert texts_of(root / "out", "msvd-retrieval") == left
+    assert "earlier run" not in caplog.text
+    (root / "out" / name).touch()
+    filter_training("msvd", root, root / "out", allow_missing=True)
+    assert f"{root / 'out' / name} of an earlier run stays as it is" in caplog.text
+
+
+def test_no_file_at_all(root: Path):
+    names = [f"txt_{task}.json" for task in TEXTS["lsmdc"]]
+    refused(root, *names, "no such file", dataset="lsmdc")
+    refused(root, *names, "no such file", dataset="lsmdc", allow_missing=True)
+
+
+def test_msrvtt_mc_may_be_missing(root: Path, caplog):
+    stay = write_world(root)["msrvtt"]
+    (root / "txt_msrvtt-mc.json").unlink()
+    filter_training("msrvtt", root, root / "out")
+    assert "txt_msrvtt-mc.json is missing and left out" in caplog.text
+    assert texts_of(root / "out", "msrvtt-qa") == 2 * ["msrvtte", "msrvttf", *stay]  # the two that it alone tests on
+
+
+def test_a_file_is_written_whole_or_not_at_all(root: Path, monkeypatch: pytest.MonkeyPatch):
+    small_msvd(root)
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        filter_training("msvd", root, root / "out")
+    assert snapshot(root / "out") == {}
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_as_released(tmp_path: Path):
+    """By default in the repository's `_datasets`, from wherever it is started."""
+    home, name = tmp_path / "repository", "multi_task_vid_filter.py"
+    (home / "_datasets").mkdir(parents=True)
+    shutil.copytree(ROOT / "_tools", home / "_tools", ignore=shutil.ignore_patterns("__pycache__"))
+    (home / "lavender").symlink_to(ROOT / "lavender")
+    stay, made = write_world(home / "_datasets")["lsmdc"], home / "_datasets" / "multi_task"
+    for folder, script in ((home, Path("_tools", name)), (home / "_tools", Path(name))):
+        done = command(folder, script, "--dataset", "lsmdc")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "lsmdc: 6 videos removed from training" in done.stdout
+        assert texts_of(made, "lsmdc-fib") == 2 * stay
+        shutil.rmtree(made)
+    helped = command(home, Path("_tools", name), "--help").stdout
+    assert f"python _tools/{name} --dataset" in helped
+    assert "{lsmdc,msrvtt,msvd,tgif,didemo}" in helped
+
+
+def test_paths_that_are_given_start_where_the_command_does(root: Path):
+    stay, script = write_world(root)["msrvtt"], ROOT / "_tools" / "multi_task_vid_filter.py"
+    folders = ("--data_root", root.name, "--output_folder", "filtered/here")
+    done = command(root.parent, script, "--dataset", "msrvtt", *folders)
+    assert done.returncode == 0, done.stderr
+    written = root.parent / "filtered" / "here"
+    assert texts_of(written, "msrvtt-qa") == 2 * stay
+    assert trained_on(written / "MSRVTT-v2" / TRAIN_YAML) == [f"{video}.mp4 0" for video in stay]
+
+    (root / "txt_didemo-retrieval.json").write_text('{"train": [{"video": "a"}, {}]}')
+    done = command(root.parent, script, "--dataset", "didemo", *folders)
+    where = "_datasets/txt_didemo-retrieval.json, train, item 1 (counted from 0)"
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f'{where}: an object with a "video" (text) is expected\n'
