@@ -37,14 +37,15 @@ def evaluate(
         the metrics, equal on all processes and equal to those of a single one; one of NaN where a score is not finite.
     """
     weights = functools.cache(lambda: weights_digest(engine.model))
+    title, (task, split) = split, task.responsible(split)
     earlier = task.earlier_records(split, checkpoint, weights) if distributed.is_main() else None
     if distributed.broadcast_object(earlier is not None):
         shares = [earlier or []]
         faults: list[str] = []
     else:
-        records, faults = predict(task, engine, split, dataset, device)
+        records, faults = predict(task, engine, title, dataset, device)
         shares = distributed.gather_objects(records)
-    bad = report_faults(distributed.gather_objects(faults), split)
+    bad = report_faults(distributed.gather_objects(faults), title)
     metrics: Metrics = {}
     if distributed.is_main():
         ordered = sorted((record for share in shares for record in share), key=lambda record: record["index"])
@@ -53,10 +54,10 @@ def evaluate(
             metrics = {f"a score of item {lost['index']}": math.nan}
         else:
             metrics = {**task.metrics(ordered, split), **({"bad_samples": bad} if bad else {})}
-            write_jsonl(ordered, folder.predictions(split, LATEST))
+            write_jsonl(ordered, folder.predictions(title, LATEST))
             task.publish(split, checkpoint, weights, ordered, metrics)
         counts = " + ".join(str(len(share)) for share in shares)
-        LOGGER.info("%s: %d samples (%s by process): %s", split, len(ordered), counts, in_words(metrics))
+        LOGGER.info("%s: %d samples (%s by process): %s", title, len(ordered), counts, in_words(metrics))
     return distributed.broadcast_object(metrics)
 
 

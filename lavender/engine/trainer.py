@@ -1,7 +1,6 @@
 """THE training loop, for every task: epochs, parts, steps; after each part evaluation, checkpoint, logs."""
 
 import math
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,14 @@ import torch
 from torch import Tensor
 
 from lavender.config.schema import Config
-from lavender.data.loaders import Loader, steps_in_epoch, training_loader
+from lavender.data.loaders import Loader
+from lavender.engine.best import best_number, best_on_test, by_task, history, tasks_of
 from lavender.engine.checkpoint import save_weights
 from lavender.engine.evaluator import evaluate, in_words, report_faults
 from lavender.engine.optim import set_learning_rates
 from lavender.engine.output import RunFolder
 from lavender.engine.parallel import Engine
+from lavender.engine.running import RunningMeans
 from lavender.runtime import distributed
 from lavender.runtime.device import memory_in_use, to_device
 from lavender.runtime.errors import ConfigError, TrainingError
@@ -31,7 +32,7 @@ class Trainer:
     def __init__(self, task: Task, engine: Engine, config: Config, device: torch.device, folder: RunFolder):
         self.task, self.engine, self.config, self.device, self.folder = task, engine, config, device, folder
         self.parts = task.training_parts() if config.size_epoch else []
-        batches = sum(steps_in_epoch(part.samples, config.size_batch) for part in self.parts) * config.size_epoch
+        batches = sum(part.batches(config.size_batch) for part in self.parts) * config.size_epoch
         self.total_steps = batches // config.gradient_accumulation
         if self.parts and not self.total_steps:
             raise ConfigError(
@@ -50,18 +51,19 @@ class Trainer:
             if not self.config.path_ckpt:
                 LOGGER.info("path_ckpt is empty and size_epoch 0: the weights as initialised are evaluated")
             checkpoint = Path(self.config.path_ckpt or self.checkpoint(0, None))
-            self.results = {"zero_shot": self.evaluate(self.task.evaluation_sets(), checkpoint), "epochs": []}
+            figures = self.evaluate(self.task.evaluation_sets(), checkpoint)
+            self.results = {"zero_shot": by_task(figures), "epochs": []}
             self.write_results()
             self.keep_predictions(self.results["zero_shot"])
         for epoch in range(1, self.config.size_epoch + 1):
             for part in self.parts:
-                loader = training_loader(part.open())
+                loader = part.loader()
                 loader.set_epoch(epoch)
                 entry: dict[str, Any] = {"epoch": epoch, "dataset": part.dataset, "part": part.number}
                 entry["train"] = self.train(
                     loader, f"epoch {epoch}/{self.config.size_epoch}, {part.dataset} {part.number}"
                 )
-                entry.update(self.evaluate(self.task.evaluation_sets(part), self.checkpoint(epoch, part)))
+                entry |= by_task(self.evaluate(self.task.evaluation_sets(part), self.checkpoint(epoch, part)))
                 self.results["epochs"].append(entry)
                 self.save(epoch, part)
                 self.keep_predictions(entry)
@@ -69,9 +71,10 @@ class Trainer:
         return self.results
 
     def train(self, loader: Loader, description: str) -> Metrics:
-        """One pass over a part; returns the mean of each loss over its steps (and `count_*` summed)."""
+        """One pass over a part; returns the mean of each loss over the steps that have it (and `count_*` summed)."""
         self.engine.model.train()
-        sums: dict[str, float] = defaultdict(float)
+        figures: Metrics = {}
+        running = RunningMeans()
         faults: list[str] = []
         samples = 0
         bar = progress(loader, desc=description, unit="batch")
@@ -79,18 +82,16 @@ class Trainer:
             faults += batch["faults"]
             samples += len(batch["index"])
             rate = set_learning_rates(self.engine.optimizer, self.step, self.total_steps)
-            figures = self.train_batch(batch)
-            for name, value in figures.items():
-                sums[name] += value
+            latest = self.train_batch(batch)
+            running.add(latest)
+            figures |= latest
             clips = len(batch["index"]) * distributed.world_size() * (bar.format_dict["rate"] or 0)
-            bar.set_postfix(
-                loss=f"{figures['loss']:.3f}", lr=f"{rate:.1e}", clips_per_second=f"{clips:.1f}", refresh=False
-            )
+            shown = {"loss": f"{latest['loss']:.3f}", "lr": f"{rate:.1e}", "clips_per_second": f"{clips:.1f}"}
+            bar.set_postfix(shown | running.of_task(batch.get("task", "")), refresh=False)
             if number % self.config.logging_steps == 0 or number == len(loader):
-                means = {name: value / number for name, value in sums.items() if not name.startswith("count_")}
                 LOGGER.info(
                     "%s, step %d/%d: %s; lr %.2e, gradient norm %.2f, %s",
-                    *(description, number, len(loader), in_words(means), rate, self.engine.grad_norm),
+                    *(description, number, len(loader), in_words(running.means()), rate, self.engine.grad_norm),
                     memory_in_use(self.device),
                 )
                 for name, value in {**figures, "learning_rate": rate, "gradient_norm": self.engine.grad_norm}.items():
@@ -98,9 +99,7 @@ class Trainer:
         shares = distributed.gather_objects(samples)
         LOGGER.info("%s: %d samples (%s by process)", description, sum(shares), " + ".join(map(str, shares)))
         bad = report_faults(distributed.gather_objects(faults), description)
-        counted = {name: value * distributed.world_size() for name, value in sums.items() if name.startswith("count_")}
-        means = {name: value / max(len(loader), 1) for name, value in sums.items() if name not in counted}
-        return {**means, **counted, **({"bad_samples": bad} if bad else {})}
+        return {**running.means(), **running.counts(), **({"bad_samples": bad} if bad else {})}
 
     def train_batch(self, batch: dict[str, Any]) -> Metrics:
         """One batch, forward to (perhaps) optimizer step; returns its losses, averaged over the processes."""
@@ -175,32 +174,32 @@ class Trainer:
 
     def keep_predictions(self, entry: dict[str, Any]) -> None:
         """Leaves, of each split's predictions, those of its best entry so far."""
-        for split in entry:
-            evaluated = [other for other in self.results["epochs"] if split in other]
-            self.folder.settle_predictions(split, keep=not evaluated or self.best_of(evaluated) is entry)
-
-    def best_of(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
-        """The entry that is best on validation; the last one where there is none."""
-        name, better = self.task.best_metric
-        scored = {number: _validation(entry, name) for number, entry in enumerate(entries)}
-        with_value = [number for number, value in scored.items() if value is not None and math.isfinite(value)]
-        return entries[better(with_value, key=lambda number: scored[number]) if with_value else -1]
+        for task, splits in tasks_of(entry).items():
+            for split in splits:
+                evaluated = [other for other in self.results["epochs"] if split in tasks_of(other).get(task, {})]
+                last = len(evaluated) - 1
+                keep = not evaluated or best_number(history(evaluated, task), self.task.choice_of(task)) == last
+                self.folder.settle_predictions(f"{task}/{split}" if task else split, keep)
 
     def choose_best(self) -> None:
-        """The epoch that is best on validation (the last one where there is none), with its test figures."""
+        """The epoch that is best on validation (the last one where there is none), with its test figures.
+
+        Of several tasks each has its own: `best` is then `{"tasks": {task: …}}`.
+        """
         entries = self.results["epochs"]
         if not entries:
             return
-        name, better = self.task.best_metric
-        best = self.best_of(entries)
-        self.results["best"] = {key: value for key, value in best.items() if key != "train"}
-        LOGGER.info("best on validation (%s): %s", name, self.results["best"])
-        tested = [entry for entry in entries if math.isfinite(entry.get("test", {}).get(name, math.nan))]
-        if tested:  # the released code printed this; a choice made on the test split is no result
-            chosen = better(tested, key=lambda entry: entry["test"][name])
-            LOGGER.info("best on test, chosen on test itself (do not report): %s", chosen["test"])
+        best = {task: self.best_of(task) for task in tasks_of(entries[-1])}
+        self.results["best"] = best.get("") or {"tasks": best}
         self.folder.write("results.json", self.results)
 
-
-def _validation(entry: dict[str, Any], name: str) -> float | None:
-    return next((entry[split].get(name) for split in entry if split.endswith("val")), None)
+    def best_of(self, task: str) -> dict[str, Any]:
+        """The best entry of a task, without what training said; the log tells it."""
+        entries, choice = self.results["epochs"], self.task.choice_of(task)
+        past = history(entries, task) if task else entries
+        best = {key: value for key, value in past[best_number(past, choice)].items() if key != "train"}
+        LOGGER.info("%sbest on validation (%s): %s", f"{task}: " if task else "", choice[0], best)
+        tested = best_on_test(past, choice)
+        if tested is not None:
+            LOGGER.info("best on test, chosen on test itself (do not report): %s", tested["test"])
+        return best

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lavender.config.schema import Config
+from lavender.data.loaders import Loader, steps_in_epoch, training_loader
 from lavender.data.retrieval import Gallery
 from lavender.data.samples import ClipDataset
 from lavender.models.encoders import Encoded
@@ -40,6 +41,14 @@ class TrainingPart:
     number: int
     samples: int
     open: Callable[[], ClipDataset]
+
+    def batches(self, size_batch: int) -> int:
+        """How many batches each process sees of it."""
+        return steps_in_epoch(self.samples, size_batch)
+
+    def loader(self) -> Loader:
+        """This process's share of it, in batches."""
+        return training_loader(self.open())
 
 
 class Task(ABC):
@@ -82,6 +91,14 @@ class Task(ABC):
     @abstractmethod
     def evaluation_sets(self, part: TrainingPart | None = None) -> dict[str, ClipDataset]:
         """Split → data set, for evaluation after `part`; without one, all of them."""
+
+    def responsible(self, key: str) -> tuple["Task", str]:
+        """The task that predicts and scores an entry of `evaluation_sets`, and its name for the split."""
+        return self, key
+
+    def choice_of(self, task: str) -> tuple[str, Callable]:
+        """By which validation figure the best epoch is chosen, and whether the lowest or the highest is."""
+        return self.best_metric
 
     @abstractmethod
     def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:

@@ -1,0 +1,49 @@
+"""Which epoch is the best, for a task alone or for each of several."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from lavender.tasks.base import Metrics
+
+Entry = dict[str, Any]  # of results.json: an epoch (or a part of one) with its figures
+Choice = tuple[str, Callable]  # a metric, and min or max
+
+
+def by_task(figures: dict[str, Metrics]) -> dict[str, Any]:
+    """Figures of splits as results.json has them: `{"val": …}`; of several tasks `{"tasks": {task: {"val": …}}}`."""
+    nested: dict[str, Any] = {}
+    for key, metrics in figures.items():
+        task, _, split = key.rpartition("/")
+        place = nested.setdefault("tasks", {}).setdefault(task, {}) if task else nested
+        place[split] = metrics
+    return nested
+
+
+def tasks_of(entry: Entry) -> dict[str, Entry]:
+    """Task → its splits with their figures; a task that is alone has no name."""
+    return entry.get("tasks", {"": entry})
+
+
+def history(entries: list[Entry], task: str) -> list[Entry]:
+    """A task's part of each entry, with the epoch."""
+    return [{"epoch": entry.get("epoch"), **tasks_of(entry).get(task, {})} for entry in entries]
+
+
+def best_number(entries: list[Entry], choice: Choice) -> int:
+    """The place of the entry that is best on validation; of the last one where there is none."""
+    name, better = choice
+    values = {number: _validation(entry, name) for number, entry in enumerate(entries)}
+    scored = {number: value for number, value in values.items() if value is not None and math.isfinite(value)}
+    return better(scored, key=scored.__getitem__) if scored else len(entries) - 1
+
+
+def best_on_test(entries: list[Entry], choice: Choice) -> Entry | None:
+    """The entry that is best on test itself, which the released code printed; a choice made there is no result."""
+    name, better = choice
+    tested = [entry for entry in entries if math.isfinite(entry.get("test", {}).get(name, math.nan))]
+    return better(tested, key=lambda entry: entry["test"][name]) if tested else None
+
+
+def _validation(entry: Entry, name: str) -> float | None:
+    return next((entry[split].get(name) for split in entry if split.endswith("val")), None)

@@ -1,0 +1,36 @@
+"""Means of what training says, as it goes."""
+
+from collections import defaultdict
+
+from lavender.runtime import distributed
+from lavender.tasks.base import Metrics
+
+COUNT = "count_"  # how figures begin that are summed
+
+
+class RunningMeans:
+    """Sums of figures by name, each with the number of steps that had it: not every step is of every task."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = defaultdict(float)
+        self._steps: dict[str, int] = defaultdict(int)
+
+    def add(self, figures: Metrics) -> None:
+        """The figures of a step, means over the processes."""
+        for name, value in figures.items():
+            self._sums[name] += value
+            self._steps[name] += 1
+
+    def means(self) -> Metrics:
+        """The mean of each figure that is no count."""
+        return {name: total / self._steps[name] for name, total in self._sums.items() if not name.startswith(COUNT)}
+
+    def counts(self) -> Metrics:
+        """The sum of each count, over all processes."""
+        return {name: sum_ * distributed.world_size() for name, sum_ in self._sums.items() if name.startswith(COUNT)}
+
+    def of_task(self, task: str) -> dict[str, str]:
+        """One of several tasks for the progress bar: its loss and accuracy so far."""
+        means = {name.removeprefix(f"{task}/"): value for name, value in self.means().items()} if task else {}
+        shown = [f"{means[name]:.{digits}f}" for name, digits in (("loss", 3), ("acc", 2)) if name in means]
+        return {task: "/".join(shown)} if task else {}
