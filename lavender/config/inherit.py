@@ -11,10 +11,13 @@ ARCHITECTURE = (
     *("txt_backbone", "txt_backbone_embed_only", "fusion_encoder"),
 )
 INPUT = ("size_frame", "size_txt", "size_img", "img_transform")  # taken over too where nothing is trained
+PREFIX = ("enable_prompt", "enable_task_token", "task_token")  # and these of a task among several
 
 
 def inherit_from_checkpoint(config: Config) -> list[str]:
     """Sets in `config` what the `args.json` beside `path_ckpt` says of the model; what the command line says wins.
+
+    Where several tasks were trained together, the entry of `datasets` with the same type and task counts.
 
     Returns:
         a line for the log for each option in which the two differ.
@@ -25,8 +28,12 @@ def inherit_from_checkpoint(config: Config) -> list[str]:
     path = Path(config.path_ckpt).parent / "args.json"
     if not config.path_ckpt or not path.is_file():
         return []
-    names = ARCHITECTURE + (INPUT if config.size_epoch == 0 else ())
     trained = from_dict(read_object(path), str(path), strict=False)
+    entries = [entry for entry in trained.entries() if (entry.type, entry.task) == (config.type, config.task)]
+    names: tuple[str, ...] = ARCHITECTURE
+    if config.size_epoch == 0:
+        names += INPUT + (PREFIX if entries else ())
+    trained = entries[0] if entries else trained
     notices = []
     for name in trained.given:
         ours, theirs = getattr(config, name), getattr(trained, name)

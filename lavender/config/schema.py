@@ -160,6 +160,15 @@ class Config:
     )
     drop_worst_after: int = _objective(0, "captioning: steps before they are left out", minimum=0)
 
+    task_sampling: str = _objective(
+        "uniform",
+        "multi-task: draw the task of a step uniformly, as released, or by its number of samples",
+        choices=("uniform", "proportional"),
+    )
+    task_temperature: float = _objective(
+        1.0, "multi-task, proportional: samples to the power of 1 / this; the higher, the more alike", above=0
+    )
+
     # --- training
     size_epoch: int = _training(20, "epochs; 0 evaluates alone", minimum=0)
     size_batch: int = _training(8, "samples a step on each process", minimum=1)

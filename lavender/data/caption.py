@@ -41,9 +41,7 @@ class CaptionDataset(ClipDataset):
     def __len__(self) -> int:
         return len(self.samples)
 
-    @property
-    def videos(self) -> list[str]:
-        """The video id of each sample."""
+    def video_ids(self) -> list[str]:
         return [self.folder.videos[row] for row in self.samples[:, 0].tolist()]
 
     def references(self) -> list[list[str]]:

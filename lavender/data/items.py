@@ -2,7 +2,7 @@
 
 import logging
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,9 @@ class ItemDataset(ClipDataset):
 
     def row(self, index: int) -> tuple[list[str], str]:
         return self.frames.row(self.items[index]["video"])
+
+    def video_ids(self) -> Iterable[str]:
+        return (self.items[number]["video"] for number in range(len(self)))
 
     def _check_videos(self, items: Sequence[Item], texts: ItemFile, split: str) -> None:
         unknown = [number for number, item in enumerate(items) if item["video"] not in self.frames]

@@ -1,6 +1,7 @@
 """Samplers and loaders: which process gets which samples, in which order."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Sampler
 
@@ -35,9 +36,14 @@ class WholeBatchSampler(Sampler[list[SampleKey]]):
 
 
 class Loader:
-    """Batches of a dataset, as dictionaries; a fault met in a worker process is raised here."""
+    """Batches of a dataset, as dictionaries; a fault met in a worker process is raised here.
 
-    def __init__(self, dataset: ClipDataset, batches: Sampler | BatchSampler, epochs: EpochSampler | None = None):
+    Args:
+        dataset: a `ClipDataset`, or several of them together, with `config` and `collate`.
+        epochs: what has to know the epoch, with `set_epoch`.
+    """
+
+    def __init__(self, dataset: Any, batches: Sampler | BatchSampler, epochs: Any = None):
         self.dataset, self._epochs = dataset, epochs
         self._loader: DataLoader = DataLoader(
             dataset,

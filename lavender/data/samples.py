@@ -1,7 +1,7 @@
 """What all datasets share: a sample's own random stream, frames from a TSV row, and what happens to a bad sample."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -51,6 +51,10 @@ class ClipDataset(Dataset, ABC):
 
     @abstractmethod
     def __len__(self) -> int: ...
+
+    def video_ids(self) -> Iterable[str]:
+        """The ids of its videos; an id may come more than once."""
+        return (self.row(number)[0][0] for number in range(len(self)))
 
     @abstractmethod
     def row(self, index: int) -> tuple[list[str], str]:

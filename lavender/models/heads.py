@@ -26,3 +26,8 @@ def classification_head(hidden_size: int, classes: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Dropout(0.1), nn.Linear(hidden_size, 2 * hidden_size), nn.ReLU(), nn.Linear(2 * hidden_size, classes)
     )
+
+
+def classifier_name(kind: str, task: str) -> str:
+    """What the released multi-head model calls the head of a task, such as `fc_qaoe_msvd_qa`."""
+    return f"fc_{kind}_{task.replace('-', '_')}"

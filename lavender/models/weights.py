@@ -15,6 +15,7 @@ from transformers import BertConfig, BertForMaskedLM
 from transformers.utils import logging as transformers_logging
 
 from lavender.config.schema import Config
+from lavender.models.heads import classifier_name
 from lavender.models.lavender import Heads, Lavender
 from lavender.runtime.errors import WeightsError
 from lavender.runtime.logging import LOGGER
@@ -166,7 +167,8 @@ def build_model(config: Config, heads: Heads) -> Lavender:
     )
     load_bert(model, config)
     if config.path_ckpt:
-        load_checkpoint(model, Path(config.path_ckpt), config.reinit_head)
+        own_head = classifier_name(config.type, config.task) if "fc" in heads.classifiers else ""
+        load_checkpoint(model, Path(config.path_ckpt), config.reinit_head, own_head)
     else:
         load_backbone(model, config)
     return model
@@ -245,12 +247,22 @@ def video_swin_file(config: Config) -> str:
     return f"swin_{size}_patch244_{window}_kinetics{config.kinetics}_{pretraining}.pth"
 
 
-def load_checkpoint(model: Lavender, path: Path, reinit_head: bool = False) -> LoadReport:
-    """A LAVENDER checkpoint; `reinit_head` leaves the heads as they are (BERT's, or a new MLP)."""
+def load_checkpoint(model: Lavender, path: Path, reinit_head: bool = False, own_head: str = "") -> LoadReport:
+    """A LAVENDER checkpoint.
+
+    Args:
+        reinit_head: leaves the heads as they are (BERT's, or a new MLP).
+        own_head: what a multi-head checkpoint calls the head that is `fc` here, where it has one of that name.
+    """
     state = read_state(path)
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise WeightsError(f"{path}: {len(broken)} weights are not finite (the first: {broken[0]}); use an earlier one")
+    if own_head and any(name.startswith(f"{own_head}.") for name in state):
+        LOGGER.info("%s: its %s becomes fc", path, own_head)
+        others = {name: tensor for name, tensor in state.items() if not name.startswith(("fc.", f"{own_head}."))}
+        own = {name: tensor for name, tensor in state.items() if name.startswith(f"{own_head}.")}
+        state = others | {f"fc{name.removeprefix(own_head)}": tensor for name, tensor in own.items()}
     if reinit_head:
         state = {name: tensor for name, tensor in state.items() if not name.startswith(("fc_mtm.", "fc.", "fc_"))}
     report = load_state(model, state, str(path))

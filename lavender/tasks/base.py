@@ -58,6 +58,7 @@ class Task(ABC):
     dataset_types: tuple[str, ...] = ()  # what `dataset_type` may say; all, where none is named
     heads: Heads
     token = "vtm"  # its task token, unless `task_token` names another
+    classifier = "fc"  # its head in a task-specific model
     step = 0  # optimizer steps done so far; the trainer counts
     best_metric: tuple[str, Callable] = ("acc", max)  # which validation figure chooses the best epoch
 
@@ -165,6 +166,13 @@ def labelled_loss(logits: Tensor, labels: Tensor) -> Tensor:
     if labels.numel() == 0:
         return logits.sum() * 0.0
     return F.cross_entropy(logits.float(), labels)
+
+
+@torch.no_grad()
+def training_figures(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """What training says beside its loss: `acc` over the K labelled rows (K, n), (K,), and whether there were none."""
+    right = (logits.argmax(dim=-1) == labels).sum() / max(labels.numel(), 1)
+    return {"acc": right.float(), "count_unlabelled_batches": right.new_tensor(float(labels.numel() == 0))}
 
 
 def at_labels(states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

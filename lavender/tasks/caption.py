@@ -19,7 +19,7 @@ from lavender.models.lavender import Heads, Lavender
 from lavender.runtime.errors import ConfigError, DataError
 from lavender.runtime.files import atomic_file
 from lavender.runtime.logging import LOGGER
-from lavender.tasks.base import Metrics, Record, Task, TrainingPart, at_labels
+from lavender.tasks.base import Metrics, Record, Task, TrainingPart, at_labels, training_figures
 from lavender.text.prompts import PROMPTS
 
 # On what a caption depends, beside the weights and the frames.
@@ -108,7 +108,7 @@ class CaptionTask(Task):
         config = self.config
         dropped = config.drop_worst_ratio if self.step >= config.drop_worst_after else 0.0
         loss = caption_loss(logits, labels, config.label_smoothing, dropped)
-        return {"loss": loss, "count_unlabelled_batches": loss.new_tensor(float(labels.numel() == 0))}
+        return {"loss": loss, **training_figures(logits, labels)}
 
     def predict(self, model: Lavender, batch: dict[str, Any]) -> list[Record]:
         video = model.encode_video(batch["img"], batch["present"])
@@ -147,7 +147,7 @@ class CaptionTask(Task):
         files = [(str(file.path.resolve()), file.path.stat().st_mtime_ns) for file in folder.frames]
         names = (*_FRAMES, *_PREFIX, *_WORDS, *_NUMBERS, *(_DRAWS if self.config.do_sample else ()))
         options = {name: getattr(self.config, name) for name in names}
-        facts = {"weights": weights, "options": options, "frames": files, "videos": self.datasets[split].videos}
+        facts = {"weights": weights, "options": options, "frames": files, "videos": self.datasets[split].video_ids()}
         return json.loads(json.dumps(facts))  # as it will be read again
 
     def earlier_records(self, split: str, checkpoint: Path, weights: Callable[[], str]) -> list[Record] | None:
@@ -161,7 +161,7 @@ class CaptionTask(Task):
         except (OSError, ValueError, DataError) as fault:
             LOGGER.warning("%s is not used again: %s", path, fault)
             return None
-        if not same or [video for video, _ in captions] != self.datasets[split].videos:
+        if not same or [video for video, _ in captions] != self.datasets[split].video_ids():
             LOGGER.info("%s is of other weights, frames or options: captions are made again", path)
             return None
         LOGGER.info("%s is of these weights, frames and options: its captions are used again", path)

@@ -13,7 +13,7 @@ from lavender.models.encoders import Encoded
 from lavender.models.lavender import Lavender
 from lavender.runtime.errors import DataError
 from lavender.runtime.logging import LOGGER
-from lavender.tasks.base import Metrics, Record, Task, TrainingPart, at_labels, labelled_loss
+from lavender.tasks.base import Metrics, Record, Task, TrainingPart, at_labels, labelled_loss, training_figures
 from lavender.text.masking import IGNORED
 
 TOP = 5  # predictions listed for each question
@@ -76,10 +76,13 @@ def masked_loss(model: Lavender, states: Tensor, labels: Tensor) -> dict[str, Te
 
 
 def counted_loss(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Cross-entropy over the labelled rows of (K, n), (K,); a batch with none has loss 0 and is counted."""
+    """Cross-entropy over the labelled rows of (K, n), (K,), and `acc`, the share of them that is right.
+
+    A batch without labels has loss 0 and accuracy 0, and is counted.
+    """
     known = labels != IGNORED
-    loss = labelled_loss(logits[known], labels[known])
-    return {"loss": loss, "count_unlabelled_batches": loss.new_tensor(0.0 if known.any() else 1.0)}
+    logits, labels = logits[known], labels[known]
+    return {"loss": labelled_loss(logits, labels), **training_figures(logits, labels)}
 
 
 class ChoiceTask(DownstreamTask):

@@ -233,7 +233,7 @@ class PretrainTaskSpecificTask(PretrainTask):
 
     def match(self, model: Lavender, states: Tensor) -> Tensor:
         """Text states (P, X, D) → scores (P, 1)."""
-        return model.classify("fc", states[:, 0])
+        return model.classify(self.classifier, states[:, 0])
 
     def match_loss(self, matches: Tensor) -> Tensor:
         """Cross-entropy of each video over its texts, (B, 1); the own text is the first."""

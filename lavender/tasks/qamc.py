@@ -43,7 +43,7 @@ class QAMCTaskSpecificTask(ChoiceTask):
 
     def logits(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
         """Logits over the options, (B, O)."""
-        return model.classify("fc", self.states(model, batch)[:, 0])
+        return model.classify(self.classifier, self.states(model, batch)[:, 0])
 
     def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
         return self.option_loss(self.logits(model, batch), batch)

@@ -107,7 +107,7 @@ class QAOETaskSpecificTask(QAOETask):
 
     def logits(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
         """Logits of the closed vocabulary, (B, size_vocab)."""
-        return model.classify("fc", self.states(model, batch)[:, 0])
+        return model.classify(self.classifier, self.states(model, batch)[:, 0])
 
     def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
         return counted_loss(self.logits(model, batch), batch["labels"])

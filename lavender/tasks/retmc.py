@@ -51,7 +51,7 @@ class RetMCTaskSpecificTask(RetMCTask):
 
     def logits(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
         """Scores of the options, (B, O); not divided by `temp`, as released."""
-        return model.classify("fc", self.states(model, batch)[:, 0]).view(batch["ids"].shape[:2])
+        return model.classify(self.classifier, self.states(model, batch)[:, 0]).view(batch["ids"].shape[:2])
 
     def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
         return self.option_loss(self.logits(model, batch), batch)

@@ -132,4 +132,4 @@ class RetrievalTaskSpecificTask(RetrievalTask):
         return {**by_video, "loss": by_video["loss"] + by_text["loss"]}
 
     def scores(self, model: Lavender, states: Tensor) -> Tensor:
-        return model.classify("fc", states.to(model.dtype)).squeeze(-1)
+        return model.classify(self.classifier, states.to(model.dtype)).squeeze(-1)

@@ -1,0 +1,222 @@
+"""Several tasks with one set of weights, each step of one of them (paper, section 3.3): the MLM way, and the baseline.
+
+A composition of the tasks that there are: every loss, prediction and metric is theirs.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from lavender.config.schema import Config
+from lavender.data.index import video_key
+from lavender.data.loaders import Loader
+from lavender.data.mixing import MixedDataset, draw_weights, mixed_loader
+from lavender.data.samples import ClipDataset
+from lavender.models.heads import classifier_name
+from lavender.models.lavender import Heads, Lavender
+from lavender.runtime.errors import ConfigError
+from lavender.runtime.logging import LOGGER
+from lavender.tasks.base import Metrics, Record, Task, TrainingPart
+from lavender.tasks.caption import CaptionTask
+from lavender.tasks.qamc import QAMCTask, QAMCTaskSpecificTask
+from lavender.tasks.qaoe import FillInTheBlankTask, QAOETask, QAOETaskSpecificTask
+from lavender.tasks.retmc import RetMCTask, RetMCTaskSpecificTask
+from lavender.tasks.retrieval import RetrievalTask, RetrievalTaskSpecificTask
+
+FORMATS_BY_NAME = {"lsmdc-fib": "fib", "lsmdc-mc": "retmc", "msrvtt-mc": "retmc"}  # released configurations say no more
+RETRIEVAL_TEMPERATURE = 0.05  # of the baseline, where nothing else is given
+
+
+@dataclass(frozen=True)
+class MixedPart(TrainingPart):
+    """An epoch over several data sets, of which `open` gives the mixture; `weights` are those of `draw_weights`."""
+
+    weights: Mapping[str, float]
+
+    def batches(self, size_batch: int) -> int:
+        return len(self.loader())
+
+    def loader(self) -> Loader:
+        return mixed_loader(self.open(), self.weights)  # type: ignore[arg-type]
+
+
+class MultiTask(Task):
+    """The tasks that `datasets` lists, with the MLM head for all; losses, predictions and metrics are their own."""
+
+    config_type = "multi-task"
+    classes: ClassVar[Mapping[str, type[Task]]] = {
+        "retrieval": RetrievalTask,
+        "qamc": QAMCTask,
+        "retmc": RetMCTask,
+        "qaoe": QAOETask,
+        "fib": FillInTheBlankTask,
+        "captioning": CaptionTask,
+    }
+
+    def __init__(self, config: Config):
+        if not config.datasets:
+            raise ConfigError('"datasets" is empty: list the tasks, each with its type and task name')
+        for written in config.datasets:  # and so in args.json, where single-task scripts find it
+            if format_of(Config(**written)) == "qamc":
+                written.setdefault("task_token", "mc")
+        entries = config.entries()
+        names = [entry.task for entry in entries]
+        self.tasks: dict[str, Task] = {}
+        for entry in entries:
+            name = entry.task if names.count(entry.task) == 1 else f"{entry.type} {entry.task}"
+            self.tasks[name] = self.make_task(entry)
+        self.heads = self.all_heads()
+        super().__init__(config)
+
+    def make_task(self, entry: Config) -> Task:
+        """The task of an entry of `datasets`."""
+        return self.classes[format_of(entry)](entry)
+
+    def all_heads(self) -> Heads:
+        """What all tasks together put on top of the encoder."""
+        heads = [task.heads for task in self.tasks.values()]
+        classifiers = {name: size for each in heads for name, size in each.classifiers.items()}
+        mlm, tokens = any(each.mlm for each in heads), all(each.task_tokens for each in heads)
+        return Heads(mlm=mlm, task_tokens=tokens, classifiers=classifiers)
+
+    def responsible(self, key: str) -> tuple[Task, str]:
+        name, _, split = key.rpartition("/")
+        return self.tasks[name], split
+
+    def choice_of(self, task: str) -> tuple[str, Callable]:
+        return self.tasks[task].best_metric
+
+    # --- data ---------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def training_sets(self) -> dict[str, ClipDataset]:
+        """Task → its training data."""
+        return {name: part.open() for name, task in self.tasks.items() for part in task.training_parts()}
+
+    def training_parts(self) -> list[TrainingPart]:
+        mixture = MixedDataset(self.config, self.training_sets)
+        sizes = {name: len(dataset) for name, dataset in mixture.datasets.items()}
+        weights = draw_weights(sizes, self.config.task_sampling, self.config.task_temperature)
+        for name, dataset in mixture.datasets.items():
+            LOGGER.info(
+                "%s: %d training samples, batches of %d, %.1f %% of the steps",
+                *(name, sizes[name], dataset.config.size_batch, 100 * weights[name] / sum(weights.values())),
+            )
+        self._warn_of_leaks()
+        return [MixedPart(self.run_name(), 0, sum(sizes.values()), lambda: mixture, weights)]  # type: ignore[arg-type, return-value]
+
+    def evaluation_sets(self, part: TrainingPart | None = None) -> dict[str, ClipDataset]:
+        return {
+            f"{name}/{split}": dataset
+            for name, task in self.tasks.items()
+            for split, dataset in task.evaluation_sets(part).items()
+        }
+
+    def _warn_of_leaks(self) -> None:
+        """Tells where videos that one task is tested on are trained on by another of the same data set."""
+        tested: dict[str, dict[str, set[str]]] = {}
+        for key, dataset in self.evaluation_sets().items():
+            name = key.rpartition("/")[0]
+            tested.setdefault(self._data_set(name), {})[key] = {video_key(video) for video in dataset.video_ids()}
+        for name, dataset in self.training_sets.items():
+            trained = {video_key(video) for video in dataset.video_ids()}
+            data_set = self._data_set(name)
+            for key, videos in tested.get(data_set, {}).items():
+                if shared := trained & videos:
+                    LOGGER.warning(
+                        "%d of the %d training videos of %s are evaluated on by %s; to take them out: "
+                        "python _tools/multi_task_vid_filter.py --dataset %s",
+                        *(len(shared), len(trained), name, key, data_set),
+                    )
+
+    def _data_set(self, name: str) -> str:
+        """The data set of a task; that of captioning is told by the task's name alone."""
+        config = self.tasks[name].config
+        return str(config.dataset or config.task.rpartition("-")[0])
+
+    # --- model --------------------------------------------------------------------------------------------------------
+
+    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The loss of the batch's task; its own figures stand under its name too."""
+        name = batch["task"]
+        task = self.tasks[name]
+        task.step = self.step
+        figures = task.loss(model, batch)
+        own = {f"{name}/{key}": value for key, value in figures.items() if not key.startswith("count_")}
+        idle = [parameter.flatten()[0] * 0.0 for parameter in self.idle_parameters(model, task)]
+        return {
+            "loss": figures["loss"] + sum(idle),
+            "count_unlabelled_batches": figures["count_unlabelled_batches"],
+            **own,
+        }
+
+    def idle_parameters(self, model: Lavender, task: Task) -> list[nn.Parameter]:
+        """Those of the heads of other tasks, which get a gradient of 0: each step must reach the same parameters.
+
+        So the steps are the same without and with DDP and DeepSpeed, which has no other way.
+        """
+        used = (*(f"{name}." for name in task.heads.classifiers), *(("fc_mtm.",) if task.heads.mlm else ()))
+        return [
+            parameter
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad and name.startswith(("fc", "emb_task")) and not name.startswith(used)
+        ]
+
+    def predict(self, model: Lavender, batch: dict[str, Any]) -> list[Record]:
+        return self.tasks[batch["task"]].predict(model, batch)
+
+    def metrics(self, records: list[Record], split: str) -> Metrics:
+        task, own_split = self.responsible(split)
+        return task.metrics(records, own_split)
+
+    def unused_parameters(self) -> tuple[str, ...]:
+        beginnings = [set(task.unused_parameters()) for task in self.tasks.values()]
+        return tuple(sorted(set.intersection(*beginnings)))
+
+    def curves(self, epochs: list[dict[str, Any]]) -> dict[str, Any]:
+        """Task → its own curves."""
+        return {
+            name: task.curves(
+                [
+                    {"train": {"loss": entry["train"].get(f"{name}/loss")}, **entry["tasks"].get(name, {})}
+                    for entry in epochs
+                ]
+            )
+            for name, task in self.tasks.items()
+        }
+
+
+class MultiTaskMultiHeadTask(MultiTask):
+    """The baseline: a classifier for each task; retrieval and multiple choice by matching share `fc`."""
+
+    classes: ClassVar[Mapping[str, type[Task]]] = {
+        "retrieval": RetrievalTaskSpecificTask,
+        "qamc": QAMCTaskSpecificTask,
+        "retmc": RetMCTaskSpecificTask,
+        "qaoe": QAOETaskSpecificTask,
+        "fib": QAOETaskSpecificTask,
+        "captioning": CaptionTask,
+    }
+
+    def make_task(self, entry: Config) -> Task:
+        form = format_of(entry)
+        if form == "retrieval" and "temp" not in entry.given:
+            entry.temp = RETRIEVAL_TEMPERATURE
+        task = super().make_task(entry)
+        if task.heads.classifiers and form not in ("retrieval", "retmc"):
+            (size,) = task.heads.classifiers.values()
+            task.classifier = classifier_name(entry.type, entry.task)
+            task.heads = dataclasses.replace(task.heads, classifiers={task.classifier: size})
+        return task
+
+    def all_heads(self) -> Heads:
+        return dataclasses.replace(super().all_heads(), task_tokens=False)
+
+
+def format_of(entry: Config) -> str:
+    """The data format of an entry of `datasets`, a key of `MultiTask.classes`."""
+    return entry.dataset_type or FORMATS_BY_NAME.get(entry.task, entry.type)

@@ -1,0 +1,11 @@
+"""Multi-task training, the baseline: one encoder, with a head of its own for each task.
+
+python -m torch.distributed.launch --nproc_per_node=8 --master_port=5566 main_multi_task_multi_head.py \
+    --config _args/args_multi-task_all.json --path_output _snapshot --path_ckpt _models/lavender.pt
+"""
+
+from lavender.engine.run import main
+from lavender.tasks.multi_task import MultiTaskMultiHeadTask
+
+if __name__ == "__main__":
+    main(MultiTaskMultiHeadTask)
