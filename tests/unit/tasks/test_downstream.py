@@ -211,7 +211,7 @@ def test_the_loss_reaches_every_parameter_but_those_named(make, make_model, kind
     task = make(kind, **({option: True} if option else {}))
     model = make_model(task.heads)
     losses = task.loss(model, batch_of(task, 0, 1))
-    assert set(losses) == {"loss", "count_unlabelled_batches"}
+    assert set(losses) == {"loss", "acc", "count_unlabelled_batches"}
     assert float(losses["count_unlabelled_batches"]) == 0
     losses["loss"].backward()
     unused = {name for name, parameter in model.named_parameters() if parameter.grad is None}
@@ -254,7 +254,7 @@ def test_the_counted_loss_is_torchs():
     assert torch.allclose(losses["loss"], torch.nn.functional.cross_entropy(logits, labels, ignore_index=-1))
     assert float(losses["count_unlabelled_batches"]) == 0
     without = counted_loss(logits, torch.full((4,), -1))
-    assert [float(value) for value in without.values()] == [0, 1]
+    assert [float(value) for value in without.values()] == [0, 0, 1]  # loss, accuracy, count
     assert counted_loss(logits.bfloat16(), labels)["loss"].dtype == torch.float32
 
 
