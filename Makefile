@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo demo-all test test-all lint clean
 
 $(READY): requirements.txt
 	$(PYTHON) -m venv .venv
@@ -12,6 +12,9 @@ $(READY): requirements.txt
 
 demo: $(READY)  ## toy clips → frames → pretraining → a table and a picture, in minutes
 	$(BIN)/python -m lavender.demo
+
+demo-all: $(READY)  ## the same, and then one model for four tasks beside four models
+	$(BIN)/python -m lavender.demo --all
 
 test: $(READY)  ## the quick suite
 	$(BIN)/python -m pytest -m "not slow and not gpu"

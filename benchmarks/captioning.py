@@ -69,7 +69,9 @@ def compare(model: Lavender, batch: int, rounds: int, beams: int, device: torch.
     same = (ours == theirs).float().mean().item()
     print(f"batch {batch:3}: {'whole sequence':18}{batch / min(whole):8.2f} captions/s")
     print(f"           {'cached':18}{batch / min(cached):8.2f} captions/s   {min(whole) / min(cached):5.1f} × as fast")
-    print(f"           {f'cached, {beams} beams':18}{batch / min(searched):8.2f} captions/s   {same:.1%} of words equal")
+    print(
+        f"           {f'cached, {beams} beams':18}{batch / min(searched):8.2f} captions/s   {same:.1%} of words equal"
+    )
 
 
 def main() -> None:

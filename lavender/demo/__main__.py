@@ -1,6 +1,31 @@
-"""python -m lavender.demo"""
+"""python -m lavender.demo [--all]: the quick start (see `tour.py`), and with `--all` what `together.py` adds."""
 
-from lavender.demo.tour import main
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from lavender.demo.together import together
+from lavender.demo.tour import tour
+from lavender.runtime.errors import LavenderError
+
+
+def main() -> None:
+    """The command line of the demo."""
+    parser = argparse.ArgumentParser(prog="python -m lavender.demo", description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("_demo"), help="folder of the demo (made afresh)")
+    parser.add_argument("--n_train", type=int, default=2000, help="training clips")
+    parser.add_argument("--all", action="store_true", help="also one model for four tasks: twice the time")
+    arguments = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
+    folder = arguments.output.resolve()
+    try:
+        pretrained, runs = tour(folder, arguments.n_train)
+        if arguments.all:
+            together(folder, pretrained, runs)
+    except LavenderError as error:
+        sys.exit(f"error: {error}")
+
 
 if __name__ == "__main__":
     main()

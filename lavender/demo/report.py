@@ -24,6 +24,13 @@ def read_predictions(run: Path, split: str) -> Predictions:
     return [json.loads(line) for line in (run / "predictions" / f"{split}.jsonl").read_text().splitlines()]
 
 
+def read_references(folder: Path, split: str) -> dict[str, list[str]]:
+    """Video id → the captions of a split of the toy captioning folder."""
+    rows = TSVReader(folder / "CAP" / f"{split}.caption.tsv")
+    fields = map(rows.row, range(len(rows)))
+    return {video: [entry["caption"] for entry in json.loads(captions)] for video, captions in fields}
+
+
 def read_results(run: Path) -> dict:
     """The figures of a run."""
     return json.loads((run / "results.json").read_text())
@@ -94,6 +101,46 @@ def print_retrieval(searches: dict[str, tuple[Path, Path]]) -> None:
         print(f"{f'R@{k}':18}" + "".join(f"{value:16.0%}" for value in values))
     ranks = [(videos + 1) / 2, *(figure["median_rank"] for figure in figures.values())]
     print(f"{'median rank':18}" + "".join(f"{rank:16.1f}" for rank in ranks))
+
+
+def print_captions(run: Path, control: Path, references: dict[str, list[str]]) -> None:
+    """Captions of test clips beside those of blank clips: CIDEr, the colour named, one of the references word for word.
+
+    Args:
+        run, control: the runs' folders; references: video id → what its caption may be.
+    """
+    figures = [caption_scores(read_predictions(folder, "test"), references) for folder in (run, control)]
+    cider = [
+        (results.get("best") or results["zero_shot"])["test"].get("CIDEr")
+        for results in map(read_results, (run, control))
+    ]
+    print(f"\n{'captions':18}{'chance':>10}{'blank clips':>14}{'real clips':>14}")
+    chances = {"right colour": 1 / len(COLOURS), "word for word": 1 / (len(COLOURS) * len(SHAPES) * len(MOTIONS))}
+    for name, chance in chances.items():
+        print(f"{name:18}{chance:10.0%}{figures[1][name]:14.0%}{figures[0][name]:14.0%}")
+    if None not in cider:
+        print(f"{'CIDEr':18}{'':10}{cider[1]:14.2f}{cider[0]:14.2f}")
+
+
+def caption_scores(records: Predictions, references: dict[str, list[str]]) -> dict[str, float]:
+    """Shares of captions that name the right colour, and that are one of the references word for word."""
+    colours = [_colours(record["caption"]) == _colours(references[record["video"]][0]) for record in records]
+    exact = [record["caption"] in references[record["video"]] for record in records]
+    return {"right colour": sum(colours) / len(records), "word for word": sum(exact) / len(records)}
+
+
+def _colours(text: str) -> set[str]:
+    return set(text.split()) & set(COLOURS)
+
+
+def caption_sheet(tsv: Path, records: Predictions, references: dict[str, list[str]], output: Path) -> None:
+    """Test clips, each with its reference and the caption that was found."""
+    tiles = {}
+    for record in records[:CLIPS]:
+        wanted = references[record["video"]]
+        found = f"found: {record['caption']}"
+        tiles[record["video"]] = [(wanted[0], BLACK), (found, GREEN if record["caption"] in wanted else RED)]
+    contact_sheet(tsv, tiles, output)
 
 
 def pretraining_sheet(tsv: Path, records: Predictions, output: Path) -> None:

@@ -5,9 +5,7 @@
 Everything is done by the commands that a user would type, and each is printed before it runs.
 """
 
-import argparse
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -17,13 +15,17 @@ from pathlib import Path
 
 from lavender.demo import report
 from lavender.demo.toy import write_toy
-from lavender.runtime.errors import ConfigError, LavenderError, TrainingError
+from lavender.runtime.errors import ConfigError, TrainingError
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def tour(folder: Path, n_train: int) -> None:
-    """Makes the clips, runs the tools and the training scripts, and shows what was learned."""
+def tour(folder: Path, n_train: int) -> tuple[Path, dict[str, Path]]:
+    """Makes the clips, runs the tools and the training scripts, and shows what was learned.
+
+    Returns:
+        the pretrained checkpoint; task → the run of its MLM model (of retrieval the evaluation).
+    """
     started = time.monotonic()
     if folder.exists() and any(folder.iterdir()) and not (folder / "facts.json").is_file():
         raise ConfigError(f"{folder} is not empty and no earlier demo's: choose another --output")
@@ -70,9 +72,28 @@ def tour(folder: Path, n_train: int) -> None:
     report.print_retrieval(searches)
     found = report.read_predictions(searches["MLM"][1], "test")
     report.retrieval_sheet(folder / "img_toy.tsv", found, folder / "retrieval.png")
-    pictures = ", ".join(f"{folder}/{name}.png" for name in ("pretraining", "answers", "retrieval"))
+
+    say("7. Captions of the test clips, word by word; blank clips as a control")
+    captions = caption(folder, both, "--size_epoch", "3", "--test_yaml", "CAP/test.yaml")
+    blank = caption(
+        folder,
+        captions / "ckpt_violet_toy-cap_3.pt",
+        *("--size_epoch", "0", "--test_yaml", "CAP/blank.yaml"),
+    )
+    references = report.read_references(folder, "test") | report.read_references(folder, "blank")
+    report.print_captions(captions, blank, references)
+    described = report.read_predictions(captions, "test")
+    report.caption_sheet(folder / "img_toy.tsv", described, references, folder / "captions.png")
+    pictures = ", ".join(f"{folder}/{name}.png" for name in ("pretraining", "answers", "retrieval", "captions"))
     say(f"Pictures: {pictures}   logs, curves, checkpoints: {folder}/_snapshot/")
     print(f"{time.monotonic() - started:.0f} s in all")
+    questions_run, choice_run = runs["questions"][0], runs["multiple choice"][0]
+    return both, {
+        "toy-retrieval": searches["MLM"][1],
+        "toy-qa": questions_run,
+        "toy-mc": choice_run,
+        "toy-cap": captions,
+    }
 
 
 def prepare_frames(folder: Path) -> None:
@@ -127,6 +148,12 @@ def retrieval(folder: Path, script: str, evaluation: str, checkpoint: Path) -> t
     return before, tune(folder, evaluation, run / "ckpt_violet_toy-retrieval_1.pt", *options)
 
 
+def caption(folder: Path, checkpoint: Path, *options: str) -> Path:
+    """Trains or evaluates captioning; returns the output folder."""
+    common = ("--type", "captioning", "--task", "toy-cap", "--train_yaml", "CAP/train.yaml", "--p_mask", "0.35")
+    return train(folder, "main_caption.py", "--path_ckpt", str(checkpoint), *common, *options)
+
+
 def train(folder: Path, script: str, *options: str) -> Path:
     """One run of a script on the small model; returns its output folder."""
     output = folder / "_snapshot"
@@ -142,16 +169,3 @@ def train(folder: Path, script: str, *options: str) -> Path:
     )
     (run,) = set(output.glob("*")) - before
     return run
-
-
-def main() -> None:
-    """The command line of the demo."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("_demo"), help="folder of the demo (made afresh)")
-    parser.add_argument("--n_train", type=int, default=2000, help="training clips")
-    arguments = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
-    try:
-        tour(arguments.output.resolve(), arguments.n_train)
-    except LavenderError as error:
-        sys.exit(f"error: {error}")

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from lavender.demo.toy_captions import write_caption_split
 from lavender.runtime.errors import ConfigError, DataError, LavenderError
 
 FRAMES = 20  # a clip; four frames of it, at int(20 / 5 * (i + 1)), are what training sees
@@ -141,6 +142,12 @@ def caption(clip: ToyClip) -> str:
     return _caption(_chance(clip, "article").choice(["a", "the"]), (clip.colour, clip.shape, clip.motion))
 
 
+def both_captions(clip: ToyClip) -> list[str]:
+    """Its caption with the one article and with the other: what a caption of it may be."""
+    combination = (clip.colour, clip.shape, clip.motion)
+    return sorted((_caption(article, combination) for article in ("a", "the")), key=lambda text: text != caption(clip))
+
+
 def _caption(article: str, combination: Combination) -> str:
     colour, shape, motion = combination
     return f"{article} {colour} {shape} {MOTIONS[motion]}"
@@ -214,7 +221,8 @@ def write_toy(
 
     `_<name>_{train,val,test}/*.mp4`, `_<name>blank_val/*.mp4` (the same ids, no shape: a control that nobody can
     answer), `txt_<name>.json` and `txt_<name>blank.json` (captions), `txt_<name>-{retrieval,qa,mc,action}.json`,
-    `bert/` (configuration and vocabulary of a small BERT without weights) and `facts.json` (what each clip shows).
+    `CAP/` (a captioning folder: the splits and `blank`, over the frame files that the tools make), `bert/`
+    (configuration and vocabulary of a small BERT without weights) and `facts.json` (what each clip shows).
 
     Args:
         size: side of the square frames in pixels, a multiple of 16.
@@ -241,6 +249,10 @@ def write_toy(
     texts = {f"txt_{name}{ending}.json": content for ending, content in _annotations(clips, seed).items()}
     for file, content in {**texts, "facts.json": _facts(clips)}.items():
         (folder / file).write_text(json.dumps(content) + "\n", encoding="utf-8")
+    frames = {"train": f"{name}_train_0", "val": f"{name}_val", "test": f"{name}_test", "blank": f"{name}blank_val"}
+    for split, stem in frames.items():
+        captions = {clip.video_id: both_captions(clip) for clip in clips["val" if split == "blank" else split]}
+        write_caption_split(folder / "CAP", split, f"../{stem}.tsv", captions)
     _write_bert(folder / "bert")
 
 

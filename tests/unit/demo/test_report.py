@@ -112,3 +112,36 @@ def test_the_sheet_of_retrieval_shows_what_was_found_first(clips: Path, tmp_path
     report.retrieval_sheet(clips, records, tmp_path / "sheet.png")
     sheet = cv2.imread(str(tmp_path / "sheet.png"))
     assert sheet.shape[0] == 240 + 8 + 2 * 22 + 2 * 8
+
+
+def test_the_table_of_captions(tmp_path: Path, capsys: pytest.CaptureFixture):
+    references = {"x": ["a red star spins", "the red star spins"], "y": ["a blue cross grows"]}
+    found = {
+        "real": [("x", "the red star spins"), ("y", "a blue star grows")],  # both colours, one of two word for word
+        "blank": [("x", "a green star spins"), ("y", "a red or blue cross")],
+    }
+    for name, captions in found.items():
+        (tmp_path / name / "predictions").mkdir(parents=True)
+        lines = [json.dumps({"video": video, "caption": text}) + "\n" for video, text in captions]
+        (tmp_path / name / "predictions" / "test.jsonl").write_text("".join(lines))
+    real = {"epochs": [{}], "best": {"test": {"CIDEr": 7.5}}}
+    for name, results in (("real", real), ("blank", {"zero_shot": {"test": {"CIDEr": 0.25}}})):
+        (tmp_path / name / "results.json").write_text(json.dumps(results))
+    report.print_captions(tmp_path / "real", tmp_path / "blank", references)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[-3:]]
+    assert rows == [
+        ["right", "colour", "17%", "0%", "100%"],
+        ["word", "for", "word", "0%", "0%", "50%"],
+        ["CIDEr", "0.25", "7.50"],
+    ]
+
+
+def test_the_sheet_of_captions_is_green_where_a_reference_was_found(clips: Path, tmp_path: Path):
+    records = [{"video": "vid0", "caption": "the red star"}, {"video": "vid1", "caption": "the red star"}]
+    references = {"vid0": ["a red star", "the red star"], "vid1": ["a blue star"]}
+    report.caption_sheet(clips, records, references, tmp_path / "sheet.png")
+    sheet = cv2.imread(str(tmp_path / "sheet.png")).astype(np.int64)[8 + 240 :]
+    red = (sheet[..., 2] - sheet[..., :2].max(-1)) > 80  # BGR
+    middle = sheet.shape[1] // 3
+    assert red[:, middle:].any()
+    assert not red[:, :middle].any()
