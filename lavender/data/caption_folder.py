@@ -188,12 +188,12 @@ class CaptionFolder:
                 raise DataError(f'{where}: an object with "image_id" and "caption" is expected')
             by_id.setdefault(str(entry["image_id"]), []).append(check_caption(entry.get("caption"), where))
         known = _Ids(by_id)
-        found = {row: known.find(self.videos[row]) for row in rows}
-        unused = by_id.keys() - set(found.values())
+        found = [known.find(video) for video in self.videos]
+        unused = by_id.keys() - set(found)
         if unused:
             fault = f"{path}: {len(unused)} of {len(by_id)} videos are not in {self._names('caption')}: {_some(unused)}"
             self._fault(fault)
-        return {row: by_id[name] for row, name in found.items() if name is not None}
+        return {row: by_id[name] for row in rows if (name := found[row]) is not None}
 
     # --- frames and captions together ---------------------------------------------------------------------------------
 
