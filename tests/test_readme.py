@@ -1,5 +1,6 @@
 """Every command of the README starts, and every file that it names is there."""
 
+import json
 import os
 import re
 import shlex
@@ -30,6 +31,11 @@ SMALL = (
     *("--txt_backbone", str(KIT / "bert_micro"), "--fusion_encoder", str(KIT / "bert_micro"), "--n_workers", "0"),
 )
 QUESTIONS = ("--task", "toy-qa", "--size_vocab", "4", "--on_bad_sample", "zero")  # one of them has no video
+TOGETHER = [
+    {"type": "retrieval", "task": "toy-retrieval", "dataset": "toy"},
+    {"type": "qaoe", "task": "toy-qa", "dataset": "toy", "size_vocab": 4, "on_bad_sample": "zero"},
+    {"type": "captioning", "task": "toy-cap", "train_yaml": "CAP/train.yaml", "val_yaml": "CAP/val.yaml"},
+]
 TOY = {  # beginning of a script's name → its made-up data
     "main_pretrain": (),
     "main_qamc": ("--task", "toy-action"),
@@ -38,6 +44,8 @@ TOY = {  # beginning of a script's name → its made-up data
     "main_qaoe": QUESTIONS,
     "main_retrieval": ("--task", "toy-retrieval"),
     "eval_retrieval": ("--task", "toy-retrieval"),
+    "main_caption": tuple(f"--{split}_yaml=CAP/{split}.yaml" for split in ("train", "val", "test")),
+    "main_multi_task": ("--datasets", json.dumps(TOGETHER)),
 }
 
 
@@ -126,6 +134,28 @@ def test_tools(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     for name in ("msrvtt.pkl", "msrvtt.tsv", "msrvtt.lineidx", "msrvtt.id2lineidx.pkl", "msrvtt.png"):
         assert (tmp_path / "_tools" / name).stat().st_size > 0
+
+
+def test_filter_of_several_tasks(tmp_path):
+    """The block of filters, as written, over the smallest files of the released names."""
+    (block,) = [block for block in BLOCKS if "multi_task_vid_filter.py" in block]
+    shutil.copytree(ROOT / "_tools", tmp_path / "_tools", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "lavender").symlink_to(ROOT / "lavender")
+    data = tmp_path / "_datasets"
+    for name in ("MSRVTT-v2", "MSVD"):
+        shutil.copytree(KIT / "data" / "CAP", data / name, copy_function=shutil.copyfile)
+        for split in ("train", "val", "test"):
+            (data / name / f"{split}.yaml").rename(data / name / f"{split}_32frames.yaml")
+    released = [json.loads(path.read_text()) for path in (ROOT / "_args").glob("args_multi-task_*.json")]
+    tasks = {entry["task"] for config in released for entry in config["datasets"] if entry["type"] != "captioning"}
+    for task in tasks:
+        split = {name: [{"video": video}] for name, video in (("train", "a"), ("val", "b"), ("test", "c"))}
+        (data / f"txt_{task}.json").write_text(json.dumps(split))
+    done = run(["bash", "-e", "-c", block], tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for task in tasks:
+        assert (data / "multi_task" / f"txt_{task}.json").is_file()
+    assert (data / "multi_task" / "MSRVTT-v2" / "train_32frames.yaml").is_file()
 
 
 def test_files_that_pages_name_are_there():
