@@ -204,6 +204,8 @@ class MultiTaskMultiHeadTask(MultiTask):
 
     def make_task(self, entry: Config) -> Task:
         form = format_of(entry)
+        if entry.enable_prompt or entry.enable_task_token:  # captioning alone would take one
+            raise ConfigError("the task-specific models take no prompt and no task token: use the MLM script")
         if form == "retrieval" and "temp" not in entry.given:
             entry.temp = RETRIEVAL_TEMPERATURE
         task = super().make_task(entry)
