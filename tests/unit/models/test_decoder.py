@@ -1,4 +1,7 @@
-"""Decoding over a cache against the plain way: the whole sequence again for every word, one video at a time."""
+"""Decoding over a cache against the plain way: the whole sequence again for every word, one video at a time.
+
+In double precision, for rounding not to choose between words that are all but equally likely.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +22,7 @@ from lavender.models.lavender import Heads, Lavender
 
 VOCABULARY = 12
 TOKENS = SpecialTokens(cls=2, sep=3, pad=0, mask=4)
-NEAR_TIE = 1e-4  # where two words are that close, rounding may choose
+NEAR_TIE = 1e-6  # where two words are that close, rounding may choose
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Case:
                 for parameter in part.parameters():
                     parameter += 0.1 * torch.randn_like(parameter)
         model.fc_mtm.predictions.decoder.bias[TOKENS.sep] += self.sep_bias
-        return model
+        return model.double()
 
     def encoded(self, model: Lavender) -> tuple[Encoded, Encoded | None]:
         """Videos and prefix."""
@@ -55,7 +58,8 @@ class Case:
         mask = torch.ones(self.videos, self.places, dtype=torch.long)
         if self.holes:
             mask = torch.randint(0, 2, mask.shape, generator=random)
-        video = Encoded(torch.randn(self.videos, self.places, 32, generator=random), mask)
+        states = torch.randn(self.videos, self.places, 32, generator=random)
+        video = Encoded(states.to(model.dtype), mask)
         if self.prefix == "prompt":
             return video, model.prompt(torch.tensor([TOKENS.cls, 7, 9, TOKENS.sep]))
         return video, model.task_token("cap") if self.prefix else None
@@ -138,7 +142,7 @@ def test_logits_of_any_words_are_those_of_the_plain_way(case: Case, beams: int):
     for position in range(1, case.length):
         found = decoder.logits(ids, position)
         assert found.shape == (case.videos * beams, VOCABULARY)
-        assert torch.allclose(found, plain.logits(ids, position), atol=2e-5)
+        assert torch.allclose(found, plain.logits(ids, position), atol=1e-5)
         rows = firsts + torch.randint(0, beams, firsts.shape, generator=random)
         ids = ids[rows]
         ids[:, position] = torch.randint(0, VOCABULARY, firsts.shape, generator=random)
@@ -225,11 +229,8 @@ DECODINGS = st.builds(
 @settings(max_examples=15, deadline=None)
 @given(CASES, DECODINGS)
 def test_beams_with_a_cache_find_what_beams_without_find(case: Case, decoding: Decoding):
-    """In double precision, for rounding not to choose between captions that are all but equally good."""
     model = case.model()
     video, prefix = case.encoded(model)
-    model, video = model.double(), Encoded(video.states.double(), video.mask)
-    prefix = prefix and Encoded(prefix.states.double(), prefix.mask)
     found = generate(model, video, prefix, TOKENS, decoding)
     alone = [generate(model, row(video, number), prefix, TOKENS, decoding) for number in range(case.videos)]
     plain = without_cache(model, video, prefix, TOKENS, decoding)
@@ -259,19 +260,22 @@ def test_drawn_words_do_not_depend_on_the_company_or_the_cache(case: Case):
 # --- precision --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", ["weights", "autocast"])
-def test_logits_are_in_full_precision(way: str):
-    """In bf16 many words would tie."""
-    case = Case()
+@pytest.mark.parametrize(("way", "error"), [("single", 1e-4), ("bf16 weights", 0.1), ("autocast", 0.1)])
+def test_logits_in_lower_precision(way: str, error: float):
+    """They are handed out in float32: in bf16 many words would tie."""
+    case = Case(prefix="prompt")
     model = case.model()
-    video, prefix = case.encoded(model)
-    ids = torch.full((3, case.length), TOKENS.cls)
-    expected = CachedDecoder(model, video, prefix, case.length, 1, TOKENS.mask).logits(ids, 1)
-    if way == "weights":
-        model, video = model.bfloat16(), Encoded(video.states.bfloat16(), video.mask)
+    ids = torch.tensor([[TOKENS.cls, 8, 9, 10, 7, 7, 8, 9]]).expand(3, -1)
+
+    def logits() -> Tensor:
+        decoder = CachedDecoder(model, *case.encoded(model), case.length, 1, TOKENS.mask)
+        return torch.stack([decoder.logits(ids, position) for position in range(1, case.length)])
+
+    expected = logits()
+    model = model.bfloat16() if way == "bf16 weights" else model.float()
     with torch.autocast("cpu", torch.bfloat16, enabled=way == "autocast"):
-        found = CachedDecoder(model, video, prefix, case.length, 1, TOKENS.mask).logits(ids, 1)
+        found = logits()
     assert found.dtype == torch.float32
-    assert torch.allclose(found, expected, atol=0.1 * float(expected.abs().max()))
+    assert torch.allclose(found, expected, atol=error * float(expected.abs().max()))
     if way == "autocast":
         assert not torch.equal(found, found.bfloat16().float()), "not rounded on the way"

@@ -47,7 +47,9 @@ def _tables() -> Iterator[None]:
         yield
 
 
-def captions(table: Tensor, decoding: Decoding, videos: list[int] | None = None, draws: Tensor | None = None) -> Captions:
+def captions(
+    table: Tensor, decoding: Decoding, videos: list[int] | None = None, draws: Tensor | None = None
+) -> Captions:
     numbers = torch.arange(len(table)) if videos is None else torch.tensor(videos)
     return generate(table, Encoded(numbers.view(-1, 1, 1), numbers), None, TOKENS, decoding, draws)  # type: ignore[arg-type]
 
@@ -110,7 +112,8 @@ def test_by_default_captions_have_20_tokens():
 
 
 @pytest.mark.parametrize(
-    ("said", "steps"), [([[SEP]], 1), ([[4, SEP], [4, 5, SEP], [SEP]], 3), ([[SEP], [4, 4]], 5), ([[4, 4, 4, 4, SEP]], 5)]
+    ("said", "steps"),
+    [([[SEP]], 1), ([[4, SEP], [4, 5, SEP], [SEP]], 3), ([[SEP], [4, 4]], 5), ([[4, 4, 4, 4, SEP]], 5)],
 )
 def test_it_stops_as_soon_as_all_captions_have_ended(said: list[list[int]], steps: int):
     captions(table_of(*said), Decoding(max_length=6))
@@ -237,7 +240,9 @@ def test_a_video_does_not_depend_on_those_that_are_searched_longer():
         assert torch.equal(together.scores, torch.cat([alone[video].scores for video in order]))
 
 
-@pytest.mark.parametrize(("length_penalty", "ids"), [(0.0, [CLS, SEP, PAD]), (1.0, [CLS, SEP, PAD]), (2.0, [CLS, 4, SEP])])
+@pytest.mark.parametrize(
+    ("length_penalty", "ids"), [(0.0, [CLS, SEP, PAD]), (1.0, [CLS, SEP, PAD]), (2.0, [CLS, 4, SEP])]
+)
 def test_a_length_penalty_favours_long_captions(length_penalty: float, ids: list[int]):
     """`[SEP]` at once has ½; a word and then `[SEP]` ½ · 0.4: log ½ = −0.69 against −1.61, −0.80 and −0.40."""
     table = torch.full((1, 3, WORDS, WORDS, WORDS), -math.inf)
@@ -247,6 +252,16 @@ def test_a_length_penalty_favours_long_captions(length_penalty: float, ids: list
     assert found.ids.tolist() == [[ids]]
     expected = math.log(0.5) if ids[1] == SEP else math.log(0.2) / 2
     assert found.scores.tolist() == [[pytest.approx(expected)]], "the score is a mean, whatever the penalty"
+
+
+def test_below_0_a_length_penalty_does_not_end_the_search_too_soon():
+    """0.37 at once is −0.994, what goes on stands at −0.462; it ends at twice that, and would be past it by the end."""
+    table = torch.full((1, 6, WORDS, WORDS, WORDS), -math.inf)
+    table[0, 1, :, :, SEP], table[0, 1, :, :, 4] = math.log(0.37), math.log(0.63)
+    table[0, 2:, :, :, SEP] = 0.0
+    found = captions(table, Decoding(max_length=6, num_beams=3, length_penalty=-1.0))
+    assert found.ids.tolist() == [[[CLS, 4, SEP, PAD, PAD, PAD]]]
+    assert TableDecoder.calls == 2
 
 
 def test_one_beam_is_greedy():

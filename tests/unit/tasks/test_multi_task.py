@@ -76,6 +76,20 @@ def texts(kit: Path, tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture
+def model_of(make_model) -> Callable[..., Lavender]:
+    """The model of a task, as a run prepares it; `state` are weights that it takes over."""
+
+    def build(task: Any, state: dict[str, Tensor] | None = None) -> Lavender:
+        model = make_model(task.heads)
+        model.load_state_dict(state or {}, strict=False)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(not name.startswith(task.unused_parameters()))
+        return model
+
+    return build
+
+
 def batch_of(task: MultiTask, name: str, *numbers: int) -> dict[str, Any]:
     mixture = MixedDataset(task.config, task.training_sets)
     batch = mixture.collate([mixture[MixedKey(name, SampleKey(1, number))] for number in numbers or (0, 1)])
@@ -184,7 +198,9 @@ def test_the_temperature_of_the_baseline(options, run: dict, entry: dict, temper
     task = MultiTaskMultiHeadTask(options(written, "toy-mc", **run))
     assert task.tasks["toy-retrieval"].config.temp == temperature
     assert task.tasks["toy-mc"].config.temp == run.get("temp", 1.0)
-    assert MultiTask(options(written, **run)).tasks["toy-retrieval"].config.temp == entry.get("temp", run.get("temp", 1.0))
+    assert MultiTask(options(written, **run)).tasks["toy-retrieval"].config.temp == entry.get(
+        "temp", run.get("temp", 1.0)
+    )
 
 
 # --- what stands in front ---------------------------------------------------------------------------------------------
