@@ -214,6 +214,9 @@ class Config:
 
     # --- run
     path_output: str = _run("./_snapshot/", "folder of the outputs")
+    resume: str = _run("", "go on with a stopped run: auto finds the last one of these options, or name its folder")
+    save_steps: int = _run(1000, "steps between two saves to resume from; 0: only at the end of each part", minimum=0)
+    keep_last: int = _run(1, "how many of those saves are kept", minimum=1)
     seed: int = _run(88, "seed of every random draw", minimum=0, maximum=2**32 - 1)
     logging_steps: int = _run(20, "steps between two lines of the log", minimum=1)
     device: str = _run("auto", "auto: a GPU where there is one", choices=("auto", "cpu", "cuda"))

@@ -1,8 +1,10 @@
 """Samplers and loaders: which process gets which samples, in which order."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Sampler
 
 from lavender.data.samples import ClipDataset, Failure, SampleKey
@@ -35,6 +37,19 @@ class WholeBatchSampler(Sampler[list[SampleKey]]):
         return len(self.starts)
 
 
+class FromBatch(Sampler):
+    """The batches of a sampler from number `first` on: those before it were seen by a run that was stopped."""
+
+    def __init__(self, batches: Sampler | BatchSampler):
+        self.batches, self.first = batches, 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.islice(iter(self.batches), self.first, None)
+
+    def __len__(self) -> int:
+        return len(self.batches) - self.first  # type: ignore[arg-type]
+
+
 class Loader:
     """Batches of a dataset, as dictionaries; a fault met in a worker process is raised here.
 
@@ -44,10 +59,11 @@ class Loader:
     """
 
     def __init__(self, dataset: Any, batches: Sampler | BatchSampler, epochs: Any = None):
-        self.dataset, self._epochs = dataset, epochs
+        self.dataset, self._epochs, self._batches = dataset, epochs, FromBatch(batches)
         self._loader: DataLoader = DataLoader(
             dataset,
-            batch_sampler=batches,
+            batch_sampler=self._batches,
+            generator=torch.Generator(),  # of its own: what dropout draws does not depend on when a loader starts
             collate_fn=dataset.collate,
             num_workers=dataset.config.n_workers,
             pin_memory=distributed.uses_cuda(),
@@ -58,8 +74,12 @@ class Loader:
         if self._epochs is not None:
             self._epochs.set_epoch(epoch)
 
+    def start_at(self, batch: int) -> None:
+        """Leaves out the first batches of the next pass, without reading them."""
+        self._batches.first = batch
+
     def __len__(self) -> int:
-        return len(self._loader)
+        return len(self._batches.batches)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[dict]:
         try:

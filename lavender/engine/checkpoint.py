@@ -1,6 +1,7 @@
 """Files that a run writes, whole or not at all: weights and JSON."""
 
 import json
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,21 +11,50 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lavender.runtime import distributed
 from lavender.runtime.errors import TrainingError
 from lavender.runtime.files import atomic_file
 
 
 @contextmanager
-def _output(path: Path) -> Iterator[BinaryIO]:
-    """A file of the run; a full disk is an error that says so, and leaves what was there before."""
+def told_as_unwritable(path: Path) -> Iterator[None]:
+    """A full disk is an error that says so."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as file:
-            yield file
+        yield
     except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as a RuntimeError
+        if isinstance(error, RuntimeError) and distributed.is_lost_peer(error):
+            raise
         raise TrainingError(
             f"{path}: could not be written ({error}); free space, or choose another --path_output"
         ) from error
+
+
+@contextmanager
+def _output(path: Path) -> Iterator[BinaryIO]:
+    """A file of the run, whole or as it was before."""
+    with told_as_unwritable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as file:
+            yield file
+
+
+def save_tensors(value: Any, path: Path) -> None:
+    """Tensors and plain values in dictionaries and lists, as `torch.save` writes them."""
+    with _output(path) as file:
+        torch.save(value, file)
+
+
+def load_tensors(path: Path) -> Any:
+    """What `save_tensors` wrote; nothing in the file can run code.
+
+    Raises:
+        TrainingError: it is missing or damaged.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).split("\n")[0]
+        raise TrainingError(f"{path}: this state cannot be read ({reason}); resume from another") from error
 
 
 def save_weights(state: dict[str, Tensor], path: Path) -> None:

@@ -31,11 +31,16 @@ LATEST = ".latest"  # predictions that may not be those of the best epoch
 
 
 class RunFolder:
-    """`<path_output>/_<name>_<YYYYmmddHHMMSS>/`; only the first process writes into it."""
+    """`<path_output>/_<name>_<YYYYmmddHHMMSS>/`; only the first process writes into it.
 
-    def __init__(self, path_output: str, name: str):
-        made = _make_folder(path_output, name) if distributed.is_main() else Path(path_output)
+    Args:
+        resumed: the folder of a run that goes on; state: what it goes on from.
+    """
+
+    def __init__(self, path_output: str, name: str, resumed: Path | None = None, state: Path | None = None):
+        made = resumed or (_make_folder(path_output, name) if distributed.is_main() else Path(path_output))
         self.path: Path = distributed.broadcast_object(made)
+        self.state = state
         self._curves: Any = None
         log_to_file(self.path / "stdout.txt")
 

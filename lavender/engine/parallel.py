@@ -14,12 +14,14 @@ from torch.optim import Optimizer
 
 from lavender.config.load import read_object
 from lavender.config.schema import Config
+from lavender.engine.checkpoint import load_tensors, save_tensors, told_as_unwritable
 from lavender.models.lavender import Lavender
 from lavender.runtime import distributed
 from lavender.runtime.device import autocast, choose_precision
 from lavender.runtime.errors import ConfigError, TrainingError
 from lavender.runtime.logging import LOGGER
 
+STATE, DEEPSPEED = "state.pt", "deepspeed"  # names in the folder of a saved state
 LossCheck = Callable[[dict[str, Tensor]], None]
 LossFunction = Callable[[Lavender, dict[str, Any]], dict[str, Tensor]]
 
@@ -62,6 +64,18 @@ class Engine(ABC):
     @abstractmethod
     def evaluating(self) -> AbstractContextManager:
         """The precision in which evaluation runs."""
+
+    @abstractmethod
+    def save_state(self, folder: Path) -> None:
+        """Everything that training goes on with, as files in a folder; every process must call it."""
+
+    @abstractmethod
+    def load_state(self, folder: Path) -> None:
+        """Puts back what `save_state` wrote; the model and its engine are of the same kind."""
+
+    def resume_batches(self, batches: int) -> None:
+        """Counts batches from here on, of which the next completes an accumulated step in its turn."""
+        self._batches = batches
 
     @abstractmethod
     def weights(self) -> dict[str, Tensor]:
@@ -109,6 +123,18 @@ class TorchEngine(Engine):
     def weights(self) -> dict[str, Tensor]:
         return self.model.state_dict()
 
+    def save_state(self, folder: Path) -> None:
+        if distributed.is_main():
+            state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+            save_tensors({**state, "scaler": self.scaler.state_dict()}, folder / STATE)
+
+    def load_state(self, folder: Path) -> None:
+        state = load_tensors(folder / STATE)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+
 
 class DeepSpeedEngine(Engine):
     """DeepSpeed with ZeRO: optimizer states are split over the processes."""
@@ -142,6 +168,15 @@ class DeepSpeedEngine(Engine):
             if self.engine.fp16_enabled() and not math.isfinite(self.grad_norm):
                 self.grad_norm = 0.0  # the scale was too high; DeepSpeed has left this step out and lowered it
         return losses
+
+    def save_state(self, folder: Path) -> None:
+        with told_as_unwritable(folder):
+            self.engine.save_checkpoint(str(folder), tag=DEEPSPEED, save_latest=False)
+
+    def load_state(self, folder: Path) -> None:
+        path, _ = self.engine.load_checkpoint(str(folder), tag=DEEPSPEED)
+        if path is None:
+            raise TrainingError(f"{folder / DEEPSPEED}: DeepSpeed cannot read this state; resume from another")
 
     def weights(self) -> dict[str, Tensor]:
         state = self.model.state_dict()

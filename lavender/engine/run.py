@@ -8,17 +8,18 @@ from typing import Any
 import torch
 
 from lavender.config.inherit import inherit_from_checkpoint
-from lavender.config.load import load_config
+from lavender.config.load import load_config, read_object
 from lavender.config.schema import Config
 from lavender.engine.optim import build_optimizer
 from lavender.engine.output import RunFolder
 from lavender.engine.parallel import build_engine, import_deepspeed
+from lavender.engine.resume import find_run
 from lavender.engine.trainer import Trainer
 from lavender.models.recompute import checkpoint_activations
 from lavender.models.weights import build_model
 from lavender.runtime import distributed
 from lavender.runtime.device import choose_device, keep_freed_memory
-from lavender.runtime.errors import LavenderError
+from lavender.runtime.errors import LavenderError, Stopped
 from lavender.runtime.logging import LOGGER, start_logging, stop_logging
 from lavender.runtime.seed import seed_process
 from lavender.tasks.base import Task
@@ -27,6 +28,7 @@ Work = Callable[[Any, Config, torch.device, RunFolder], dict]
 
 BAD_INPUT = 2
 PEER_LOST = 3
+STOPPED = 75  # of sysexits.h: try again later
 INTERRUPTED = 130
 
 
@@ -45,6 +47,8 @@ def guarded(work: Callable[[], object]) -> None:
         if not distributed.is_lost_peer(error):
             raise
         _end("stopped: another process of this run ended first; its own message says why", PEER_LOST)
+    except Stopped as stopped:
+        _end(str(stopped), STOPPED)
     except KeyboardInterrupt:
         _end("interrupted", INTERRUPTED)
     if distributed.is_launched():
@@ -85,7 +89,12 @@ def run(task_class: type[Task], config: Config, work: Work = train) -> dict:
     notices = inherit_from_checkpoint(config)
     seed_process(config.seed, rank=0)  # the same fresh weights on every process
     task = task_class(config)
-    folder = RunFolder(config.path_output, task.run_name())
+    found = find_run(config, task.run_name()) if config.resume else None
+    if found and found.state is None:
+        LOGGER.info("%s is finished already: there is nothing to resume", found.run)
+        distributed.stop()
+        return read_object(found.run / "results.json")
+    folder = RunFolder(config.path_output, task.run_name(), *((found.run, found.state) if found else ()))
     try:
         for notice in [*config.notices(), *notices]:
             LOGGER.info("%s", notice)

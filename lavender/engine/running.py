@@ -21,6 +21,15 @@ class RunningMeans:
             self._sums[name] += value
             self._steps[name] += 1
 
+    def state(self) -> dict[str, dict[str, float]]:
+        """What it holds, to go on with."""
+        return {"sums": dict(self._sums), "steps": dict(self._steps)}
+
+    def restore(self, state: dict[str, dict[str, float]]) -> None:
+        """Goes on with what `state` gave."""
+        self._sums.update(state["sums"])
+        self._steps.update({name: int(steps) for name, steps in state["steps"].items()})
+
     def means(self) -> Metrics:
         """The mean of each figure that is no count."""
         return {name: total / self._steps[name] for name, total in self._sums.items() if not name.startswith(COUNT)}

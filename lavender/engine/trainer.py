@@ -1,12 +1,14 @@
 """THE training loop, for every task: epochs, parts, steps; after each part evaluation, checkpoint, logs."""
 
 import math
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lavender.config.load import read_object
 from lavender.config.schema import Config
 from lavender.data.loaders import Loader
 from lavender.engine.best import best_number, best_on_test, by_task, history, tasks_of
@@ -15,11 +17,13 @@ from lavender.engine.evaluator import evaluate, in_words, report_faults
 from lavender.engine.optim import set_learning_rates
 from lavender.engine.output import RunFolder
 from lavender.engine.parallel import Engine
+from lavender.engine.resume import Position, ProcessState, forget, load_state, save_state
 from lavender.engine.running import RunningMeans
 from lavender.runtime import distributed
 from lavender.runtime.device import memory_in_use, to_device
-from lavender.runtime.errors import ConfigError, TrainingError
+from lavender.runtime.errors import ConfigError, Stopped, TrainingError
 from lavender.runtime.logging import LOGGER, progress
+from lavender.runtime.signals import StopRequest, deferred_stop
 from lavender.tasks.base import Metrics, Task, TrainingPart
 
 
@@ -40,11 +44,27 @@ class Trainer:
                 "the weights would never be updated"
             )
         self.step = 0  # optimizer steps done
+        self.batches = 0  # of the whole run
+        self.stop_asked = StopRequest()
+        self.stop_agreed = False  # on all processes
         self.last_checkpoint = ""
         self.results: dict[str, Any] = {}
 
     def run(self) -> dict[str, Any]:
-        """The whole run; returns the results."""
+        """The whole run, or what is left of it; returns the results."""
+        start, process = self.go_on(self.folder.state) if self.folder.state else (self.begin(), ProcessState())
+        for epoch, number in product(range(1, self.config.size_epoch + 1), range(len(self.parts))):
+            if (epoch, number) < start.place:
+                continue
+            if (epoch, number) != start.place:
+                start, process = Position(epoch, number), ProcessState()
+            self.run_part(start, process)
+        self.choose_best()
+        forget(self.folder.path)
+        return self.results
+
+    def begin(self) -> Position:
+        """Checkpoint 0 and the zero-shot evaluation."""
         self.results["epochs"] = []
         self.save(0, None)
         if self.config.path_ckpt or not self.config.size_epoch:
@@ -55,32 +75,75 @@ class Trainer:
             self.results = {"zero_shot": by_task(figures), "epochs": []}
             self.write_results()
             self.keep_predictions(self.results["zero_shot"])
-        for epoch in range(1, self.config.size_epoch + 1):
-            for part in self.parts:
-                loader = part.loader()
-                loader.set_epoch(epoch)
-                entry: dict[str, Any] = {"epoch": epoch, "dataset": part.dataset, "part": part.number}
-                entry["train"] = self.train(
-                    loader, f"epoch {epoch}/{self.config.size_epoch}, {part.dataset} {part.number}"
-                )
-                entry |= by_task(self.evaluate(self.task.evaluation_sets(part), self.checkpoint(epoch, part)))
-                self.results["epochs"].append(entry)
-                self.save(epoch, part)
-                self.keep_predictions(entry)
-        self.choose_best()
-        return self.results
+        return Position()
 
-    def train(self, loader: Loader, description: str) -> Metrics:
+    def go_on(self, state: Path) -> tuple[Position, ProcessState]:
+        """Takes up a run where it was saved."""
+        self.results = read_object(self.folder.path / "results.json")
+        position, process = load_state(state, self.engine)
+        self.step, self.batches = position.step, position.all_batches
+        self.engine.resume_batches(position.all_batches)
+        saved = [self.checkpoint(*self._place_of(entry)) for entry in self.results["epochs"]]
+        self.last_checkpoint = str((saved or [self.checkpoint(0, None)])[-1])
+        LOGGER.info(
+            "resumed from %s: epoch %d, part %d, %d batches of it, step %d of %d",
+            *(state, position.epoch, position.part, position.batches, self.step, self.total_steps),
+        )
+        return position, process
+
+    def _place_of(self, entry: dict[str, Any]) -> tuple[int, TrainingPart]:
+        """Epoch and part of an entry of the results."""
+        (part,) = (part for part in self.parts if (part.dataset, part.number) == (entry["dataset"], entry["part"]))
+        return entry["epoch"], part
+
+    def run_part(self, start: Position, process: ProcessState) -> None:
+        """Trains on a part of an epoch, from `start` on, evaluates and saves."""
+        epoch, part = start.epoch, self.parts[start.part]
+        place: dict[str, Any] = {"epoch": epoch, "dataset": part.dataset, "part": part.number}
+        if any(place.items() <= entry.items() for entry in self.results["epochs"]):
+            return  # it was stopped after all of it
+        if start.figures is None:
+            start.figures = self.train(part, start, process)
+            self.save_state(start, process)
+        entry = {**place, "train": start.figures}
+        entry |= by_task(self.evaluate(self.task.evaluation_sets(part), self.checkpoint(epoch, part)))
+        self.results["epochs"].append(entry)
+        self.save(epoch, part)
+        self.keep_predictions(entry)
+
+    def save_state(self, position: Position, process: ProcessState) -> Path | None:
+        """What the run can go on from; in the middle of an accumulated step there is nothing to save."""
+        if self.batches % self.config.gradient_accumulation:
+            return None
+        position.step, position.all_batches = self.step, self.batches
+        position.engine, position.processes = self.engine.name, distributed.world_size()
+        return save_state(self.folder.path, position, process, self.engine, self.config.keep_last)
+
+    def train(self, part: TrainingPart, start: Position, process: ProcessState) -> Metrics:
         """One pass over a part; returns the mean of each loss over the steps that have it (and `count_*` summed)."""
+        loader = part.loader()
+        loader.set_epoch(start.epoch)
+        loader.start_at(start.batches)
+        description = f"epoch {start.epoch}/{self.config.size_epoch}, {part.dataset} {part.number}"
+        running = RunningMeans()
+        running.restore(start.running)
+        with deferred_stop() as self.stop_asked:
+            self.train_batches(loader, description, start, running, process)
+        shares = distributed.gather_objects(process.samples)
+        LOGGER.info("%s: %d samples (%s by process)", description, sum(shares), " + ".join(map(str, shares)))
+        bad = report_faults(distributed.gather_objects(process.faults), description)
+        return {**running.means(), **running.counts(), **({"bad_samples": bad} if bad else {})}
+
+    def train_batches(
+        self, loader: Loader, description: str, position: Position, running: RunningMeans, process: ProcessState
+    ) -> None:
+        """The batches of a part that are left, with their logs and saves."""
         self.engine.model.train()
         figures: Metrics = {}
-        running = RunningMeans()
-        faults: list[str] = []
-        samples = 0
-        bar = progress(loader, desc=description, unit="batch")
-        for number, batch in enumerate(bar, start=1):
-            faults += batch["faults"]
-            samples += len(batch["index"])
+        bar = progress(loader, desc=description, unit="batch", initial=position.batches, total=len(loader))
+        for number, batch in enumerate(bar, start=position.batches + 1):
+            process.faults += batch["faults"]
+            process.samples += len(batch["index"])
             rate = set_learning_rates(self.engine.optimizer, self.step, self.total_steps)
             latest = self.train_batch(batch)
             running.add(latest)
@@ -96,18 +159,25 @@ class Trainer:
                 )
                 for name, value in {**figures, "learning_rate": rate, "gradient_norm": self.engine.grad_norm}.items():
                     self.folder.curve(f"train/{name}", value, self.step)
-        shares = distributed.gather_objects(samples)
-        LOGGER.info("%s: %d samples (%s by process)", description, sum(shares), " + ".join(map(str, shares)))
-        bad = report_faults(distributed.gather_objects(faults), description)
-        return {**running.means(), **running.counts(), **({"bad_samples": bad} if bad else {})}
+            position.batches, position.running = number, running.state()
+            stepped = self.batches % self.config.gradient_accumulation == 0
+            if stepped and self.stop_agreed:
+                saved = self.save_state(position, process)
+                raise Stopped(f"stopped after step {self.step} of {self.total_steps}; to go on: --resume {saved}")
+            every = self.config.save_steps
+            if stepped and every and self.step % every == 0 and number < len(loader):
+                self.save_state(position, process)
 
     def train_batch(self, batch: dict[str, Any]) -> Metrics:
         """One batch, forward to (perhaps) optimizer step; returns its losses, averaged over the processes."""
         figures: Metrics = {}
 
         def check(losses: dict[str, Tensor]) -> None:
-            mean = distributed.mean(torch.stack([value.detach().float() for value in losses.values()]))
-            figures.update(zip(losses, mean.tolist(), strict=True))
+            values = [value.detach().float() for value in losses.values()]
+            values.append(values[0].new_tensor(float(self.stop_asked.asked)))
+            *means, asked = distributed.mean(torch.stack(values)).tolist()
+            self.stop_agreed = asked > 0
+            figures.update(zip(losses, means, strict=True))
             if not math.isfinite(figures["loss"]):
                 self.stop("loss", losses, batch)
 
@@ -117,6 +187,7 @@ class Trainer:
         if not math.isfinite(self.engine.grad_norm):
             self.stop("gradient", losses, batch)
         self.step += ends_step
+        self.batches += 1
         return figures
 
     def stop(self, what: str, losses: dict[str, Tensor], batch: dict[str, Any]) -> None:

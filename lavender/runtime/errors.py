@@ -17,5 +17,9 @@ class WeightsError(LavenderError):
     """A checkpoint or a weights folder that is missing or does not fit the model."""
 
 
+class Stopped(Exception):  # noqa: N818 (it is no error)
+    """Somebody asked the run to stop, and it has saved what it goes on from; its message says where."""
+
+
 class TrainingError(LavenderError):
     """A run that cannot go on: a loss that is not finite, an engine that is not installed."""

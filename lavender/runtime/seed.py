@@ -6,6 +6,7 @@ whatever the number of processes.
 """
 
 import random
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,30 @@ def seed_process(seed: int, rank: int) -> None:
     random.seed(own)
     np.random.seed(own)
     torch.manual_seed(own)
+
+
+def random_state() -> dict[str, Any]:
+    """The state of Python's, NumPy's and torch's generators in this process, in plain values and tensors."""
+    kind, keys, *numbers = np.random.get_state()
+    state: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": (kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *numbers),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Puts back what `random_state` gave."""
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
 
 
 def sample_stream(seed: int, epoch: int, index: int, purpose: int = 0) -> np.random.Generator:

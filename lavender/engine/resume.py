@@ -1,0 +1,209 @@
+"""What a run goes on from after a stop: states in its folder, each whole or not there, and how a run is found again."""
+
+import dataclasses
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lavender.config.load import from_dict, read_object
+from lavender.config.schema import Config
+from lavender.engine.checkpoint import load_tensors, save_tensors, told_as_unwritable, write_json
+from lavender.engine.parallel import Engine
+from lavender.runtime import distributed
+from lavender.runtime.errors import ConfigError, LavenderError, TrainingError
+from lavender.runtime.logging import LOGGER
+from lavender.runtime.seed import random_state, restore_random_state
+from lavender.tasks.base import Metrics
+
+FOLDER, POSITION = "resume", "position.json"
+# Options that a run may go on with changed: its numbers do not depend on them.
+FREE = ("config", "path_output", "n_workers", "logging_steps", "resume", "save_steps", "keep_last")
+
+
+@dataclass
+class Position:
+    """How far a run is.
+
+    Args:
+        epoch: from 1; part: number of the part, from 0; batches: how many of it this process has trained on.
+        step: optimizer steps done; all_batches: batches of the whole run so far.
+        figures: what training said of the part, where it is trained and evaluation comes next.
+        running: sums of the figures so far; engine, processes: what the state was saved by.
+    """
+
+    epoch: int = 1
+    part: int = 0
+    batches: int = 0
+    step: int = 0
+    all_batches: int = 0
+    figures: Metrics | None = None
+    running: dict[str, dict[str, float]] = field(default_factory=lambda: {"sums": {}, "steps": {}})
+    engine: str = ""
+    processes: int = 1
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Epoch and part."""
+        return self.epoch, self.part
+
+    @property
+    def name(self) -> str:
+        """Of its folder; names sort as positions do."""
+        return f"step_{self.step:09}" + ("_trained" if self.figures is not None else "")
+
+
+@dataclass
+class ProcessState:
+    """What each process has of its own: bad samples and the number of samples of the part so far."""
+
+    faults: list[str] = field(default_factory=list)
+    samples: int = 0
+
+
+def save_state(run: Path, position: Position, process: ProcessState, engine: Engine, keep_last: int) -> Path:
+    """Saves everything that the run goes on with; every process must call it.
+
+    The files are written to a folder of another name, which gets its own when all are whole and on disk: a kill or a
+    full disk on the way leaves the states before as they are.
+    """
+    final = run / FOLDER / position.name
+    unfinished = final.with_name(f".{final.name}.unfinished")
+    with told_as_unwritable(unfinished):
+        if distributed.is_main():
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+    distributed.barrier()
+    engine.save_state(unfinished)
+    own = {**dataclasses.asdict(process), "random": random_state()}
+    save_tensors(own, unfinished / f"process_{distributed.rank()}.pt")
+    distributed.barrier()
+    if distributed.is_main():
+        write_json(dataclasses.asdict(position), unfinished / POSITION)
+        with told_as_unwritable(final):
+            _settle(unfinished, final)
+        for old in _states(run)[:-keep_last]:
+            shutil.rmtree(old, ignore_errors=True)
+    distributed.barrier()
+    return final
+
+
+def _settle(unfinished: Path, final: Path) -> None:
+    """Gives a folder its name once all its files are on disk."""
+    for path in [*unfinished.rglob("*"), unfinished]:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(unfinished, final)
+
+
+def load_state(state: Path, engine: Engine) -> tuple[Position, ProcessState]:
+    """Puts weights, optimizer and random generators back; returns how far the run was.
+
+    With another number of processes, which share batches out otherwise, the part that was interrupted starts again.
+
+    Raises:
+        TrainingError: the state is of another engine, or of another number of processes under ZeRO.
+    """
+    position = Position(**read_object(state / POSITION))
+    ours, theirs = engine.name.partition(" ")[0].rstrip(","), position.engine.partition(" ")[0].rstrip(",")
+    zero = "DeepSpeedEngine"
+    if (ours == zero) != (theirs == zero):
+        raise TrainingError(f"{state} is of {theirs}, and this run trains with {ours}: choose --deepspeed as it was")
+    same = position.processes == distributed.world_size()
+    if not same and ours == zero:
+        raise TrainingError(
+            f"{state}: ZeRO split the optimizer over {position.processes} processes, and these are "
+            f"{distributed.world_size()}: start as many, or go on from the weights alone with --path_ckpt"
+        )
+    engine.load_state(state)
+    if same:
+        own = load_tensors(state / f"process_{distributed.rank()}.pt")
+        restore_random_state(own.pop("random"))
+        return position, ProcessState(**own)
+    LOGGER.warning(
+        "%s is of %d processes, these are %d: weights and optimizer go on, the interrupted part starts again",
+        *(state, position.processes, distributed.world_size()),
+    )
+    if position.figures is None:
+        position = dataclasses.replace(position, batches=0, running={"sums": {}, "steps": {}})
+    return position, ProcessState()
+
+
+def forget(run: Path) -> None:
+    """The run is finished: there is nothing to go on with."""
+    if distributed.is_main():
+        shutil.rmtree(run / FOLDER, ignore_errors=True)
+
+
+# --- finding a run again ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Found:
+    """A run that was stopped, or one that is finished already (`state` is None then)."""
+
+    run: Path
+    state: Path | None
+
+
+def find_run(config: Config, name: str) -> Found | None:
+    """The run that `resume` means; None where there is none to go on with, so that a new one starts.
+
+    Args:
+        name: the middle of the output folder's name.
+
+    Raises:
+        ConfigError: the folder that is named is of other options, or holds nothing to resume from.
+    """
+    return distributed.broadcast_object(_find(config, name) if distributed.is_main() else None)
+
+
+def _find(config: Config, name: str) -> Found | None:
+    if config.resume == "auto":
+        runs = sorted(Path(config.path_output).glob(f"_{name}_*"), reverse=True)
+        for run in runs:
+            if (run / "args.json").is_file() and not _differences(config, run):
+                if states := _states(run):
+                    return Found(run, states[-1])
+                if _is_finished(run):
+                    return Found(run, None)
+        LOGGER.info("%s: no run of these options to resume, so a new one starts", config.path_output)
+        return None
+    path = Path(config.resume)
+    run = path.parents[1] if path.parent.name == FOLDER else path
+    states = [path] if run is not path and (path / POSITION).is_file() else _states(run)
+    if not states and not _is_finished(run):
+        raise ConfigError(f"--resume {path}: no folder of a run with a state to go on from ({FOLDER}/step_…)")
+    if different := _differences(config, run):
+        raise ConfigError(f"--resume {path}: that run has other options: {'; '.join(different[:5])}")
+    return Found(run, states[-1] if states else None)
+
+
+def _states(run: Path) -> list[Path]:
+    """The whole states of a run, oldest first."""
+    return sorted(path.parent for path in run.glob(f"{FOLDER}/step_*/{POSITION}"))
+
+
+def _is_finished(run: Path) -> bool:
+    try:
+        return "best" in json.loads((run / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
+def _differences(config: Config, run: Path) -> list[str]:
+    """Options in which a run's own differ from these, in words."""
+    try:
+        path = run / "args.json"
+        theirs = from_dict(read_object(path), str(path), strict=False).to_dict()
+    except LavenderError as fault:
+        return [str(fault)]
+    ours = config.to_dict()
+    return [
+        f"{name} is {theirs[name]!r} there, {value!r} here"
+        for name, value in ours.items()
+        if name not in FREE and json.dumps(value) != json.dumps(theirs[name])
+    ]
