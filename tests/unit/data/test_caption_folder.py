@@ -1,0 +1,232 @@
+"""A captioning folder: what belongs together, and what is told about a broken one."""
+
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lavender.data.caption_folder import CaptionFolder
+from lavender.data.tsv import TSVWriter
+from lavender.runtime.errors import DataError
+
+CAPTIONS = {"one.mp4": ["a star", "the star"], "two": ["a cross"], "three": ["a ring", "a red ring", "the ring"]}
+
+
+def write_tsv(path: Path, rows: list[list[str]]) -> None:
+    with TSVWriter(path) as writer:
+        for row in rows:
+            writer.write(row)
+
+
+def caption_rows(captions: dict[str, list[str]]) -> list[list[str]]:
+    return [[video, json.dumps([{"caption": text} for text in texts])] for video, texts in captions.items()]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Callable[..., Path]:
+    """`folder(img=[…], caption=[[…]], **keys)`: a YAML over three videos, with rows or keys changed."""
+
+    def make(img: list[str] | None = None, caption: list[list[str]] | None = None, **keys: Any) -> Path:
+        videos = ["one", "two", "three"] if img is None else img
+        write_tsv(tmp_path / "x.img.tsv", [[video, "/9j/" + video] for video in videos])
+        write_tsv(tmp_path / "x.caption.tsv", caption_rows(CAPTIONS) if caption is None else caption)
+        path = tmp_path / "x.yaml"
+        path.write_text(yaml.safe_dump({"img": "x.img.tsv", "caption": "x.caption.tsv", **keys}))
+        return path
+
+    return make
+
+
+def shown(folder: CaptionFolder) -> list[str]:
+    return [folder.frame_fields(row)[0][1].removeprefix("/9j/") for row in range(len(folder.videos))]
+
+
+def test_without_a_line_list_the_first_caption_of_each_row_is_trained_on(folder):
+    made = CaptionFolder(folder())
+    assert [made.caption(*pair) for pair in made.training_samples().tolist()] == ["a star", "a cross", "a ring"]
+    assert made.evaluation_rows().tolist() == [0, 1, 2]
+
+
+def test_a_line_list_chooses_captions(folder, tmp_path: Path):
+    (tmp_path / "list.tsv").write_text("2\t1\n0\t1\n2\t2\n")
+    made = CaptionFolder(folder(caption_linelist="list.tsv"))
+    found = [made.caption(*pair) for pair in made.training_samples().tolist()]
+    assert found == ["a red ring", "the star", "the ring"]
+    assert made.evaluation_rows().tolist() == [0, 1, 2], "evaluation is of every row"
+
+
+@pytest.mark.parametrize("order", [["one", "two", "three"], ["three", "one", "two"], ["a/three.avi", "one.mp4", "two"]])
+def test_frames_are_found_by_the_id(folder, order: list[str]):
+    made = CaptionFolder(folder(img=order))
+    assert [name.split("/")[-1].split(".")[0] for name in shown(made)] == ["one", "two", "three"]
+
+
+def test_a_composite_split_counts_rows_by_file(folder, tmp_path: Path):
+    folder()
+    write_tsv(tmp_path / "y.img.tsv", [["four", "/9j/four"], ["one", "/9j/other one"]])
+    write_tsv(tmp_path / "y.caption.tsv", caption_rows({"four": ["a box"], "one": ["a dot", "the dot"]}))
+    (tmp_path / "list.tsv").write_text("1\t1\t1\n0\t2\t0\n")
+    keys = {"img": ["x.img.tsv", "y.img.tsv"], "caption": ["x.caption.tsv", "y.caption.tsv"], "composite": True}
+    (tmp_path / "both.yaml").write_text(yaml.safe_dump({**keys, "caption_linelist": "list.tsv"}))
+    made = CaptionFolder(tmp_path / "both.yaml")
+    assert [made.caption(*pair) for pair in made.training_samples().tolist()] == ["the dot", "a ring"]
+    assert made.evaluation_rows().tolist() == [4, 2], "what its line list names"
+    assert shown(made) == ["one", "two", "three", "four", "other one"]
+    assert made.where(4).endswith("y.caption.tsv, line 2")
+
+
+def coco(*pairs: tuple[Any, str]) -> str:
+    return json.dumps({"annotations": [{"image_id": video, "caption": text} for video, text in pairs]})
+
+
+@pytest.mark.parametrize("name", ["x_caption_coco_format.json", "named.json"])
+def test_references_of_a_coco_file(folder, tmp_path: Path, name: str):
+    (tmp_path / name).write_text(coco(("one", "A"), ("three", "C"), ("two.mp4", "B"), ("one", "AA")))
+    made = CaptionFolder(folder(**({"caption_coco_format": name} if name == "named.json" else {})))
+    assert made.references([0, 1, 2]) == [["A", "AA"], ["B"], ["C"]]
+
+
+def test_without_one_they_are_the_captions(folder, log):
+    made = CaptionFolder(folder())
+    assert made.references([2, 1]) == [CAPTIONS["three"], CAPTIONS["two"]]
+    assert "x_caption_coco_format.json is missing" in log.text
+
+
+def test_numbers_are_ids_too(folder, tmp_path: Path):
+    (tmp_path / "n.json").write_text(coco((7, "seven"), (12, "twelve")))
+    rows = caption_rows({"7": ["a"], "12": ["b"]})
+    made = CaptionFolder(folder(img=["7", "12"], caption=rows, caption_coco_format="n.json"))
+    assert made.references([0, 1]) == [["seven"], ["twelve"]]
+
+
+# --- what is broken ---------------------------------------------------------------------------------------------------
+
+BROKEN_ROWS = [
+    (["two"], r"x\.caption\.tsv, line 2: no second field"),
+    (["two", '[{"caption": "a"'], r"x\.caption\.tsv, line 2: the captions are not valid JSON"),
+    (["two", '{"caption": "a"}'], r"x\.caption\.tsv, line 2: the captions are not a JSON list"),
+    (["two", '["a"]'], r"x\.caption\.tsv, line 2: the captions are not a JSON list"),
+    (["two", '[{"caption": "a"}, {"caption": "  "}]'], r"x\.caption\.tsv, line 2, caption 1: the caption is empty"),
+    (["two", '[{"text": "a"}]'], r"x\.caption\.tsv, line 2, caption 0: the caption is not text"),
+    (["two", '[{"caption": "\\ud800"}]'], r"x\.caption\.tsv, line 2, caption 0: the caption holds half a character"),
+    (["2", '[{"caption": "a"}]'], r"x\.caption\.tsv, line 2: video '2' is not in .*x\.img\.tsv \(1 of 3 annotations"),
+]
+
+
+@pytest.mark.parametrize(("row", "words"), BROKEN_ROWS)
+def test_a_broken_row_of_captions(folder, row: list[str], words: str):
+    rows = caption_rows(CAPTIONS)
+    with pytest.raises(DataError, match=words):
+        CaptionFolder(folder(caption=[rows[0], row, rows[2]]))
+
+
+def test_a_video_without_annotation(folder):
+    path = folder(img=["one", "two", "three", "four"])
+    with pytest.raises(DataError, match=r"x\.img\.tsv, line 4: video 'four' is not in .*x\.caption\.tsv \(1 of 4"):
+        CaptionFolder(path)
+    assert shown(CaptionFolder(path, tolerant=True)) == ["one", "two", "three"]
+
+
+def test_an_annotation_without_video_is_told_again_where_its_frames_are_read(folder):
+    made = CaptionFolder(folder(img=["one", "three"]), tolerant=True)
+    assert made.frame_fields(2)[0][0] == "three"
+    with pytest.raises(DataError, match=r"x\.caption\.tsv, line 2: video 'two' has no row in .*x\.img\.tsv"):
+        made.frame_fields(1)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("0\t0\n0\n", "line 2: '0' is not row, a tab, caption number"),
+        ("0\t-1\n", "line 1: .* is not row"),
+        ("0\t0\n3\t0\n", "line 2: .* is a row that is not in"),
+        ("0\t2\n", r"line 1: caption 2 \(counted from 0\), but .*x\.caption\.tsv, line 1 has 2 captions"),
+        ("", "the line list is empty"),
+        (b"\xff\t0\n", "byte 0 is not UTF-8"),
+    ],
+)
+def test_a_broken_line_list(folder, tmp_path: Path, lines: str | bytes, words: str):
+    (tmp_path / "list.tsv").write_bytes(lines if isinstance(lines, bytes) else lines.encode())
+    made = CaptionFolder(folder(caption_linelist="list.tsv"))
+    with pytest.raises(DataError, match=rf"list\.tsv.*{words}"):
+        made.training_samples()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("img: [a\ncaption: b", r"x\.yaml, line 2: not valid YAML"),
+        ("- img", r"x\.yaml: names of files .* not a list"),
+        ("caption: x.caption.tsv", r'x\.yaml: "img" is missing'),
+        ("img: x.img.tsv\ncaption: nowhere.tsv", r'x\.yaml: "caption" names .*nowhere\.tsv, which is not there'),
+        ("img: 5\ncaption: x.caption.tsv", r'x\.yaml: "img" is 5; give the name of a file'),
+        ("img: []\ncaption: []\ncomposite: true", r'x\.yaml: "img" is \[\]; give a list of file names'),
+        ("img: x.img.tsv\ncaption: x.caption.tsv\ncomposite: perhaps", r"write true or false"),
+        ("!!python/object/apply:os.system ['true']", r"x\.yaml, line 1: not valid YAML"),
+    ],
+)
+def test_a_broken_yaml(folder, text: str, words: str):
+    path = folder()
+    path.write_text(text)
+    with pytest.raises(DataError, match=words):
+        CaptionFolder(path)
+
+
+def test_a_yaml_that_is_not_there(tmp_path: Path):
+    with pytest.raises(DataError, match=r"train\.yaml: there is no such file"):
+        CaptionFolder(tmp_path / "train.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "line 1, column 2"),
+        ("{}", 'no list of "annotations"'),
+        ('{"annotations": [{"caption": "a"}]}', r"annotation 0 \(counted from 0\)"),
+        (coco(("one", "")), "annotation 0 .*: the caption is empty"),
+        (coco(("one", "a"), ("two", "b"), ("three", "c"), ("four", "d")), "1 of 4 videos are not in .*: four"),
+        (coco(("one", "a"), ("three", "c")), r"line 2: video 'two' has no reference caption in .*c\.json"),
+    ],
+)
+def test_broken_references(folder, tmp_path: Path, content: str, words: str):
+    (tmp_path / "c.json").write_text(content)
+    made = CaptionFolder(folder(caption_coco_format="c.json"))
+    with pytest.raises(DataError, match=words):
+        made.references([0, 1, 2])
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@FUZZ
+@given(st.text(max_size=60) | JSON.map(yaml.safe_dump))
+def test_no_yaml_ends_in_anything_but_our_error(folder, text: str):
+    path = folder()
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    with pytest.raises(DataError):
+        CaptionFolder(path)
+
+
+@FUZZ
+@given(JSON, st.text(max_size=30), JSON)
+def test_nor_does_any_content(folder, tmp_path: Path, captions: Any, lines: str, references: Any):
+    keys = {"caption_linelist": "list.tsv", "caption_coco_format": "c.json"}
+    path = folder(caption=[["one", json.dumps(captions)]], img=["one"], **keys)
+    (tmp_path / "list.tsv").write_text(lines, encoding="utf-8", errors="replace")
+    (tmp_path / "c.json").write_text(json.dumps(references))
+    with contextlib.suppress(DataError):
+        made = CaptionFolder(path)
+        with contextlib.suppress(DataError):
+            made.training_samples()
+        made.references([0])
