@@ -83,7 +83,9 @@ def read_predictions(path: Path) -> list[tuple[str, list[Caption]]]:
         fields, where = reader.row(number), reader.where(number)
         try:
             found = [{"caption": str(one["caption"]), "conf": float(one["conf"])} for one in json.loads(fields[1])]
-        except (ValueError, LookupError, TypeError) as error:
+            if not found:
+                raise ValueError("no captions")
+        except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
             raise DataError(f"{where}: this is no prediction file ({error})") from error
         captions.append((fields[0], found))
     return captions

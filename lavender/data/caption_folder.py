@@ -19,6 +19,9 @@ from lavender.runtime.errors import DataError
 logger = logging.getLogger("lavender.data")
 
 KEYS = ("img", "caption", "caption_linelist", "caption_coco_format", "label", "composite")
+# What PyYAML raises for text that is none: beside its own errors, those of values that are not of their type.
+_NO_YAML = (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError, TypeError)
+_DIGITS = 18  # of a number in a line list, at most
 NO_FRAMES = -1  # in place of the frame row of an annotation without its video
 
 
@@ -126,7 +129,7 @@ class CaptionFolder:
             raise DataError(f'{self.path}: "{key}" is {"missing" if value is None else repr(value)}; give {kind}')
         files = [self.path.parent / name for name in names]
         for file in files:
-            if not file.is_file():
+            if not _is_file(file):
                 raise DataError(f'{self.path}: "{key}" names {file}, which is not there')
         return files
 
@@ -150,7 +153,7 @@ class CaptionFolder:
         pairs = []
         for line, text in enumerate(lines, start=1):
             numbers = text.split("\t")
-            if len(numbers) != len(columns) or not all(number.isascii() and number.isdigit() for number in numbers):
+            if len(numbers) != len(columns) or not all(map(_is_number, numbers)):
                 raise DataError(f"{path}, line {line}: {text[:60]!r} is not {', a tab, '.join(columns)}")
             *files, row, caption = map(int, numbers)
             file = files[0] if files else 0
@@ -244,6 +247,17 @@ class _Ids:
         return keys.get(video) or keys.get(video_key(video))
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _DIGITS
+
+
 def _same_video(one: str, other: str) -> bool:
     return one == other or video_key(one) in (other, video_key(other)) or one == video_key(other)
 
@@ -260,10 +274,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         facts = yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: byte {error.start} is not UTF-8 text") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date that is none
+    except _NO_YAML as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise DataError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', None) or error})") from error
+        reason = getattr(error, "problem", None) or str(error).split("\n")[0]
+        raise DataError(f"{path}{line}: not valid YAML ({reason})") from error
     if not isinstance(facts, dict):
         raise DataError(f"{path}: names of files under {', '.join(KEYS)} are expected, not a {type(facts).__name__}")
     for key in facts:

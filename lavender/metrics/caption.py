@@ -1,14 +1,17 @@
 """How well captions agree with their references: the metrics of COCO captioning, as `pycocoevalcap` computes them."""
 
+import contextlib
 import importlib.util
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from lavender.runtime.logging import LOGGER
 
 Texts = dict[int, list[str]]  # number of a video → its captions, tokenised
 NAMES = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr")
+METEOR_SECONDS = 1800
 _BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
 
 
@@ -48,9 +51,10 @@ def caption_metrics(captions: Sequence[str], references: Sequence[Sequence[str]]
         LOGGER.warning("%s", notice)
     if not can_score():
         return {}
-    tokenize = _tokenize_by_java if shutil.which("java") else _tokenize_by_nltk
-    found = tokenize({number: [caption] for number, caption in enumerate(captions)})
-    wanted = tokenize({number: list(texts) for number, texts in enumerate(references)})
+    found, wanted = _tokenized(
+        {number: [caption] for number, caption in enumerate(captions)},
+        {number: list(texts) for number, texts in enumerate(references)},
+    )
     metrics: dict[str, float] = {}
     for names, compute in _scorers(spice):
         try:
@@ -71,9 +75,7 @@ def _scorers(spice: bool) -> Iterator[tuple[Sequence[str], Callable]]:
 
     yield NAMES[:4], lambda wanted, found: Bleu(4).compute_score(wanted, found, verbose=0)[0]
     if shutil.which("java"):
-        from pycocoevalcap.meteor.meteor import Meteor
-
-        yield ("METEOR",), lambda wanted, found: Meteor().compute_score(wanted, found)[0]
+        yield ("METEOR",), _meteor
     yield ("ROUGE_L",), lambda wanted, found: Rouge().compute_score(wanted, found)[0]
     yield ("CIDEr",), lambda wanted, found: Cider().compute_score(wanted, found)[0]
     if spice and shutil.which("java"):
@@ -82,9 +84,43 @@ def _scorers(spice: bool) -> Iterator[tuple[Sequence[str], Callable]]:
         yield ("SPICE",), lambda wanted, found: Spice().compute_score(wanted, found)[0]
 
 
+def _meteor(wanted: Texts, found: Texts) -> float:
+    """METEOR, by a Java process that is not waited for longer than `METEOR_SECONDS`."""
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    meteor = Meteor()
+    watchdog = threading.Timer(METEOR_SECONDS, meteor.meteor_p.kill)
+    watchdog.start()
+    try:
+        return meteor.compute_score(wanted, found)[0]
+    finally:
+        watchdog.cancel()
+        if meteor.lock.locked():  # Java has ended on the way: the destructor would wait for this lock for ever
+            meteor.lock.release()
+            with contextlib.suppress(OSError):
+                meteor.meteor_p.stdin.close()
+
+
 def _one_line(text: str) -> str:
     """A text that the package's line-wise programs take for one: "." stands for nothing, METEOR's separator goes."""
     return " ".join(text.replace("|||", " ").split()) or "."
+
+
+def _tokenized(*texts: Texts) -> list[Texts]:
+    """Captions and references as words, all by the same tokenizer: Java's, or NLTK's where that does not run."""
+    if shutil.which("java"):
+        try:
+            tokenized = [_tokenize_by_java(each) for each in texts]
+            if all(
+                list(map(len, ours.values())) == list(map(len, each.values()))
+                for ours, each in zip(tokenized, texts, strict=True)
+            ):
+                return tokenized
+            fault = "it gave fewer lines than texts"
+        except (OSError, ValueError) as error:  # its folder is somebody else's, or there is no memory
+            fault = str(error)
+        LOGGER.warning("the PTB tokenizer (Java) did not run: %s; texts are split into words by NLTK", fault)
+    return [_tokenize_by_nltk(each) for each in texts]
 
 
 def _tokenize_by_java(texts: Texts) -> Texts:

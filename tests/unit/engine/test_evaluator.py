@@ -120,3 +120,81 @@ def test_a_score_that_is_not_finite_is_not_hidden_by_an_accuracy(evaluated, monk
     assert list(metrics) == ["a score of item 2"]
     assert math.isnan(metrics["a score of item 2"])
     assert records == []
+
+
+# --- files beside the checkpoint --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """What the task was given to publish."""
+    calls: list[tuple] = []
+
+    def watch(task, split, checkpoint, weights, records, metrics):
+        calls.append((split, checkpoint.name, weights(), [record["video"] for record in records], dict(metrics)))
+
+    monkeypatch.setattr(PretrainTask, "publish", watch)
+    return calls
+
+
+def test_a_task_publishes_its_records_in_order_with_their_metrics(evaluated, published, monkeypatch):
+    monkeypatch.setattr("lavender.engine.evaluator.weights_digest", lambda model: type(model).__name__)
+    metrics, records = evaluated()
+    assert published == [("val", "x.pt", "Lavender", [record["video"] for record in records], metrics)]
+
+
+@pytest.mark.parametrize("main", [True, False])
+def test_only_the_first_process_reads_and_publishes(evaluated, published, monkeypatch, main: bool):
+    asked = []
+    monkeypatch.setattr(PretrainTask, "earlier_records", lambda task, *arguments: asked.append(arguments))
+    monkeypatch.setattr(distributed, "is_main", lambda: main)
+    evaluated()
+    assert (len(asked), len(published)) == ((1, 1) if main else (0, 0))
+
+
+def test_earlier_records_stand_for_predictions(evaluated, published, monkeypatch, log):
+    expected, records = evaluated()
+    seen = []
+
+    def earlier(task, split, checkpoint, weights):
+        seen.append((split, checkpoint.name, weights() == weights()))
+        return records[::-1]
+
+    def predict(task, model, batch):
+        raise AssertionError("nothing is predicted again")
+
+    monkeypatch.setattr(PretrainTask, "earlier_records", earlier)
+    monkeypatch.setattr(PretrainTask, "predict", predict)
+    found, written = evaluated()
+    assert (found, written) == (expected, records), "in the split's order again"
+    assert seen == [("val", "x.pt", True)]
+    assert [videos for *_, videos, _ in published] == [["vid0", "vid1", "vid2", "vid3"]] * 2
+    assert "val: 4 samples (4 by process): " in log.text
+
+
+def test_no_earlier_records_are_records_of_an_empty_split(evaluated, monkeypatch):
+    """An empty list is an answer; None is none."""
+    monkeypatch.setattr(PretrainTask, "earlier_records", lambda *_: [])
+    monkeypatch.setattr(PretrainTask, "metrics", lambda task, records, split: {"n": len(records)})
+    assert evaluated() == ({"n": 0}, [])
+
+
+def test_the_weights_are_named_once_and_only_for_who_asks(evaluated, monkeypatch):
+    calls = []
+    monkeypatch.setattr("lavender.engine.evaluator.weights_digest", lambda model: calls.append(model))
+    evaluated()
+    assert calls == []
+    monkeypatch.setattr(PretrainTask, "earlier_records", lambda task, split, checkpoint, weights: weights())
+    monkeypatch.setattr(PretrainTask, "publish", lambda task, split, checkpoint, weights, *_: weights())
+    evaluated()
+    assert len(calls) == 1
+
+
+def test_records_whose_score_is_not_finite_are_not_published(evaluated, published, monkeypatch):
+    _, records = evaluated()
+    records[1]["matching"]["scores"][0] = math.inf
+    published.clear()
+    monkeypatch.setattr(PretrainTask, "earlier_records", lambda *_: records)
+    metrics, _ = evaluated()
+    assert list(metrics) == ["a score of item 1"]
+    assert published == []

@@ -116,6 +116,63 @@ def test_the_first_word_of_the_vocabulary_is_a_word(tokenizer: TextTokenizer):
     assert tokenizer.find("[PAD]") == 0, "an id, not an absence"
 
 
+@pytest.mark.parametrize(
+    ("tokens", "text"),
+    [
+        ("[CLS] a red circle [SEP] [PAD] [PAD]", "a red circle"),
+        ("[CLS] spins ##ing [SEP]", "spinsing"),
+        ("[CLS] what color is it ? [SEP]", "what color is it?"),
+        ("a circle , a square .", "a circle, a square."),
+        ("[CLS] [MASK] red [UNK] dog [SEP]", "red dog"),
+        ("[CLS] [SEP] [PAD]", ""),
+        ("", ""),
+        ("##ing red", "##ing red"),
+    ],
+)
+def test_ids_as_text(tokenizer: TextTokenizer, tokens: str, text: str):
+    assert tokenizer.text([tokenizer.word_id(token) for token in tokens.split()]) == text
+
+
+@pytest.mark.parametrize("text", ["the circle is red and it moves left", "spins", "left - hand?"])
+def test_text_comes_back_from_its_ids(tokenizer: TextTokenizer, text: str):
+    ids, _ = tokenizer.encode(text, 20)
+    assert tokenizer.text(ids.tolist()) == text
+
+
+def test_an_apostrophe_stands_within_its_word(tmp_path: Path):
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "true",
+        "false",
+        "man",
+        "s",
+        "doesn",
+        "t",
+        "'",
+        "hat",
+        "dogs",
+    ]
+    (tmp_path / "vocab.txt").write_text("".join(f"{word}\n" for word in words))
+    tokenizer = TextTokenizer(tmp_path)
+    for text in ("man's hat", "doesn't", "dogs'"):
+        assert tokenizer.text(tokenizer.wordpieces(text)).replace("dogs '", "dogs'") == text
+
+
+def test_text_is_that_of_transformers(tokenizer: TextTokenizer, kit: Path):
+    """But for what it makes of a lone apostrophe."""
+    reference = BertTokenizer.from_pretrained(kit / "bert_micro")
+    random = np.random.default_rng(3)
+    apostrophe = tokenizer.find("'")
+    for _ in range(200):
+        ids = [token for token in random.integers(0, tokenizer.size, 12).tolist() if token != apostrophe]
+        expected = reference.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=True)
+        assert tokenizer.text(ids) == expected.strip()
+
+
 def test_upper_case_follows_the_folder(folder: Path):
     assert TextTokenizer(folder).wordpieces("RED") == TextTokenizer(folder).wordpieces("red")
     (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False}))

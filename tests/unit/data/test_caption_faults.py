@@ -1,0 +1,374 @@
+"""Captioning folders that are not what they should be: what is said, with the file and the line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lavender.data.caption_folder import NO_FRAMES, CaptionFolder
+from lavender.runtime.errors import DataError
+
+Table = dict[str, list[str]]  # video id → captions
+TWO: Table = {"vid0": ["a red circle", "it moves left"], "vid1": ["a green square"]}
+PLAIN = "img: x.img.tsv\ncaption: x.caption.tsv\n"
+Lay = Callable[..., Path]
+
+
+def frames(*videos: str) -> str:
+    return "".join(f"{video}\t/9j/{number}=\n" for number, video in enumerate(videos))
+
+
+def annotations(captions: Table) -> str:
+    return "".join(f"{name}\t{json.dumps([{'caption': one} for one in each])}\n" for name, each in captions.items())
+
+
+@pytest.fixture
+def lay(tmp_path: Path) -> Lay:
+    """Writes a split of two videos, `x.yaml`; arguments are other contents of its files, by name."""
+
+    def write(yaml: str | bytes = PLAIN, **files: str | bytes) -> Path:
+        contents = {"x_img_tsv": frames(*TWO), "x_caption_tsv": annotations(TWO), **files, "x_yaml": yaml}
+        for name, content in contents.items():
+            path = tmp_path / name.replace("_", ".")
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+            path.with_suffix(".lineidx").unlink(missing_ok=True)
+        return tmp_path / "x.yaml"
+
+    return write
+
+
+def fault(path: Path, tolerant: bool = False) -> str:
+    with pytest.raises(DataError) as raised:
+        CaptionFolder(path, tolerant)
+    assert "\n" not in str(raised.value), "one line"
+    return str(raised.value)
+
+
+# --- the YAML ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_yaml(tmp_path: Path):
+    for path in (tmp_path / "train.yaml", tmp_path):
+        assert fault(path) == f"{path}: there is no such file; check --data_dir and the YAML's name"
+
+
+@pytest.mark.parametrize(
+    ("yaml", "line"),
+    [
+        ("img: x.img.tsv\ncaption: [x\nlabel: y\n", 3),
+        ("img: x.img.tsv\n\tcaption: x\n", 2),
+        ("img: *x\n", 1),
+        ("img: a\n? [b]\n: c\n", 2),
+        ("img: a\ncaption: !!python/object:os.system {}\n", 2),
+        ("img: a\n--- \ncaption: b\n", 2),
+    ],
+)
+def test_a_yaml_that_is_broken_in_a_line(lay: Lay, yaml: str, line: int):
+    path = lay(yaml)
+    assert fault(path).startswith(f"{path}, line {line}: not valid YAML (")
+
+
+@pytest.mark.parametrize(
+    "yaml",
+    [
+        pytest.param("img: 2024-13-45\n", id="a date that is none"),
+        pytest.param("[" * 5000, id="brackets"),
+        pytest.param("img: \x07\n", id="a control character"),  # two lines
+        pytest.param("img: !!int ''\n", id="no integer"),  # IndexError
+        pytest.param("img: !!bool x\n", id="no boolean"),  # KeyError
+        pytest.param("img: !!timestamp x\n", id="no time"),  # AttributeError
+    ],
+)
+def test_a_yaml_that_is_broken_otherwise(lay: Lay, yaml: str):
+    path = lay(yaml)
+    found = fault(path)
+    assert found.startswith(str(path))
+    assert ": not valid YAML (" in found
+
+
+def test_a_yaml_that_is_no_text(lay: Lay):
+    path = lay(b"img: \xff\n")
+    assert fault(path) == f"{path}: byte 5 is not UTF-8 text"
+
+
+@pytest.mark.parametrize(
+    ("yaml", "kind"), [("", "NoneType"), ("- a\n- b\n", "list"), ("x.img.tsv", "str"), ("5", "int")]
+)
+def test_a_yaml_that_is_no_object(lay: Lay, yaml: str, kind: str):
+    path = lay(yaml)
+    keys = "img, caption, caption_linelist, caption_coco_format, label, composite"
+    assert fault(path) == f"{path}: names of files under {keys} are expected, not a {kind}"
+
+
+@pytest.mark.parametrize("key", ["img", "caption"])
+def test_a_yaml_without_a_file_it_needs(lay: Lay, key: str):
+    path = lay(PLAIN.replace(f"{key}: ", f"{key}x: "))
+    assert fault(path) == f'{path}: "{key}" is missing; give the name of a file'
+
+
+def with_value(key: str, value: str, composite: bool = False) -> str:
+    values = {**dict(line.split(": ") for line in PLAIN.splitlines()), key: value}
+    values |= {"composite": "true"} if composite else {}
+    return "".join(f"{name}: {each}\n" for name, each in values.items())
+
+
+KEYS = pytest.mark.parametrize("key", ["img", "caption", "caption_linelist", "caption_coco_format"])
+
+
+@KEYS
+@pytest.mark.parametrize("name", ["nowhere.tsv", ".", pytest.param("n" * 300, id="long"), '"a\\0b"'])
+def test_a_yaml_that_names_a_missing_file(lay: Lay, tmp_path: Path, key: str, name: str):
+    path = lay(with_value(key, name))
+    with pytest.raises(DataError) as raised:
+        use(CaptionFolder(path))
+    name = name.strip('"').replace("\\0", "\0")
+    assert str(raised.value) == f'{path}: "{key}" names {tmp_path / name}, which is not there'
+
+
+def use(folder: CaptionFolder) -> None:
+    folder.training_samples()
+    folder.references([0, 1])
+
+
+@KEYS
+@pytest.mark.parametrize("value", ["5", "true", "2024-01-01", "{a: b}", "[x.img.tsv, 5]", "[]", '""'])
+@pytest.mark.parametrize("composite", [False, True])
+def test_a_value_that_names_no_file(lay: Lay, key: str, value: str, composite: bool):
+    path = lay(with_value(key, value, composite))
+    kind = "a list of file names" if composite else "the name of a file"
+    with pytest.raises(DataError, match=rf'^{path}: "{key}" is .*; give {kind}$'):
+        use(CaptionFolder(path))
+
+
+@pytest.mark.parametrize("value", ["1", "'true'", "maybe", "[true]"])
+def test_a_flag_is_true_or_false(lay: Lay, value: str):
+    path = lay(PLAIN + f"composite: {value}\n")
+    assert fault(path).startswith(f'{path}: "composite" is ')
+    assert fault(path).endswith("; write true or false")
+
+
+def test_values_that_are_null_are_not_given(lay: Lay):
+    folder = CaptionFolder(lay(PLAIN + "caption_linelist: null\ncaption_coco_format:\ncomposite: ~\nlabel:\n"))
+    assert folder.training_samples().tolist() == [[0, 0], [1, 0]]
+    assert folder.references([0]) == [TWO["vid0"]]
+
+
+def test_a_key_that_is_not_used_is_told(lay: Lay, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
+    path = lay(PLAIN + "caption_lineslist: x.list.tsv\nimgs: y\n7: 8\nlabel: nowhere.tsv\n")
+    CaptionFolder(path)
+    assert [message for message in caplog.messages if "is not used" in message] == [
+        f"{path}: caption_lineslist is not used; is caption_linelist meant?",
+        f"{path}: imgs is not used",  # img is given already
+        f"{path}: 7 is not used",
+    ]
+
+
+# --- composite --------------------------------------------------------------------------------------------------------
+
+COMPOSITE = "composite: true\nimg: [a.img.tsv, b.img.tsv]\ncaption: [a.caption.tsv, b.caption.tsv]\n"
+
+
+@pytest.fixture
+def composite(lay: Lay) -> Lay:
+    """Of two TSVs, with two videos and one."""
+    other = {"vid9": ["a blue triangle", "it jumps"]}
+    texts = {"a_caption_tsv": annotations(TWO), "b_caption_tsv": annotations(other)}
+    images = {"a_img_tsv": frames(*TWO), "b_img_tsv": frames("vid9")}
+    return lambda more="", **files: lay(COMPOSITE + more, **{**texts, **images, **files})
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("0\t0\n", "line 1: '0\\t0' is not file, a tab, row, a tab, caption number"),
+        ("0\t1\t0\n2\t0\t0\n", "line 2: '2\\t0\\t0' is a row that is not in {a}, {b}"),
+        ("1\t1\t0\n", "line 1: '1\\t1\\t0' is a row that is not in {a}, {b}"),
+        ("1\t0\t2\n", "line 1: caption 2 (counted from 0), but {b}, line 1 has 2 captions"),
+    ],
+)
+def test_a_composite_line_list_that_does_not_fit(composite: Lay, tmp_path: Path, lines: str, message: str):
+    folder = CaptionFolder(composite("caption_linelist: x.list.tsv\n", x_list_tsv=lines))
+    names = {"a": tmp_path / "a.caption.tsv", "b": tmp_path / "b.caption.tsv"}
+    with pytest.raises(DataError) as raised:
+        folder.training_samples()
+    assert str(raised.value) == f"{tmp_path / 'x.list.tsv'}, {message.format(**names)}"
+
+
+def test_a_composite_line_list_says_what_is_captioned_and_compared(composite: Lay):
+    """References of videos that are not captioned are no fault."""
+    pairs = {"vid0": "zero", "vid1": "one", "vid9": "nine"}
+    references = {"annotations": [{"image_id": video, "caption": text} for video, text in pairs.items()]}
+    more = "caption_linelist: x.list.tsv\ncaption_coco_format: x.coco.json\n"
+    lists = {"x_list_tsv": "1\t0\t1\n0\t1\t0\n1\t0\t0\n", "x_coco_json": json.dumps(references)}
+    folder = CaptionFolder(composite(more, **lists))
+    assert folder.training_samples().tolist() == [[2, 1], [1, 0], [2, 0]]
+    assert folder.evaluation_rows().tolist() == [2, 1], "each video once"
+    assert folder.references(folder.evaluation_rows().tolist()) == [["nine"], ["one"]]
+
+
+def test_videos_of_another_file_of_the_split_are_missing(composite: Lay, tmp_path: Path):
+    found = fault(composite(b_img_tsv=frames("vid0")))
+    assert found.startswith(f"{tmp_path / 'b.caption.tsv'}, line 1: video 'vid9' is not in {tmp_path / 'b.img.tsv'} (1")
+
+
+def test_as_many_files_of_frames_as_of_captions(composite: Lay):
+    path = composite()
+    path.write_text(COMPOSITE.replace(", b.img.tsv", ""))
+    assert fault(path) == f"{path}: 1 img files, but 2 caption files"
+
+
+# --- captions and line lists ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("vid1", "no second field; a video id, a tab and a JSON list of captions are expected"),
+        ("vid1\t[{]", "the captions are not valid JSON (Expecting property name enclosed in double quotes: "),
+        ("vid1\t", "the captions are not valid JSON (Expecting value: "),
+        ("vid1\t" + "[" * 100_000, "the captions are not valid JSON (maximum recursion depth"),
+        ("vid1\t[" + "9" * 5000 + "]", "the captions are not valid JSON (Exceeds the limit"),
+        *(
+            ("vid1\t" + j, 'the captions are not a JSON list of {"caption": …}')
+            for j in ('{"caption": "a"}', "5", '["a"]')
+        ),
+        ('vid1\t[{"caption": "a"}, {"text": "b"}]', "caption 1: the caption is not text"),
+        ('vid1\t[{"caption": "a"}, {"caption": 5}]', "caption 1: the caption is not text"),
+        ('vid1\t[{"caption": ""}]', "caption 0: the caption is empty"),
+        ('vid1\t[{"caption": " \\n"}]', "caption 0: the caption is empty"),
+        ('vid1\t[{"caption": "\\ud83d red"}]', "caption 0: the caption holds half a character"),
+        ('vid1\t[{"caption": "' + "a " * 1001 + '"}]', "caption 0: the caption has 1,001 words"),
+        ('\t[{"caption": "a"}]', "the first field, the video id, is empty"),
+    ],
+    ids=lambda value: value[:30],
+)
+def test_a_row_of_captions_that_is_broken(lay: Lay, tmp_path: Path, row: str, message: str):
+    path = lay(x_caption_tsv=annotations({"vid0": ["a"]}) + row + "\n")
+    found = fault(path).replace(", caption 0:", ": caption 0:").replace(", caption 1:", ": caption 1:")
+    assert found.startswith(f"{tmp_path / 'x.caption.tsv'}, line 2: {message}")
+
+
+def test_a_row_of_captions_that_is_no_text(lay: Lay, tmp_path: Path):
+    path = lay(x_caption_tsv=annotations({"vid0": ["a"]}).encode() + b"vid1\t[\xff]\n")
+    assert fault(path) == f"{tmp_path / 'x.caption.tsv'}, line 2: byte 7 of the line is not UTF-8"
+
+
+def test_no_captions_at_all(lay: Lay, tmp_path: Path):
+    assert fault(lay(x_caption_tsv="", x_img_tsv="")) == f"{tmp_path / 'x.caption.tsv'}: no captions"
+    folder = CaptionFolder(lay(x_caption_tsv='vid0\t[{"caption": "a"}]\nvid1\t[]\n'))
+    assert folder.evaluation_rows().tolist() == [0, 1], "a test set may have none"
+    with pytest.raises(DataError, match=r"x\.caption\.tsv, line 2: video 'vid1' has no captions to train on$"):
+        folder.training_samples()
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        *(
+            (f"0\t0\n{bad}\n", f"line 2: {bad!r} is not row, a tab, caption number")
+            for bad in ("0", "0 0", "a\t0", "-1\t0")
+        ),
+        *(
+            (f"{bad}\n", f"line 1: {bad!r} is not row, a tab, caption number")
+            for bad in ("", "0\t0\t0", "²\t0", "0\t1.0")
+        ),
+        ("x" * 999, f"line 1: {'x' * 60!r} is not row, a tab, caption number"),
+        ("0\t0\n2\t0\n", "line 2: '2\\t0' is a row that is not in {captions}"),
+        ("0\t0\n0\t1\n1\t1\n", "line 3: caption 1 (counted from 0), but {captions}, line 2 has 1 captions"),
+    ],
+    ids=lambda value: value[:30],
+)
+def test_a_line_list_that_does_not_fit(lay: Lay, tmp_path: Path, lines: str, message: str):
+    folder = CaptionFolder(lay(PLAIN + "caption_linelist: x.list.tsv\n", x_list_tsv=lines))
+    with pytest.raises(DataError) as raised:
+        folder.training_samples()
+    captions = tmp_path / "x.caption.tsv"
+    assert str(raised.value) == f"{tmp_path / 'x.list.tsv'}, {message.replace('{captions}', str(captions))}"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("", ": the line list is empty"),
+        (b"0\t0\n\xff", ": byte 4 is not UTF-8 text"),
+        pytest.param("9" * 5000 + "\t0\n", ", line 1: ", id="a row without end"),  # ValueError
+        pytest.param("0\t" + "9" * 5000, ", line 1: ", id="a caption without end"),
+    ],
+)
+def test_a_line_list_of_nothing_or_without_end(lay: Lay, tmp_path: Path, lines: str, message: str):
+    folder = CaptionFolder(lay(PLAIN + "caption_linelist: x.list.tsv\n", x_list_tsv=lines))
+    with pytest.raises(DataError) as raised:
+        folder.training_samples()
+    assert str(raised.value).startswith(f"{tmp_path / 'x.list.tsv'}{message}")
+
+
+# --- frames and captions that do not belong together ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shown", "rows"),
+    [
+        (["vid0", "vid1"], [[0, 0], [0, 1]]),
+        (["vid1", "vid0"], [[0, 1], [0, 0]]),
+        (["vid0.mp4", "clips/vid1.mp4"], [[0, 0], [0, 1]]),
+        (["vid1.avi", "a/vid0"], [[0, 1], [0, 0]]),
+        (["vid1", "vid0", "vid1"], [[0, 1], [0, 0]]),  # a repeated video: the first row that shows it
+    ],
+    ids=str,
+)
+def test_frames_are_found_by_the_videos_id(lay: Lay, shown: list[str], rows: list[list[int]]):
+    assert CaptionFolder(lay(x_img_tsv=frames(*shown))).frame_rows.tolist() == rows
+
+
+def test_an_annotation_may_have_the_extension(lay: Lay):
+    captions = {"video7010.mp4": ["a"], "video7011.mp4": ["b"]}
+    folder = CaptionFolder(lay(x_caption_tsv=annotations(captions), x_img_tsv=frames("video7011", "video7010")))
+    assert folder.frame_rows.tolist() == [[0, 1], [0, 0]]
+    assert folder.videos == list(captions), "as the annotation calls them"
+
+
+def test_rows_that_agree_are_taken_as_they_stand(lay: Lay):
+    """The same video on two rows, as in splits of clips."""
+    rows = annotations({"vid0": ["a"]}) + annotations({"vid0": ["b"]})
+    folder = CaptionFolder(lay(x_caption_tsv=rows, x_img_tsv=frames("vid0", "vid0")))
+    assert folder.frame_rows.tolist() == [[0, 0], [0, 1]]
+
+
+LONELY = "{captions}, line 2: video 'vid1' is not in {img} (1 of 2 annotations have no video)"
+SILENT = "{img}, line 2: video 'vid7' is not in {captions} (1 of 3 videos have no annotation)"
+
+
+@pytest.mark.parametrize(
+    ("shown", "message", "rows"),
+    [
+        (["vid0"], LONELY, [[0, 0], [NO_FRAMES, NO_FRAMES]]),
+        (["vid0", "vid7", "vid1"], SILENT, [[0, 0], [0, 2]]),
+    ],
+    ids=["an annotation without its video", "a video without its annotation"],
+)
+def test_one_without_the_other(
+    lay: Lay, tmp_path: Path, caplog: pytest.LogCaptureFixture, shown: list[str], message: str, rows: list[list[int]]
+):
+    path = lay(x_img_tsv=frames(*shown))
+    message = message.format(captions=tmp_path / "x.caption.tsv", img=tmp_path / "x.img.tsv")
+    assert fault(path) == f"{message}; --on_bad_sample zero goes on without"
+    folder = CaptionFolder(path, tolerant=True)
+    assert message in caplog.messages
+    assert folder.frame_rows.tolist() == rows
+
+
+def test_frames_of_an_annotation_without_its_video(lay: Lay, tmp_path: Path):
+    folder = CaptionFolder(lay(x_img_tsv=frames("vid0")), tolerant=True)
+    captions, img = tmp_path / "x.caption.tsv", tmp_path / "x.img.tsv"
+    with pytest.raises(DataError) as raised:
+        folder.frame_fields(1)
+    assert str(raised.value) == f"{captions}, line 2: video 'vid1' has no row in {img}"
+
+
+def test_both_faults_are_told(lay: Lay, caplog: pytest.LogCaptureFixture):
+    folder = CaptionFolder(lay(x_img_tsv=frames("vid7", "vid1")), tolerant=True)
+    assert folder.frame_rows.tolist() == [[NO_FRAMES, NO_FRAMES], [0, 1]]
+    assert "x.caption.tsv, line 1: video 'vid0' is not in" in caplog.text
+    assert "x.img.tsv, line 1: video 'vid7' is not in" in caplog.text
