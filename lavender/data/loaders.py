@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Sampler
 
 from lavender.data.samples import ClipDataset, Failure, SampleKey
@@ -63,7 +62,6 @@ class Loader:
         self._loader: DataLoader = DataLoader(
             dataset,
             batch_sampler=self._batches,
-            generator=torch.Generator(),  # of its own: what dropout draws does not depend on when a loader starts
             collate_fn=dataset.collate,
             num_workers=dataset.config.n_workers,
             pin_memory=distributed.uses_cuda(),

@@ -56,10 +56,20 @@ class Position:
 
 @dataclass
 class ProcessState:
-    """What each process has of its own: bad samples and the number of samples of the part so far."""
+    """What each process has of its own: bad samples and the number of samples of the part so far.
+
+    `random` is the state of its generators, where they are still to be put back.
+    """
 
     faults: list[str] = field(default_factory=list)
     samples: int = 0
+    random: dict[str, Any] | None = None
+
+    def restore_random(self) -> None:
+        """Puts the generators back, once; in the middle of a part its loader, which draws at its start, runs before."""
+        if self.random is not None:
+            restore_random_state(self.random)
+            self.random = None
 
 
 def save_state(run: Path, position: Position, process: ProcessState, engine: Engine, keep_last: int) -> Path:
@@ -76,7 +86,7 @@ def save_state(run: Path, position: Position, process: ProcessState, engine: Eng
             unfinished.mkdir(parents=True)
     distributed.barrier()
     engine.save_state(unfinished)
-    own = {**dataclasses.asdict(process), "random": random_state()}
+    own = {"faults": process.faults, "samples": process.samples, "random": random_state()}
     save_tensors(own, unfinished / f"process_{distributed.rank()}.pt")
     distributed.barrier()
     if distributed.is_main():
@@ -100,7 +110,7 @@ def _settle(unfinished: Path, final: Path) -> None:
 
 
 def load_state(state: Path, engine: Engine) -> tuple[Position, ProcessState]:
-    """Puts weights, optimizer and random generators back; returns how far the run was.
+    """Puts weights and optimizer back; returns how far the run was, and what this process had.
 
     With another number of processes, which share batches out otherwise, the part that was interrupted starts again.
 
@@ -120,9 +130,7 @@ def load_state(state: Path, engine: Engine) -> tuple[Position, ProcessState]:
         )
     engine.load_state(state)
     if same:
-        own = load_tensors(state / f"process_{distributed.rank()}.pt")
-        restore_random_state(own.pop("random"))
-        return position, ProcessState(**own)
+        return position, ProcessState(**load_tensors(state / f"process_{distributed.rank()}.pt"))
     LOGGER.warning(
         "%s is of %d processes, these are %d: weights and optimizer go on, the interrupted part starts again",
         *(state, position.processes, distributed.world_size()),

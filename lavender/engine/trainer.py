@@ -83,6 +83,8 @@ class Trainer:
         position, process = load_state(state, self.engine)
         self.step, self.batches = position.step, position.all_batches
         self.engine.resume_batches(position.all_batches)
+        if position.figures is not None:
+            process.restore_random()
         saved = [self.checkpoint(*self._place_of(entry)) for entry in self.results["epochs"]]
         self.last_checkpoint = str((saved or [self.checkpoint(0, None)])[-1])
         LOGGER.info(
@@ -142,6 +144,7 @@ class Trainer:
         figures: Metrics = {}
         bar = progress(loader, desc=description, unit="batch", initial=position.batches, total=len(loader))
         for number, batch in enumerate(bar, start=position.batches + 1):
+            process.restore_random()
             process.faults += batch["faults"]
             process.samples += len(batch["index"])
             rate = set_learning_rates(self.engine.optimizer, self.step, self.total_steps)
@@ -167,6 +170,7 @@ class Trainer:
             every = self.config.save_steps
             if stepped and every and self.step % every == 0 and number < len(loader):
                 self.save_state(position, process)
+        process.restore_random()  # where no batch was left
 
     def train_batch(self, batch: dict[str, Any]) -> Metrics:
         """One batch, forward to (perhaps) optimizer step; returns its losses, averaged over the processes."""
