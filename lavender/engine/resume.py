@@ -6,6 +6,7 @@ import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lavender.config.load import from_dict, read_object
 from lavender.config.schema import Config
