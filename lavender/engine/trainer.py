@@ -103,6 +103,7 @@ class Trainer:
         epoch, part = start.epoch, self.parts[start.part]
         place: dict[str, Any] = {"epoch": epoch, "dataset": part.dataset, "part": part.number}
         if any(place.items() <= entry.items() for entry in self.results["epochs"]):
+            draw_as_loaders(len(self.task.evaluation_sets(part)))
             return  # it was stopped after all of it
         if start.figures is None:
             start.figures = self.train(part, start, process)
@@ -216,10 +217,11 @@ class Trainer:
         Raises:
             TrainingError: one is not finite: the weights are lost, and are not saved.
         """
-        figures = {
-            split: evaluate(self.task, self.engine, split, dataset, self.device, self.folder, checkpoint)
-            for split, dataset in sets.items()
-        }
+        figures = {}
+        for split, dataset in sets.items():
+            with torch.random.fork_rng(devices=[]):
+                figures[split] = evaluate(self.task, self.engine, split, dataset, self.device, self.folder, checkpoint)
+        draw_as_loaders(len(sets))
         for split, metrics in figures.items():
             for name, value in metrics.items():
                 if not math.isfinite(value):
@@ -278,3 +280,10 @@ class Trainer:
         if tested is not None:
             LOGGER.info("best on test, chosen on test itself (do not report): %s", tested["test"])
         return best
+
+
+def draw_as_loaders(count: int) -> None:
+    """Draws what so many loaders draw at their start: training then goes on alike after an evaluation that is done,
+    one whose predictions were there already, and one that a stopped run had done before."""
+    for _ in range(count):
+        torch.empty((), dtype=torch.int64).random_()
