@@ -135,8 +135,16 @@ def kill_a_worker(process: subprocess.Popen) -> None:
         time.sleep(0.002)
 
 
-def test_a_killed_worker(start):
-    run = start(MLM, "--use_checkpoint", "false", "--n_workers", 1, "--size_epoch", 5, watch=kill_a_worker)
+def test_a_killed_worker(start, tmp_path: Path):
+    """After the first step: at its first one torch imports more of itself, and logs as a traceback what reaches it."""
+    output = tmp_path / "snapshot"
+
+    def kill(process: subprocess.Popen) -> None:
+        while process.poll() is None and not any(", step " in log.read_text() for log in output.glob("*/stdout.txt")):
+            time.sleep(0.01)
+        kill_a_worker(process)
+
+    run = start(MLM, "--use_checkpoint", "false", "--n_workers", 1, "--size_epoch", 20, output=output, watch=kill)
     run.check_refused("worker")
 
 
