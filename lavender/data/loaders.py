@@ -86,11 +86,18 @@ class Loader:
                     raise DataError(batch.message)
                 yield batch
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise DataError(
-                f"a data loading worker process was killed ({error}): most often memory ran out; lower --n_workers"
-            ) from error
+            if fault := lost_worker(error):
+                raise fault from error
+            raise
+
+
+def lost_worker(error: RuntimeError) -> DataError | None:
+    """What to tell where torch reports that a worker process has gone; it may do so at any place of the main one."""
+    if "DataLoader worker" not in str(error):
+        return None
+    return DataError(
+        f"a data loading worker process was killed ({error}): most often memory ran out; lower --n_workers"
+    )
 
 
 def training_loader(dataset: ClipDataset) -> Loader:

@@ -10,6 +10,7 @@ import torch
 from lavender.config.inherit import inherit_from_checkpoint
 from lavender.config.load import load_config, read_object
 from lavender.config.schema import Config
+from lavender.data.loaders import lost_worker
 from lavender.engine.optim import build_optimizer
 from lavender.engine.output import RunFolder
 from lavender.engine.parallel import build_engine, import_deepspeed
@@ -44,6 +45,8 @@ def guarded(work: Callable[[], object]) -> None:
     except LavenderError as error:
         _end(f"error: {error}", BAD_INPUT)
     except RuntimeError as error:
+        if fault := lost_worker(error):
+            _end(f"error: {fault}", BAD_INPUT)
         if not distributed.is_lost_peer(error):
             raise
         _end("stopped: another process of this run ended first; its own message says why", PEER_LOST)
