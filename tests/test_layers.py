@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "tasks": GROUND | {"text", "metrics", "data", "models", "tasks"},
     "engine": GROUND | {"text", "metrics", "data", "models", "tasks", "engine"},
     "demo": GROUND | {"text", "data", "demo"},
-    "_tools": GROUND | {"data"},
+    "_tools": GROUND | {"data", "models"},
     "script": GROUND | {"text", "metrics", "data", "models", "tasks", "engine"},
 }
 OPTIONAL = {

@@ -158,6 +158,26 @@ def test_filter_of_several_tasks(tmp_path):
     assert (data / "multi_task" / "MSRVTT-v2" / "train_32frames.yaml").is_file()
 
 
+def test_export(tmp_path, small_checkpoint):
+    """The block of exporting, as written, on a checkpoint of that name; then the lines of Python."""
+    (block,) = [block for block in BLOCKS if "export.py" in block]
+    shutil.copytree(ROOT / "_tools", tmp_path / "_tools", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "lavender").symlink_to(ROOT / "lavender")
+    checkpoint = tmp_path / re.search(r"--checkpoint (\S+)", block).group(1)
+    checkpoint.parent.mkdir(parents=True)
+    shutil.copy(small_checkpoint, checkpoint)
+    bert = dict.fromkeys(("txt_backbone", "fusion_encoder"), str(KIT / "bert_micro"))
+    (checkpoint.parent / "args.json").write_text(json.dumps(bert))
+    done = run(["bash", "-e", "-c", block], tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, last = (torch.load(path, weights_only=True) for path in (checkpoint, tmp_path / "lavender.pt"))
+    assert first.keys() == last.keys()
+    assert all(torch.equal(first[name], last[name]) for name in first)
+    (lines,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    done = run([sys.executable, "-c", lines + "assert not model.training"], tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_files_that_pages_name_are_there():
     tree = re.search(r"```\n(_args/.*?)```", README, re.DOTALL).group(1)
     parent = ""

@@ -8,15 +8,16 @@ from lavender.config.values import COMMAND_LINE
 
 ARCHITECTURE = (
     *("vis_backbone", "vis_backbone_size", "kinetics", "max_size_frame", "max_size_patch"),
-    *("txt_backbone", "txt_backbone_embed_only", "fusion_encoder"),
+    *("txt_backbone", "txt_backbone_embed_only", "fusion_encoder", "swinbert"),
 )
 INPUT = ("size_frame", "size_txt", "size_img", "img_transform")  # taken over too where nothing is trained
 PREFIX = ("enable_prompt", "enable_task_token", "task_token")  # and these of a task among several
 
 
 def inherit_from_checkpoint(config: Config) -> list[str]:
-    """Sets in `config` what the `args.json` beside `path_ckpt` says of the model; what the command line says wins.
+    """Sets in `config` what the `args.json` beside `path_ckpt` (in it, if it is a folder) says of the model.
 
+    What the command line says wins.
     Where several tasks were trained together, the entry of `datasets` with the same type and task counts.
 
     Returns:
@@ -25,7 +26,8 @@ def inherit_from_checkpoint(config: Config) -> list[str]:
     Raises:
         ConfigError: together they make no configuration.
     """
-    path = Path(config.path_ckpt).parent / "args.json"
+    checkpoint = Path(config.path_ckpt)
+    path = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "args.json"
     if not config.path_ckpt or not path.is_file():
         return []
     trained = from_dict(read_object(path), str(path), strict=False)

@@ -12,6 +12,7 @@ from lavender.runtime.errors import ConfigError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+SWINBERT_FEATURES = 512  # width of SwinBERT's image features
 PATCH_SIZE = 32  # pixels a side of the patch that one token of the last stage stands for
 
 
@@ -88,6 +89,32 @@ class VideoEncoder(nn.Module):
         if token_mask is not None:
             mask = mask * token_mask.flatten(1).long()
         return Encoded(states, mask)
+
+
+class SwinBertVideoEncoder(nn.Module):
+    """SwinBERT's video encoder (Lin et al., CVPR 2022): two linear layers, no place or time embeddings and no norm.
+
+    Before the patches of each frame stands a token of zeros with mask 0, where `VideoEncoder` has its [CLS].
+    """
+
+    emb_cls: Tensor
+
+    def __init__(self, size: str, hidden_size: int, drop_path: float = 0.2):
+        super().__init__()
+        self.swin = VideoSwin(size, drop_path)
+        self.fc = nn.Linear(self.swin.num_features, SWINBERT_FEATURES)
+        self.img_embedding = nn.Linear(SWINBERT_FEATURES, hidden_size)
+        self.register_buffer("emb_cls", torch.zeros(1, 1, 1, hidden_size), persistent=False)  # no weight: not saved
+
+    def forward(self, img: Tensor) -> Encoded:
+        """(B, T, 3, H, W) as in `VideoEncoder` → states (B, T·(1 + h·w), D) and mask (B, T·(1 + h·w))."""
+        batch, time = img.shape[:2]
+        patches = self.img_embedding(self.fc(self.swin(img))).flatten(2, 3)  # (B, T, h·w, D)
+        absent = self.emb_cls.to(patches.dtype).expand(batch, time, -1, -1)
+        states = torch.cat([absent, patches], dim=2)  # (B, T, 1 + h·w, D)
+        mask = torch.ones(states.shape[:3], dtype=torch.long, device=img.device)
+        mask[:, :, 0] = 0
+        return Encoded(states.flatten(1, 2), mask.flatten(1))
 
 
 class TextEncoder(nn.Module):

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.models.bert.modeling_bert import BertConfig, BertEncoder
 
-from lavender.models.encoders import Encoded, TextEncoder, VideoEncoder, normalize_frames
+from lavender.models.encoders import Encoded, SwinBertVideoEncoder, TextEncoder, VideoEncoder, normalize_frames
 from lavender.models.fusion import ATTENTION_MODES, additive_mask
 from lavender.models.heads import MaskedLanguageModelHead, classification_head
 from lavender.models.video_swin import WindowAttention
@@ -40,7 +41,11 @@ class Lavender(nn.Module):
         text: BERT configuration of the word embeddings (and of the text-only encoder).
         fusion: BERT configuration of the fusion encoder; both have the same hidden size.
         heads: what stands on top.
+        swinbert: the video encoder is SwinBERT's, which has no tables: `max_size_frame` and `max_size_patch` are not
+            used then.
     """
+
+    enc_img: VideoEncoder | SwinBertVideoEncoder
 
     def __init__(
         self,
@@ -53,10 +58,14 @@ class Lavender(nn.Module):
         max_size_frame: int = 6,
         max_size_patch: int = 14,
         drop_path: float = 0.2,
+        swinbert: bool = False,
     ):
         super().__init__()
         width = fusion.hidden_size
-        self.enc_img = VideoEncoder(size, width, max_size_frame, max_size_patch, drop_path)
+        if swinbert:
+            self.enc_img = SwinBertVideoEncoder(size, width, drop_path)
+        else:
+            self.enc_img = VideoEncoder(size, width, max_size_frame, max_size_patch, drop_path)
         self.enc_txt = TextEncoder(text, embed_only)
         self.trsfr = BertEncoder(fusion)
         self.initializer_range = fusion.initializer_range
@@ -70,6 +79,17 @@ class Lavender(nn.Module):
         for name, table in self.named_parameters():
             if name.startswith(("enc_img.emb_", "emb_task")):
                 nn.init.normal_(table, std=self.initializer_range)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> "Lavender":
+        """The model of a folder that `_tools/export.py` wrote, with its weights, in evaluation mode; needs no network.
+
+        Raises:
+            WeightsError: the folder is not there, or is no exported model.
+        """
+        from lavender.models.pretrained import load_pretrained  # which builds on this module
+
+        return load_pretrained(Path(folder))
 
     def _initialise(self, module: nn.Module) -> None:
         """Matrices from N(0, initializer_range): a narrow model needs a wider range than BERT's 0.02 to learn.

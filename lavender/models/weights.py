@@ -1,38 +1,32 @@
-"""Weights in: BERT folders, Video Swin files, LAVENDER checkpoints, and what of each was used."""
+"""Weights in: BERT folders, video backbones, LAVENDER and SwinBERT checkpoints, and what of each was used."""
 
 import hashlib
-import pickle
-import re
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM
 from transformers.utils import logging as transformers_logging
 
 from lavender.config.schema import Config
+from lavender.models.encoders import SwinBertVideoEncoder
+from lavender.models.foreign import UNREADABLE, from_swinbert, is_swinbert, read_backbone, read_state, reason, swin_size
 from lavender.models.heads import classifier_name
 from lavender.models.lavender import Heads, Lavender
 from lavender.runtime.errors import WeightsError
 from lavender.runtime.logging import LOGGER
 from lavender.text.bert_folder import find_bert, has_weights
 
-VIDEO_SWIN_FOLDER = Path("_models/video_swin_transformer")
+EXPORTED = "lavender"  # model_type in the config.json of an exported folder
+AS_INITIALISED = "as initialised (random)"
 HEADS = ("fc.", "fc_", "emb_task")  # what a checkpoint of another task may lack
 GROWING_TABLES = {"enc_img.emb_pos": 2, "enc_img.emb_len": 1}  # name → the dimension that counts places
 KNOWN_EXTRAS = ("position_ids", "token_type_ids", "relative_position_index")  # buffers of older versions
 SHARED_BIAS = ("fc_mtm.predictions.bias", "fc_mtm.predictions.decoder.bias")
-
-
-# What torch, safetensors and transformers raise at a cut, damaged or hostile file, as tried with many of them.
-UNREADABLE = (
-    *(pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, AssertionError),
-    *(OSError, TypeError, SafetensorError),
-)
 
 
 @dataclass
@@ -40,6 +34,8 @@ class LoadReport:
     """What became of a file's weights in a model; names are those of the model's `state_dict()`."""
 
     source: str
+    prefix: str = ""  # of these names in the whole model, where only a module of it was filled
+    counts: dict[str, int] = field(default_factory=dict)  # name → numbers taken from the file
     loaded: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     left_over: list[str] = field(default_factory=list)
@@ -61,12 +57,40 @@ class LoadReport:
                 yield f"  {label:12} {group:40} {len(names):4}  {note}"
 
 
-def _reason(error: BaseException) -> str:
-    """A library's message in a few words: what was met, without its advice to switch the safeguard off."""
-    met = re.search(r"GLOBAL ([\w.]+)|class ([\w.]+)", str(error))
-    if met and isinstance(error, pickle.UnpicklingError):
-        return f"it asks for {met.group(1) or met.group(2)}, which is no weight"
-    return (str(error).strip().split("\n")[0] or type(error).__name__)[:120]
+class Origins:
+    """Where a model's weights came from: for each parameter, how many of its numbers are from which source."""
+
+    def __init__(self, model: nn.Module):
+        self._counts = {name: {AS_INITIALISED: weight.numel()} for name, weight in model.named_parameters()}
+
+    def add(self, report: LoadReport) -> None:
+        """Notes what a file filled; it replaces what was there before."""
+        for name, count in report.counts.items():
+            before = self._counts.get(report.prefix + name)
+            if before is None:
+                continue  # the second name of a shared parameter, or a buffer
+            rest = sum(before.values()) - count  # of a table that was filled in part
+            self._counts[report.prefix + name] = {report.source: count} | ({next(iter(before)): rest} if rest else {})
+
+    def lines(self) -> Iterable[str]:
+        """A table: module, number of its parameters, source."""
+        modules: dict[str, dict[str, int]] = {}
+        for name, sources in self._counts.items():
+            rows = modules.setdefault(_module_of(name), {})
+            for source, count in sources.items():
+                rows[source] = rows.get(source, 0) + count
+        yield "weights of each module, in parameters:"
+        for module, rows in modules.items():
+            for source, count in rows.items():
+                yield f"  {module:24} {count:13,}  {source}"
+
+
+def _module_of(name: str) -> str:
+    """The row of a parameter: `enc_img.swin`, `enc_img tables`, `enc_txt.emb_txt`, `trsfr`, `fc_mtm`, `fc_…`."""
+    if name.startswith("enc_img.emb_"):
+        return "enc_img tables"
+    parts = name.split(".")
+    return ".".join(parts[:2]) if parts[0] in ("enc_img", "enc_txt") else parts[0]
 
 
 def _by_module(names: list[str]) -> dict[str, list[str]]:
@@ -77,29 +101,13 @@ def _by_module(names: list[str]) -> dict[str, list[str]]:
     return groups
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.pt`/`.pth` file, of a `state_dict`, `model` or `module` key inside it; runs no code of it.
+def load_state(module: nn.Module, state: dict[str, Tensor], source: str, prefix: str = "") -> LoadReport:
+    """Copies into `module` every tensor that fits it by name and shape; tables of places by their common rows.
 
-    Raises:
-        WeightsError: missing, not a torch file, or not a dictionary of tensors.
+    Args:
+        prefix: of the module's names in the whole model; the report keeps it.
     """
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such checkpoint; check --path_ckpt (or the file under _models/)")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        raise WeightsError(f"{path}: cannot be read as a file of weights alone ({_reason(error)})") from error
-    for key in ("state_dict", "model", "module"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not any(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path}: holds no dictionary of tensors, so it is not a checkpoint")
-    return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
-
-
-def load_state(module: nn.Module, state: dict[str, Tensor], source: str) -> LoadReport:
-    """Copies into `module` every tensor that fits it by name and shape; tables of places by their common rows."""
-    report, own = LoadReport(source), module.state_dict()
+    report, own = LoadReport(source, prefix), module.state_dict()
     fitting: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if name.endswith(KNOWN_EXTRAS):
@@ -117,6 +125,7 @@ def load_state(module: nn.Module, state: dict[str, Tensor], source: str) -> Load
     if given:  # one parameter under two names: either will do, and the second wins
         fitting.update(dict.fromkeys((name for name in SHARED_BIAS if name in own), fitting[given[-1]]))
     report.loaded = list(fitting)
+    report.counts = {name: min(own[name].numel(), state.get(name, own[name]).numel()) for name in fitting}
     refused = {text.split(" (")[0] for text in report.other_shape}
     report.missing = [
         name for name in own if name not in fitting and name not in refused and not name.endswith(KNOWN_EXTRAS)
@@ -148,15 +157,19 @@ def build_model(config: Config, heads: Heads) -> Lavender:
     Raises:
         WeightsError: a file that is named is missing, broken, or of another model.
     """
-    text, fusion = _bert_config(config.txt_backbone), _bert_config(config.fusion_encoder)
-    if config.swinbert:
-        raise WeightsError('"swinbert" checkpoints are not supported yet: set it to false')
+    text = bert_config(config.txt_backbone, "text")
+    fusion = bert_config(config.fusion_encoder, "fusion")
     if text.hidden_size != fusion.hidden_size:
         raise WeightsError(
             f"txt_backbone is {text.hidden_size} wide and fusion_encoder {fusion.hidden_size}: they must be equal"
         )
+    if config.swinbert and config.type == "retrieval":
+        raise WeightsError(
+            '"swinbert" is for captioning: retrieval scores pairs in blocks without masks, and the zero token before '
+            "each of SwinBERT's frames needs one; set it to false"
+        )
     model = Lavender(
-        "large_384" if (config.vis_backbone_size, config.size_img) == ("large", 384) else config.vis_backbone_size,
+        swin_size(config),
         text,
         fusion,
         heads,
@@ -164,27 +177,45 @@ def build_model(config: Config, heads: Heads) -> Lavender:
         max_size_frame=config.max_size_frame,
         max_size_patch=config.max_size_patch,
         drop_path=config.vis_backbone_drop_path,
+        swinbert=config.swinbert,
     )
-    load_bert(model, config)
+    origins = Origins(model)
+    for report in load_bert(model, config):
+        origins.add(report)
     if config.path_ckpt:
         own_head = classifier_name(config.type, config.task) if "fc" in heads.classifiers else ""
-        load_checkpoint(model, Path(config.path_ckpt), config.reinit_head, own_head)
+        origins.add(load_checkpoint(model, Path(config.path_ckpt), config.reinit_head, own_head))
     else:
-        load_backbone(model, config)
+        backbone = load_backbone(model, config)
+        if backbone:
+            origins.add(backbone)
+    for line in origins.lines():
+        LOGGER.info("%s", line)
     return model
 
 
-def _bert_config(name: str) -> BertConfig:
+def bert_config(name: str, part: str) -> BertConfig:
+    """The configuration of a BERT folder; `part` (text, fusion) says which of the two that an exported folder has."""
     folder = find_bert(name)
+    exported = exported_config(folder)
     try:
-        bert = BertConfig.from_pretrained(folder)
+        bert = BertConfig.from_dict(exported[part]) if exported else BertConfig.from_pretrained(folder)
     except UNREADABLE as error:
-        raise WeightsError(f"{folder / 'config.json'}: not a BERT configuration ({_reason(error)})") from error
+        raise WeightsError(f"{folder / 'config.json'}: not a BERT configuration ({reason(error)})") from error
     bert._attn_implementation = "sdpa"
     return bert
 
 
-def load_bert(model: Lavender, config: Config) -> None:
+def exported_config(folder: Path) -> dict[str, Any] | None:
+    """`config.json` of a folder that `_tools/export.py` wrote; None where it is another, or none at all."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return config if isinstance(config, dict) and config.get("model_type") == EXPORTED else None
+
+
+def load_bert(model: Lavender, config: Config) -> list[LoadReport]:
     """Word embeddings (and the text encoder) of `txt_backbone`; fusion layers and MLM head of `fusion_encoder`."""
     sources = [(config.txt_backbone, {"enc_txt.emb_txt": "bert.embeddings", "enc_txt.txt_trsfr": "bert.encoder"})]
     fusion = {"trsfr": "bert.encoder", "fc_mtm": "cls"}
@@ -192,10 +223,14 @@ def load_bert(model: Lavender, config: Config) -> None:
         LOGGER.info("fusion encoder: only its shape is taken from %s; random weights", config.fusion_encoder)
         del fusion["trsfr"]
     sources.append((config.fusion_encoder, fusion))
+    reports = []
     for name, parts in sources:
         folder = find_bert(name)
         if not has_weights(folder):
             LOGGER.info("%s holds config and vocabulary only: random weights for %s", folder, ", ".join(parts))
+            continue
+        if exported_config(folder):
+            LOGGER.info("%s is an exported model, read by --path_ckpt: random weights for %s", folder, ", ".join(parts))
             continue
         bert, info = _read_bert(folder)
         absent = {key for key in info["missing_keys"] if not key.endswith("decoder.bias")}
@@ -203,7 +238,10 @@ def load_bert(model: Lavender, config: Config) -> None:
             if not any(own.startswith(ours + ".") for own in model.state_dict()):
                 continue
             given = {k: v for k, v in bert.get_submodule(theirs).state_dict().items() if f"{theirs}.{k}" not in absent}
-            _log(load_state(model.get_submodule(ours), given, f"{folder} ({theirs} → {ours})"))
+            report = load_state(model.get_submodule(ours), given, f"{folder} ({theirs} → {ours})", f"{ours}.")
+            _log(report)
+            reports.append(report)
+    return reports
 
 
 def _read_bert(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -214,47 +252,35 @@ def _read_bert(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
             folder, output_loading_info=True, dtype=torch.float32
         )
     except UNREADABLE as error:
-        raise WeightsError(f"{folder}: its weights cannot be read ({_reason(error)})") from error
+        raise WeightsError(f"{folder}: its weights cannot be read ({reason(error)})") from error
 
 
-def load_backbone(model: Lavender, config: Config) -> None:
-    """Video Swin's own weights, as `vis_backbone_init` says."""
+def load_backbone(model: Lavender, config: Config) -> LoadReport | None:
+    """The backbone's own weights, as `vis_backbone_init` says; None where they stay random."""
     if config.vis_backbone_init == "random":
         LOGGER.info("video backbone: random weights")
-        return
-    if config.vis_backbone_init != "3d":
-        raise WeightsError(f'vis_backbone_init "{config.vis_backbone_init}" is not supported yet: use "3d" or "random"')
-    path = Path(config.vis_backbone_path) if config.vis_backbone_path else VIDEO_SWIN_FOLDER / video_swin_file(config)
-    if not path.is_file():
-        raise WeightsError(
-            f"{path}: the Video Swin weights are not there; put the file there, name another with --vis_backbone_path, "
-            "or start without them: --vis_backbone_init random"
-        )
-    state = read_state(path)
-    state = {
-        name.removeprefix("backbone."): tensor for name, tensor in state.items() if not name.startswith("cls_head")
-    }
-    report = load_state(model.enc_img.swin, state, str(path))
+        return None
+    state, source = read_backbone(config)
+    report = load_state(model.enc_img.swin, state, source, "enc_img.swin.")
     _log(report)
-    _refuse_poor_fit(report, path)
-
-
-def video_swin_file(config: Config) -> str:
-    """The released name of a Kinetics backbone, e.g. `swin_base_patch244_window877_kinetics600_22k.pth`."""
-    pretraining = "22k" if config.vis_backbone_size in ("base", "large") else "1k"
-    large_window = (config.vis_backbone_size, config.size_img) == ("large", 384)
-    size, window = ("large_384", "window81212") if large_window else (config.vis_backbone_size, "window877")
-    return f"swin_{size}_patch244_{window}_kinetics{config.kinetics}_{pretraining}.pth"
+    faults = [*report.other_shape, *report.missing, *(name for name in report.left_over if name.startswith("layers."))]
+    if faults:  # tiny is a part of small, so a few missing blocks are another size
+        raise WeightsError(
+            f"{source} is not of this model: {len(faults)} weights of the video backbone do not fit (the first: "
+            f"{faults[0]}); check vis_backbone_size"
+        )
+    return report
 
 
 def load_checkpoint(model: Lavender, path: Path, reinit_head: bool = False, own_head: str = "") -> LoadReport:
-    """A LAVENDER checkpoint.
+    """A checkpoint of LAVENDER, or of SwinBERT where the model has its video encoder.
 
     Args:
+        path: as in `read_state`.
         reinit_head: leaves the heads as they are (BERT's, or a new MLP).
         own_head: what a multi-head checkpoint calls the head that is `fc` here, where it has one of that name.
     """
-    state = read_state(path)
+    state = _our_names(model, read_state(path), path)
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise WeightsError(f"{path}: {len(broken)} weights are not finite (the first: {broken[0]}); use an earlier one")
@@ -267,11 +293,22 @@ def load_checkpoint(model: Lavender, path: Path, reinit_head: bool = False, own_
         state = {name: tensor for name, tensor in state.items() if not name.startswith(("fc_mtm.", "fc.", "fc_"))}
     report = load_state(model, state, str(path))
     _log(report)
-    _refuse_poor_fit(report, path)
+    _refuse_poor_fit(report, str(path))
     return report
 
 
-def _refuse_poor_fit(report: LoadReport, path: Path) -> None:
+def _our_names(model: Lavender, state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """A checkpoint's tensors under our names; its video encoder must be of the model's kind."""
+    renamed = from_swinbert(state) if is_swinbert(state) else state
+    swinbert = any(name.startswith("enc_img.img_embedding.") for name in renamed)
+    if swinbert and not isinstance(model.enc_img, SwinBertVideoEncoder):
+        raise WeightsError(f"{path} has SwinBERT's video encoder: add --swinbert true")
+    if isinstance(model.enc_img, SwinBertVideoEncoder) and not swinbert and "enc_img.emb_cls" in renamed:
+        raise WeightsError(f"{path} has LAVENDER's own video encoder: set --swinbert false")
+    return renamed
+
+
+def _refuse_poor_fit(report: LoadReport, source: str) -> None:
     """A file of another model is an error; a head of another task is not."""
     heads = (*HEADS, "fc_mtm.")
     other_shape, missing, loaded = (
@@ -279,9 +316,10 @@ def _refuse_poor_fit(report: LoadReport, path: Path) -> None:
         for names in (report.other_shape, report.missing, report.loaded)
     )
     if other_shape or len(missing) > len(loaded):
+        first = [*other_shape, *missing][0]
         raise WeightsError(
-            f"{path} is not of this model: {len(other_shape)} weights are of another shape, {len(missing)} are missing "
-            f"(the first: {[*other_shape, *missing][0]}); check vis_backbone_size, txt_backbone and fusion_encoder"
+            f"{source} is not of this model: {len(other_shape)} weights are of another shape, {len(missing)} are "
+            f"missing (the first: {first}); check vis_backbone_size, txt_backbone and fusion_encoder"
         )
 
 

@@ -30,7 +30,10 @@ class TextTokenizer:
             vocabulary.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise WeightsError(f"{vocabulary}: byte {error.start} is not UTF-8: this is no vocabulary") from error
-        wordpiece = BertWordPieceTokenizer(str(vocabulary), lowercase=lowercases(self.folder))
+        try:
+            wordpiece = BertWordPieceTokenizer(str(vocabulary), lowercase=lowercases(self.folder))
+        except TypeError as error:
+            raise WeightsError(f"{vocabulary}: no vocabulary of a BERT model ({error})") from error
         self._tokenizer: Tokenizer = wordpiece._tokenizer
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()

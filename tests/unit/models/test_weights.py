@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lavender.models.lavender import Heads, Lavender
@@ -57,7 +58,40 @@ def test_tensors_are_found_at_the_top_or_under_a_known_key(tmp_path: Path, key: 
     assert found["a.weight"].tolist() == [0, 1, 2]
 
 
+def test_safetensors_and_folders_of_them(tmp_path: Path):
+    tensors = {"a.weight": torch.arange(3.0), "b": torch.tensor(2), "c": torch.zeros(2, dtype=torch.bfloat16)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    for path in (tmp_path / "model.safetensors", tmp_path):
+        found = read_state(path)
+        assert found.keys() == tensors.keys()
+        assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_every_damage_to_safetensors_is_told_in_one_line(tmp_path: Path):
+    save_file({"a.weight": torch.arange(600.0).view(2, 300), "b": torch.zeros(4)}, path := tmp_path / "x.safetensors")
+    data, stream, messages = path.read_bytes(), random.Random(1), []
+    spoilt = [data[:length] for length in range(0, len(data), len(data) // 40)]
+    for _ in range(40):
+        changed = bytearray(data)
+        changed[stream.randrange(200)] = stream.randrange(256)
+        spoilt.append(bytes(changed))
+    for content in spoilt:
+        path.write_bytes(content)
+        try:
+            read_state(path)
+        except WeightsError as error:
+            messages.append(str(error))
+    assert len(messages) > 40
+    assert all(message.startswith(f"{path}: ") and "\n" not in message for message in messages)
+    torch.save({"a": torch.zeros(2)}, path)  # a file that is not what its name says
+    with pytest.raises(WeightsError, match=rf"^{path}: cannot be read as a file of weights alone"):
+        read_state(path)
+
+
 def test_a_missing_file_is_an_error(tmp_path: Path):
+    with pytest.raises(WeightsError, match=r"a folder of weights holds model\.safetensors$"):
+        read_state(tmp_path)
     for path in (tmp_path / "x.pt", tmp_path):
         with pytest.raises(WeightsError, match=rf"^{path}: no such checkpoint; check --path_ckpt"):
             read_state(path)
@@ -210,7 +244,7 @@ def test_a_fresh_head_is_named_as_fresh(make_model):
     assert "  left over    emb_task" in table(report)
 
 
-@pytest.mark.parametrize(("theirs", "ours"), [((4, 2), (6, 14)), ((10, 16), (6, 14))])
+@pytest.mark.parametrize(("theirs", "ours"), [((4, 2), (6, 14)), ((10, 16), (6, 14)), ((10, 2), (6, 14))])
 def test_tables_of_places_grow_and_shrink(make_model, theirs: tuple[int, int], ours: tuple[int, int]):
     def tables(sizes: tuple[int, int]) -> Lavender:
         return make_model(max_size_frame=sizes[0], max_size_patch=sizes[1])

@@ -1,7 +1,12 @@
 """A whole model from its configuration: BERT folders, Video Swin files, checkpoints."""
 
+import lavender.models  # noqa: F401 — makes torchvision, and so timm, importable beside a CPU-only torch
+
+# isort: split
+
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +18,10 @@ from timm.layers import DropPath
 from torch import Tensor
 
 from lavender.config.schema import Config
+from lavender.models.foreign import video_swin_file
 from lavender.models.lavender import Heads, Lavender
 from lavender.models.video_swin import VideoSwin
-from lavender.models.weights import build_model, load_backbone, video_swin_file
+from lavender.models.weights import AS_INITIALISED, build_model, load_backbone
 from lavender.runtime.errors import WeightsError
 
 
@@ -145,12 +151,6 @@ def test_widths_of_text_and_fusion_must_agree(config: Config, tmp_path: Path, ki
         build_model(config, Heads())
 
 
-def test_swinbert_is_refused(config: Config):
-    config.swinbert = True
-    with pytest.raises(WeightsError, match='"swinbert" checkpoints are not supported yet'):
-        build_model(config, Heads())
-
-
 # --- Video Swin -------------------------------------------------------------------------------------------------------
 
 
@@ -244,6 +244,68 @@ def test_a_missing_checkpoint_stops_the_run(config: Config):
     config.path_ckpt = "nowhere/ckpt.pt"
     with pytest.raises(WeightsError, match=r"^nowhere/ckpt\.pt: no such checkpoint"):
         build_model(config, Heads())
+
+
+# --- the table of origins ---------------------------------------------------------------------------------------------
+
+
+def origins(messages: list[str]) -> dict[str, dict[str, int]]:
+    """Module → source → parameters, from the table at the end of a log."""
+    start = messages.index("weights of each module, in parameters:")
+    table: dict[str, dict[str, int]] = {}
+    for line in messages[start + 1 :]:
+        module, count, source = re.fullmatch(r"  (\S.*?) +([\d,]+)  (.+)", line).groups()
+        assert source not in table.setdefault(module, {}), "one line for each source of a module"
+        table[module][source] = int(count.replace(",", ""))
+    return table
+
+
+def size(module: object) -> int:
+    return sum(weight.numel() for weight in module.parameters())
+
+
+def test_the_table_says_where_each_module_is_from(
+    config: Config, bert: dict[str, Tensor], backbone: dict[str, Tensor], log
+):
+    model = build_model(config, Heads(classifiers={"fc": 3}))
+    folder = config.txt_backbone
+    assert origins(log.messages) == {
+        "emb_task": {AS_INITIALISED: 640},
+        "enc_img tables": {AS_INITIALISED: 64 * (1 + 197 + 6 + 1)},
+        "enc_img.swin": {config.vis_backbone_path: size(model.enc_img.swin)},
+        "enc_img.fc": {AS_INITIALISED: 128 * 64 + 64},
+        "enc_img.norm": {AS_INITIALISED: 128},
+        "enc_txt.emb_txt": {f"{folder} (bert.embeddings → enc_txt.emb_txt)": size(model.enc_txt.emb_txt)},
+        "trsfr": {f"{folder} (bert.encoder → trsfr)": size(model.trsfr)},
+        "fc_mtm": {f"{folder} (cls → fc_mtm)": size(model.fc_mtm)},
+        "fc": {AS_INITIALISED: size(model.fc)},
+    }
+
+
+def test_the_table_counts_rows_of_tables_and_heads_that_stay_berts(
+    config: Config, bert: dict[str, Tensor], make_model, tmp_path: Path, log
+):
+    path = str(tmp_path / "ckpt.pt")
+    torch.save(make_model(max_size_frame=4).state_dict(), path)
+    config.path_ckpt, config.reinit_head = path, True
+    model = build_model(config, Heads())
+    table = origins(log.messages)
+    assert table["enc_img tables"] == {path: 64 * (1 + 197 + 4 + 1), AS_INITIALISED: 2 * 64}
+    assert table["fc_mtm"] == {f"{config.fusion_encoder} (cls → fc_mtm)": size(model.fc_mtm)}
+    assert table["trsfr"] == {path: size(model.trsfr)}
+    assert sum(sum(sources.values()) for sources in table.values()) == size(model)
+
+
+def test_a_model_without_any_file_is_all_random_in_the_table(config: Config, log):
+    build_model(config, Heads())
+    assert {source for sources in origins(log.messages).values() for source in sources} == {AS_INITIALISED}
+
+
+def test_a_bert_without_head_is_no_source_of_the_head(config: Config, tmp_path: Path, kit: Path, log):
+    save_bert(tmp_path / "bert", kit, "BertModel")
+    config.txt_backbone = config.fusion_encoder = str(tmp_path / "bert")
+    model = build_model(config, Heads())
+    assert origins(log.messages)["fc_mtm"][AS_INITIALISED] > 0.9 * size(model.fc_mtm.predictions.transform)
 
 
 def test_options_reach_the_model(config: Config):

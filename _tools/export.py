@@ -1,0 +1,40 @@
+"""python _tools/export.py --checkpoint _snapshot/RUN/ckpt_violet_msrvtt-qa_5.pt --output exported
+
+Writes a checkpoint as a folder: weights as safetensors, config.json, the vocabulary and the run's args.json. In Python
+`Lavender.from_pretrained("exported")` is the model; a script takes `--path_ckpt exported/model.safetensors`. And back
+to the released layout, with the same tensors under the same names:
+
+python _tools/export.py --to_pt exported --output lavender.pt
+"""
+
+import argparse
+from pathlib import Path
+
+from _root import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--checkpoint", type=Path, help="the file to export; args.json beside it is read")
+    source.add_argument("--to_pt", type=Path, metavar="FOLDER", help="an exported folder to write as a .pt file")
+    parser.add_argument("--output", required=True, type=Path, help="the folder (with --to_pt: the file) to write")
+    parser.add_argument("--txt_backbone", default="", help="BERT of the text, where args.json does not name it")
+    parser.add_argument("--fusion_encoder", default="", help="BERT of the fusion encoder, the same")
+    arguments = parser.parse_args()
+
+    from lavender.models.pretrained import export, to_pt  # takes seconds, for which --help need not wait
+
+    if arguments.to_pt:
+        to_pt(arguments.to_pt, arguments.output)
+        print(f"{arguments.output}: written")
+        return
+    description = export(arguments.checkpoint, arguments.output, arguments.txt_backbone, arguments.fusion_encoder)
+    heads = [*(["fc_mtm"] if description.mlm else []), *description.classifiers]
+    print(f"{arguments.output}: Video Swin {description.vis_backbone_size}, heads {', '.join(heads) or 'none'}")
+    for name in description.unused:
+        print(f"  kept, though no part of the model has it: {name}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,214 @@
+"""Weights out: a folder of safetensors and a configuration, loadable by one line, and back to the released `.pt`.
+
+A folder holds `model.safetensors` (the checkpoint's tensors under their names), `config.json` (sizes, heads, both BERT
+configurations), the vocabulary, and the run's `args.json` where there was one. It needs no other file and no network.
+"""
+
+import json
+import math
+import re
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from transformers import BertConfig
+
+from lavender.config.load import from_dict, read_object
+from lavender.models.foreign import UNREADABLE, WEIGHTS_FILE, State, from_swinbert, is_swinbert, read_state, reason
+from lavender.models.lavender import Heads, Lavender
+from lavender.models.video_swin import SWIN_SIZES
+from lavender.models.weights import EXPORTED, KNOWN_EXTRAS, SHARED_BIAS, bert_config, exported_config, load_state
+from lavender.runtime.errors import WeightsError
+from lavender.runtime.files import atomic_file
+from lavender.text.bert_folder import find_bert
+
+CONFIG_FILE, ARGUMENTS_FILE = "config.json", "args.json"
+VOCABULARY = ("vocab.txt", "tokenizer_config.json")
+
+
+@dataclass
+class Description:
+    """All that is needed to build a model without its weights; the fields are those of `config.json`."""
+
+    vis_backbone_size: str  # a key of SWIN_SIZES
+    max_size_frame: int
+    max_size_patch: int
+    swinbert: bool
+    txt_backbone_embed_only: bool
+    mlm: bool
+    task_tokens: bool
+    classifiers: dict[str, int]  # name → number of classes
+    text: dict[str, Any]  # BERT configurations
+    fusion: dict[str, Any]
+    unused: list[str] = field(default_factory=list)  # tensors of the checkpoint that no part of the model has
+
+    def build(self) -> Lavender:
+        """The model with fresh weights."""
+        text, fusion = (BertConfig.from_dict(part) for part in (self.text, self.fusion))
+        text._attn_implementation = fusion._attn_implementation = "sdpa"
+        return Lavender(
+            self.vis_backbone_size,
+            text,
+            fusion,
+            Heads(self.mlm, self.task_tokens, self.classifiers),
+            embed_only=self.txt_backbone_embed_only,
+            max_size_frame=self.max_size_frame,
+            max_size_patch=self.max_size_patch,
+            swinbert=self.swinbert,
+        )
+
+
+# --- in ---------------------------------------------------------------------------------------------------------------
+
+
+def load_pretrained(folder: Path) -> Lavender:
+    """The model of an exported folder with its weights, in evaluation mode.
+
+    Raises:
+        WeightsError: no such folder, not an exported one, or weights that are not what its `config.json` says.
+    """
+    if not folder.is_dir():
+        raise WeightsError(f"{folder}: no such folder; make one of a checkpoint: _tools/export.py")
+    written = exported_config(folder)
+    if written is None:
+        raise WeightsError(f"{folder}: no {CONFIG_FILE} of an exported model there; make one: _tools/export.py")
+    try:
+        description = Description(**{name: value for name, value in written.items() if name != "model_type"})
+        model = description.build()
+    except UNREADABLE as error:
+        raise WeightsError(f"{folder / CONFIG_FILE}: describes no model ({reason(error)}); export it again") from error
+    state = read_state(folder)
+    for name in description.unused:
+        state.pop(name, None)
+    report = load_state(model, state, str(folder))
+    faults = [*report.missing, *report.other_shape, *report.resized, *report.left_over]
+    if faults:
+        raise WeightsError(
+            f"{folder / WEIGHTS_FILE}: {len(faults)} weights are not as {CONFIG_FILE} says, the first: {faults[0]}; "
+            "export it again"
+        )
+    return model.eval()
+
+
+# --- out --------------------------------------------------------------------------------------------------------------
+
+
+def export(checkpoint: Path, output: Path, txt_backbone: str = "", fusion_encoder: str = "") -> Description:
+    """Writes a checkpoint as a folder; what `args.json` beside it does not say is seen from the tensors.
+
+    Args:
+        checkpoint: a file of LAVENDER's or SwinBERT's (which is then written under our names).
+        txt_backbone, fusion_encoder: BERT folders or names, in place of those in `args.json`.
+
+    Raises:
+        WeightsError: no checkpoint, or not of these BERTs.
+    """
+    state = read_state(checkpoint)
+    state = from_swinbert(state) if is_swinbert(state) else state
+    arguments = checkpoint.parent / ARGUMENTS_FILE
+    trained = from_dict(read_object(arguments) if arguments.is_file() else {}, str(arguments), strict=False)
+    txt_backbone, fusion_encoder = txt_backbone or trained.txt_backbone, fusion_encoder or trained.fusion_encoder
+    description = describe(state, checkpoint, bert_config(txt_backbone, "text"), bert_config(fusion_encoder, "fusion"))
+    output.mkdir(parents=True, exist_ok=True)
+    vocabulary = find_bert(txt_backbone)
+    for source in (*(vocabulary / name for name in VOCABULARY), arguments):
+        if source.is_file():
+            _copy(source, output / source.name)
+    own = {name: tensor.contiguous().clone() for name, tensor in state.items()}  # a file of its own for each name
+    with atomic_file(output / WEIGHTS_FILE) as file:
+        file.write(save(own, {"format": "pt"}))
+    with atomic_file(output / CONFIG_FILE) as file:  # last: a folder with it is whole
+        file.write(json.dumps({"model_type": EXPORTED, **asdict(description)}, indent=2).encode())
+    return description
+
+
+def describe(state: State, source: Path, text: BertConfig, fusion: BertConfig) -> Description:
+    """What model a checkpoint is of, from the names and shapes of its tensors.
+
+    Raises:
+        WeightsError: of none, or of one with other BERTs.
+    """
+    places, frames = (state.get(f"enc_img.{name}") for name in ("emb_pos", "emb_len"))
+    description = Description(
+        vis_backbone_size=_swin_size(state, source),
+        max_size_frame=frames.shape[1] if frames is not None else 0,
+        max_size_patch=math.isqrt(places.shape[2] - 1) if places is not None else 0,
+        swinbert="enc_img.img_embedding.weight" in state,
+        txt_backbone_embed_only=not any(name.startswith("enc_txt.txt_trsfr.") for name in state),
+        mlm=any(name.startswith("fc_mtm.") for name in state),
+        task_tokens="emb_task" in state,
+        classifiers=_classifiers(state),
+        text=_plain(text),
+        fusion=_plain(fusion),
+    )
+    with torch.device("meta"):  # names and shapes alone
+        own = description.build().state_dict()
+    own = {name: tensor for name, tensor in own.items() if not name.endswith(KNOWN_EXTRAS)}
+    given = set(SHARED_BIAS if any(name in state for name in SHARED_BIAS) else ()) | state.keys()
+    missing = [name for name in own if name not in given]
+    other = [name for name, tensor in state.items() if name in own and own[name].shape != tensor.shape]
+    if missing or other:
+        raise WeightsError(
+            f"{source} is not of this model: {len(missing)} weights are missing and {len(other)} of another shape (the "
+            f"first: {[*missing, *other][0]}); name its BERTs with --txt_backbone and --fusion_encoder"
+        )
+    description.unused = [name for name in state if name not in own and not name.endswith(KNOWN_EXTRAS)]
+    return description
+
+
+def _swin_size(state: State, source: Path) -> str:
+    """The key of `SWIN_SIZES` whose widths, depths and window a checkpoint has."""
+    swin = "enc_img.swin."
+    kernel = state.get(f"{swin}patch_embed.proj.weight")
+    table = state.get(f"{swin}layers.0.blocks.0.attn.relative_position_bias_table")
+    if kernel is None or table is None:
+        raise WeightsError(f"{source} has no Video Swin under enc_img.swin, so it is no checkpoint of LAVENDER")
+    blocks = {
+        match.groups() for match in map(re.compile(rf"{swin}layers\.(\d)\.blocks\.(\d+)\.").match, state) if match
+    }
+    depths = tuple(sum(stage == str(number) for stage, _ in blocks) for number in range(4))
+    for name, size in SWIN_SIZES.items():
+        rows = math.prod(2 * side - 1 for side in size.window)
+        if (size.embed_dim, size.depths, (rows, size.heads[0])) == (len(kernel), depths, tuple(table.shape)):
+            return name
+    raise WeightsError(f"{source} has a Video Swin of no known size: width {len(kernel)}, depths {depths}")
+
+
+def _classifiers(state: State) -> dict[str, int]:
+    """Name → classes of the task-specific heads, whose last layer is number 3."""
+    heads = ((re.fullmatch(r"(fc|fc_\w+)\.3\.weight", name), tensor) for name, tensor in state.items())
+    return {match[1]: len(tensor) for match, tensor in heads if match}
+
+
+def _plain(bert: BertConfig) -> dict[str, Any]:
+    """A BERT configuration as JSON, without where it came from."""
+    drop = ("_name_or_path", "transformers_version", "architectures", "dtype")
+    return {name: value for name, value in bert.to_dict().items() if name not in drop}
+
+
+def to_pt(folder: Path, output: Path) -> None:
+    """Writes an exported folder as a checkpoint in the released layout: the same tensors under the same names.
+
+    Raises:
+        WeightsError: not an exported folder.
+    """
+    if exported_config(folder) is None:
+        raise WeightsError(f"{folder}: no {CONFIG_FILE} of an exported model there")
+    state = read_state(folder)
+    first, second = (state.get(name) for name in SHARED_BIAS)
+    if first is not None and second is not None and torch.equal(first, second):
+        state[SHARED_BIAS[0]] = second  # one tensor under two names, as released: stored once
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(output) as file:
+        torch.save(state, file)
+    arguments = folder / ARGUMENTS_FILE
+    if arguments.is_file() and not (output.parent / ARGUMENTS_FILE).exists():
+        _copy(arguments, output.parent / ARGUMENTS_FILE)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with open(source, "rb") as reader, atomic_file(target) as file:
+        shutil.copyfileobj(reader, file)
