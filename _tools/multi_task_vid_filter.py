@@ -233,9 +233,12 @@ def moved(names: Any, old: Path, new: Path) -> Any:
     """A file's name, or a list of them, relative to folder `new` instead of `old`."""
     if isinstance(names, list):
         return [moved(name, old, new) for name in names]
-    # ".." leads out of the folder behind a link, so links are followed first; but not the file's own, since its line
-    # index lies beside the link.
+    # As it is written, so that a run sees that it stays in the data folder. But ".." behind a link leads to the parent
+    # of what the link leads to: where that matters links are followed, but the file's own, beside which its index lies.
     file = old / names
+    written = os.path.relpath(file, new)
+    if os.path.realpath(new / written) == os.path.realpath(file):
+        return written
     return os.path.relpath(Path(os.path.realpath(file.parent)) / file.name, os.path.realpath(new))
 
 

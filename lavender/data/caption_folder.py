@@ -3,6 +3,7 @@
 import difflib
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ class CaptionFolder:
     Args:
         path: the YAML; what it names is relative to it.
         tolerant: an annotation without its video, or the reverse, is told and passed over instead of being an error.
+        within: the folder that no name in the YAML may leave (links in it are followed); None: anywhere.
 
     Attributes:
         videos: the id of each row; frame_rows: (rows, 2) file and row of its frames, `NO_FRAMES` where there are none.
@@ -43,8 +45,8 @@ class CaptionFolder:
             empty caption; with file and line.
     """
 
-    def __init__(self, path: Path, tolerant: bool = False):
-        self.path, self.tolerant = path, tolerant
+    def __init__(self, path: Path, tolerant: bool = False, within: Path | None = None):
+        self.path, self.tolerant, self.within = path, tolerant, within
         self.facts = _read_yaml(path)
         self.composite = self._flag("composite")
         self.frames = [TSVReader(file) for file in self._files("img")]
@@ -128,7 +130,12 @@ class CaptionFolder:
             kind = "a list of file names" if self.composite else "the name of a file"
             raise DataError(f'{self.path}: "{key}" is {"missing" if value is None else repr(value)}; give {kind}')
         files = [self.path.parent / name for name in names]
-        for file in files:
+        for name, file in zip(names, files, strict=True):
+            if self.within is not None and not _stays(name, self.path.parent, self.within):
+                raise DataError(
+                    f'{self.path}: "{key}" names {name}, which leaves {self.within}; where the YAML can be trusted, '
+                    "--outside_paths true allows it"
+                )
             if not _is_file(file):
                 raise DataError(f'{self.path}: "{key}" names {file}, which is not there')
         return files
@@ -245,6 +252,21 @@ class _Ids:
             return video
         keys: dict[str, str] = self._keys  # type: ignore[attr-defined]
         return keys.get(video) or keys.get(video_key(video))
+
+
+def _stays(name: str, start: Path, root: Path) -> bool:
+    """Whether a relative name never climbs out of `root`; a link on its way down was laid there by the user."""
+    if os.path.isabs(name):
+        return False
+    place, top = str(start), os.path.realpath(root)
+    for part in Path(name).parts:
+        if part == "..":  # of a link it is the parent of what it leads to
+            place = os.path.dirname(os.path.realpath(place))
+            if not Path(place).is_relative_to(top):
+                return False
+        else:
+            place = os.path.join(place, part)
+    return True
 
 
 def _is_file(path: Path) -> bool:

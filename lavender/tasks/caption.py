@@ -67,7 +67,9 @@ class CaptionTask(Task):
         for split in ("train", "val", "test")[0 if self.config.size_epoch else 1 :]:
             name = getattr(self.config, f"{split}_yaml")
             if name:
-                folder = CaptionFolder(Path(self.config.data_dir) / name, self.config.on_bad_sample == "zero")
+                data_dir = Path(self.config.data_dir)
+                within = None if self.config.outside_paths else data_dir
+                folder = CaptionFolder(data_dir / name, self.config.on_bad_sample == "zero", within)
                 datasets[split] = CaptionDataset(self.config, self.tokenizer, folder, training=split == "train")
             elif split == "train":
                 raise ConfigError("train_yaml is empty: name the YAML to train on; --size_epoch 0 evaluates alone")

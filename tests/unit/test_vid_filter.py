@@ -147,18 +147,26 @@ def test_what_any_task_tests_on_leaves_all_training_splits(root: Path, tmp_path:
     assert snapshot(out).keys() == expected
 
 
-def leaks(config: str, place: Path, data_dir: str | None = None) -> dict[str, set[str]]:
-    """Data set → training videos of any entry of a configuration that any entry of that set validates or tests on."""
+def leaks(config: str, place: Path, filtered: bool = True) -> dict[str, set[str]]:
+    """Data set → training videos of any entry of a configuration that any entry of that set validates or tests on.
+
+    With `filtered` false it is the original files that are read.
+    """
     train: dict[str, set[str]] = {}
     held_out: dict[str, set[str]] = {}
     for entry in load_config(["--config", str(ROOT / "_args" / f"args_{config}.json")]).entries():
-        folder, dataset = place / (data_dir or entry.data_dir), entry.task.split("-")[0]
+        folder, dataset = place / (entry.data_dir if filtered else "_datasets"), entry.task.split("-")[0]
         trained, others = train.setdefault(dataset, set()), held_out.setdefault(dataset, set())
         if entry.type == "captioning":
-            trained.update(caption.split()[0] for caption in trained_on(folder / entry.train_yaml))
-            for name in filter(None, (entry.val_yaml, entry.test_yaml)):
-                split = CaptionFolder(folder / name)
-                references = folder / Path(name).parent / split.facts.get("caption_coco_format", "none")
+            yamls = [
+                folder / (name if filtered else name.removeprefix("multi_task/"))
+                for name in (entry.train_yaml, entry.val_yaml, entry.test_yaml)
+                if name
+            ]
+            trained.update(caption.split()[0] for caption in trained_on(yamls[0]))
+            for path in yamls[1:]:
+                split = CaptionFolder(path, within=folder)
+                references = path.parent / split.facts.get("caption_coco_format", "none")
                 others.update(split.videos)
                 if references.is_file():
                     others.update(note["image_id"] for note in json.loads(references.read_text())["annotations"])
@@ -181,7 +189,7 @@ def test_no_entry_of_a_released_configuration_trains_on_a_test_video(root: Path,
         snapshots.append(snapshot(root))
     assert snapshots[0] == snapshots[1]
     assert list(leaks(config, root.parent).values()) == [set()] * count
-    assert all(leaks(config, root.parent, "_datasets").values()), "made-up data in which nothing could have leaked"
+    assert all(leaks(config, root.parent, filtered=False).values()), "made-up data in which nothing could have leaked"
 
 
 FILM = "0001_Film_00.51.926-00."

@@ -300,7 +300,7 @@ def test_multi_task_ablate():
     assert [tuple(getattr(entry, key) for key in keys) for entry in config.entries()] == [
         ("retrieval", "didemo-retrieval", "didemo", FILTERED, 5, 100, 10),
         ("qaoe", "msvd-qa", "msvd", FILTERED, 5, 25, 24),
-        ("captioning", "msrvtt-cap", "", FILTERED, 5, 50, 24),
+        ("captioning", "msrvtt-cap", "", "./_datasets", 5, 50, 24),
         ("qamc", "tgif-action", "tgif", FILTERED, 5, 100, 20),
     ]
 
@@ -318,15 +318,16 @@ def test_multi_task_all():
         ("qaoe", "msrvtt-qa", FILTERED, 5, 25, 60, ""),
         ("qaoe", "tgif-frame", FILTERED, 5, 25, 60, ""),
         ("qaoe", "lsmdc-fib", FILTERED, 5, 25, 60, "fib"),
-        ("captioning", "msrvtt-cap", FILTERED, 5, 50, 60, ""),
-        ("captioning", "msvd-cap", FILTERED, 5, 50, 60, ""),
+        ("captioning", "msrvtt-cap", "./_datasets", 5, 50, 60, ""),
+        ("captioning", "msvd-cap", "./_datasets", 5, 50, 60, ""),
         ("qamc", "tgif-action", FILTERED, 5, 100, 60, ""),
         ("qamc", "tgif-transition", FILTERED, 5, 100, 60, ""),
         ("qamc", "lsmdc-mc", FILTERED, 5, 25, 60, "retmc"),
     ]
     for entry in config.entries():
         if entry.type == "captioning":
-            assert differences(entry, yamls("MSRVTT-v2" if entry.task == "msrvtt-cap" else "MSVD")) == {}
+            folder = "MSRVTT-v2" if entry.task == "msrvtt-cap" else "MSVD"
+            assert differences(entry, yamls(f"multi_task/{folder}")) == {}
         else:
             assert entry.dataset == entry.task.split("-")[0]
         if entry.type == "qaoe":

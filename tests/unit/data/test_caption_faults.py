@@ -45,6 +45,66 @@ def fault(path: Path, tolerant: bool = False) -> str:
     return str(raised.value)
 
 
+# --- names that leave the data folder ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def inside(tmp_path: Path, lay: Lay) -> Path:
+    """A data folder with the captioning folder `cap` in it; the files of a split lie beside the data folder."""
+    lay()
+    (tmp_path / "data" / "cap").mkdir(parents=True)
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x.img.tsv", "{root}/x.img.tsv", "a/../../../x.img.tsv", "../link/../x.img.tsv"]
+)
+def test_a_name_that_leaves_the_data_folder(inside: Path, name: str):
+    """Also through a link: what is above its target is not the data folder."""
+    (inside / "link").symlink_to(inside.parent / "data" if "link" not in name else (inside.parent / "far"))
+    (inside.parent / "far").mkdir()
+    name = name.format(root=inside.parent)
+    path = inside / "cap" / "x.yaml"
+    path.write_text(f"img: {name}\ncaption: ../../x.caption.tsv\n")
+    with pytest.raises(DataError) as raised:
+        CaptionFolder(path, within=inside)
+    told = f'{path}: "img" names {name}, which leaves {inside}; where the YAML can be trusted, --outside_paths true'
+    assert str(raised.value) == f"{told} allows it"
+    if ".." not in name or "a/" not in name:
+        assert CaptionFolder(path).videos == list(TWO)
+
+
+@pytest.mark.parametrize("key", ["caption", "caption_linelist", "caption_coco_format"])
+def test_of_each_kind_of_file(inside: Path, key: str):
+    path = inside / "x.yaml"
+    for name in ("x.img.tsv", "x.caption.tsv"):
+        (inside.parent / name).rename(inside / name)
+    (inside.parent / "secret").write_text("0\t0\n")
+    path.write_text(f"img: x.img.tsv\n{'' if key == 'caption' else 'caption: x.caption.tsv'}\n{key}: ../secret\n")
+
+    def read() -> None:
+        folder = CaptionFolder(path, within=inside)
+        folder.training_samples()
+        folder.references([0, 1])
+
+    with pytest.raises(DataError, match=f'"{key}" names ../secret, which leaves'):
+        read()
+
+
+@pytest.mark.parametrize(
+    "name", ["x.img.tsv", "../cap/x.img.tsv", "../link/x.img.tsv", "cap/../x.img.tsv", "./x.img.tsv"]
+)
+def test_names_that_stay(inside: Path, name: str):
+    """A link that leads away was laid by the user, and is followed."""
+    path = inside / "cap" / "x.yaml"
+    (inside / "cap" / "cap").mkdir()
+    (inside / "link").symlink_to(inside.parent)
+    for file in ("x.img.tsv", "x.caption.tsv"):
+        (inside / "cap" / file).write_bytes((inside.parent / file).read_bytes())
+    path.write_text(f"img: {name}\ncaption: x.caption.tsv\n")
+    assert CaptionFolder(path, within=inside).videos == list(TWO)
+
+
 # --- the YAML ---------------------------------------------------------------------------------------------------------
 
 
