@@ -90,6 +90,11 @@ def test_ways_of_decoding_stand_beside_one_another(make: Make, checkpoint: Path,
     assert len(list(checkpoint.parent.glob("*.tsv"))) == 2
 
 
+def test_one_caption_of_beams_and_several_stand_beside_one_another(make: Make, checkpoint: Path):
+    names = {make(num_beams=2, num_keep_best=kept).prediction_file("val", checkpoint).name for kept in (1, 2)}
+    assert names == {f"ckpt_3.pred.MINE.val.beam2.max20{more}.tsv" for more in ("", ".best2")}
+
+
 @pytest.mark.parametrize("change", CHANGES_OF_DRAWS, ids=str)
 def test_how_words_are_drawn_matters_only_where_they_are(make: Make, checkpoint: Path, change: dict[str, Any]):
     for options, reused in (({}, True), ({"do_sample": True}, False)):

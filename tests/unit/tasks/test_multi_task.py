@@ -157,7 +157,7 @@ def test_two_types_of_task_may_have_one_name(options, kind, kit: Path):
 # --- heads ------------------------------------------------------------------------------------------------------------
 
 
-def test_one_head_for_all(options, make_model):
+def test_one_head_for_all(options):
     task = MultiTask(options())
     assert task.heads == Heads(mlm=True, task_tokens=True, classifiers={})
     assert MultiTask(options("toy-qa")).heads == task.heads
@@ -172,7 +172,6 @@ def test_a_head_for_each(options, make_model, kit: Path):
     body = {name for name in tables["captioning"] if not name.startswith("emb_task")}
     parts = [f"{head}.{layer}" for head in classes for layer in ("1.weight", "1.bias", "3.weight", "3.bias")]
     assert names == body | set(parts)
-    assert not hasattr(RetMCTaskSpecificTask, "fc_qamc_toy_mc")
     assert dict(QAMCTaskSpecificTask(task.tasks["toy-action"].config).heads.classifiers) == {"fc": 5}
 
 
@@ -206,9 +205,9 @@ def test_the_temperature_of_the_baseline(options, run: dict, entry: dict, temper
 # --- what stands in front ---------------------------------------------------------------------------------------------
 
 
-def test_prompts_are_those_of_each_task(options, make_model):
+def test_prompts_are_those_of_each_task(options, model_of):
     task = MultiTask(options(enable_prompt=True))
-    model = make_model(task.heads)
+    model = model_of(task)
     prompts = {
         "toy-retrieval": "is the video-text paired, true or false?",
         "toy-action": "which answer is correct, from [0, 1, 2, 3, 4]?",
@@ -222,20 +221,20 @@ def test_prompts_are_those_of_each_task(options, make_model):
         assert torch.equal(each.prefix(model).states, expected.states), name
 
 
-def test_task_tokens_are_those_of_each_task(options, make_model):
+def test_task_tokens_are_those_of_each_task(options, model_of):
     task = MultiTask(options(enable_task_token=True))
-    model = make_model(task.heads)
+    model = model_of(task)
     rows = {"toy-retrieval": 0, "toy-action": 1, "toy-mc": 0, "toy-qa": 2, "toy-fib": 2, "toy-cap": 3}
-    found = {name: each.prefix(model).states[0, 0] for name, each in task.tasks.items()}
-    assert all(torch.equal(found[name], model.emb_task[row]) for name, row in rows.items())
+    for name, each in task.tasks.items():
+        assert torch.equal(each.prefix(model).states[0, 0], model.emb_task[rows[name]]), name
 
 
-def test_a_task_may_have_its_own_front(options, make_model):
-    entries = [{"task": name, **ENTRIES[name]} for name in ("toy-action", "toy-qa", "toy-cap")]
-    entries[0] |= {"enable_task_token": True, "task_token": "vtm"}
-    entries[1] |= {"enable_prompt": True}
-    task = MultiTask(options(*entries))
-    model = make_model(task.heads)
+def test_a_task_may_have_its_own_front(options, model_of):
+    fronts = ({"enable_task_token": True, "task_token": "vtm"}, {"enable_prompt": True}, {})
+    names = ("toy-action", "toy-qa", "toy-cap")
+    pairs = zip(names, fronts, strict=True)
+    task = MultiTask(options(*({"task": name, **ENTRIES[name], **front} for name, front in pairs)))
+    model = model_of(task)
     token, prompt, nothing = (each.prefix(model) for each in task.tasks.values())
     assert torch.equal(token.states[0, 0], model.emb_task[0])
     assert torch.equal(prompt.states, model.prompt(task.tasks["toy-qa"]._prompt).states)
@@ -269,65 +268,58 @@ def test_so_it_does_in_an_entry_of_captioning(options, option: str):
 # --- losses and gradients: those of the task alone --------------------------------------------------------------------
 
 
-def single(task: MultiTask, name: str, model: Lavender) -> tuple[Any, Lavender]:
-    """The task on its own, and its own model with the weights that all tasks share."""
-    alone = type(task.tasks[name])(task.tasks[name].config)
-    own = OWN_HEADS.get(name, "")
-    state = {f"fc{key.removeprefix(own)}" if own and key.startswith(f"{own}.") else key: value
-             for key, value in model.state_dict().items()}  # fmt: skip
-    return alone, state
-
-
-def gradients(model: Lavender) -> dict[str, Tensor | None]:
-    return {name: parameter.grad for name, parameter in model.named_parameters()}
+def alone(task: MultiTask, name: str, shared: Lavender, model_of: Callable) -> tuple[Any, Lavender, str]:
+    """The task on its own, its model with the weights that all tasks share, and what its `fc` is called among them."""
+    single, head = type(task.tasks[name])(task.tasks[name].config), "fc"
+    if isinstance(task, MultiTaskMultiHeadTask):
+        head = OWN_HEADS.get(name, "fc")
+    state = {key: value for key, value in shared.state_dict().items() if head == "fc" or not key.startswith("fc.")}
+    own = {f"fc.{key.removeprefix(f'{head}.')}" if key.startswith(f"{head}.") else key: state[key] for key in state}
+    return single, model_of(single, own), head
 
 
 @pytest.mark.parametrize("name", ENTRIES)
 @pytest.mark.parametrize(("option", "kind"), IN_FRONT)
-def test_loss_and_gradients_are_those_of_the_task_alone(options, make_model, name: str, option: str, kind):
+def test_loss_and_gradients_are_those_of_the_task_alone(options, model_of, name: str, option: str, kind):
     """To the last bit; heads of other tasks have a gradient, which is 0."""
     task = kind(options(**({option: True} if option else {})))
-    model, batch = make_model(task.heads), batch_of(task, name)
+    model, batch = model_of(task), batch_of(task, name)
+    single, own_model, head = alone(task, name, model, model_of)
+    figures, expected = task.loss(model, batch), single.loss(own_model, batch)
+    for losses in (figures, expected):
+        losses["loss"].backward()
     assert batch["task"] == name
-    alone, state = single(task, name, model)
-    own_model = make_model(alone.heads)
-    own_model.load_state_dict(state, strict=False)
-    for parameter, value in model.named_parameters():  # as a run does
-        value.requires_grad_(not parameter.startswith(task.unused_parameters()))
-    figures, expected = task.loss(model, batch), alone.loss(own_model, batch)
-    assert torch.equal(figures["loss"], expected["loss"])
-    assert float(figures["loss"]) > 0
-    own_figures = {f"{name}/{key}": float(expected[key]) for key in ("loss", "acc")}
-    assert {key: float(value) for key, value in figures.items()} == {
-        **{key: float(expected[key]) for key in ("loss", "count_unlabelled_batches")},
-        **own_figures,
+    named = {f"{name}/{key}": expected[key].item() for key in ("loss", "acc")}
+    unnamed = {key: expected[key].item() for key in ("loss", "count_unlabelled_batches")}
+    assert {key: value.item() for key, value in figures.items()} == {**unnamed, **named}
+    assert figures["loss"].item() > 0
+    theirs = {
+        f"{head}{key.removeprefix('fc')}" if key.startswith("fc.") else key: parameter.grad
+        for key, parameter in own_model.named_parameters()
     }
-    figures["loss"].backward()
-    expected["loss"].backward()
-    theirs, head = gradients(own_model), OWN_HEADS.get(name, "") if kind is MultiTaskMultiHeadTask else ""
-    for parameter, gradient in gradients(model).items():
-        own = f"fc{parameter.removeprefix(head)}" if head and parameter.startswith(f"{head}.") else parameter
-        if parameter.startswith(task.unused_parameters()):
-            assert gradient is None, parameter
-        elif own != parameter or (theirs.get(own) is not None and not (head and own.startswith("fc."))):
-            assert torch.equal(gradient, theirs[own]), parameter
+    assert any(gradient is not None and gradient.any() for gradient in theirs.values())
+    for key, parameter in model.named_parameters():
+        if key.startswith(task.unused_parameters()):
+            assert parameter.grad is None, key
+        elif theirs.get(key) is not None:
+            assert torch.equal(parameter.grad, theirs[key]), key
         else:
-            assert not gradient.any(), f"{parameter} is of another task"
-            assert parameter.startswith(("fc", "emb_task"))
+            assert key.startswith(("fc", "emb_task"))
+            assert not parameter.grad.any(), f"{key} is of another task"
 
 
-def test_idle_are_the_heads_of_other_tasks(options, make_model):
-    task = MultiTaskMultiHeadTask(options("toy-retrieval", "toy-qa", "toy-fib", "toy-cap"))
-    model = make_model(task.heads)
-    names = {id(parameter): name.split(".")[0] for name, parameter in model.named_parameters()}
-    idle = {
-        name: {names[id(parameter)] for parameter in task.idle_parameters(model, each)}
-        for name, each in task.tasks.items()
-    }
+def test_idle_are_the_heads_of_other_tasks(options, model_of):
     heads = {"toy-retrieval": "fc", "toy-qa": "fc_qaoe_toy_qa", "toy-fib": "fc_qaoe_toy_fib", "toy-cap": "fc_mtm"}
-    assert idle == {name: set(heads.values()) - {own} for name, own in heads.items()}
+    task = MultiTaskMultiHeadTask(options(*heads))
+    model = model_of(task)
+    names = {id(parameter): name.split(".")[0] for name, parameter in model.named_parameters()}
+
+    def idle(name: str) -> set[str]:
+        return {names[id(parameter)] for parameter in task.idle_parameters(model, task.tasks[name])}
+
+    assert {name: idle(name) for name in heads} == {name: set(heads.values()) - {own} for name, own in heads.items()}
     model.fc.requires_grad_(False)
-    assert "fc" not in {names[id(p)] for p in task.idle_parameters(model, task.tasks["toy-qa"])}
+    assert idle("toy-qa") == {"fc_qaoe_toy_fib", "fc_mtm"}
 
 
 @pytest.mark.parametrize(
@@ -339,25 +331,23 @@ def test_idle_are_the_heads_of_other_tasks(options, make_model):
         ({}, {"enable_task_token": True}, {"enc_img.emb_odr"}),  # one task alone has a token
     ],
 )
-def test_what_no_task_reaches_is_not_trained(options, make_model, run: dict, entry: dict, unused: set):
+def test_what_no_task_reaches_is_not_trained(options, model_of, run: dict, entry: dict, unused: set):
     task = MultiTask(options({"task": "toy-fib", **ENTRIES["toy-fib"], **entry}, "toy-cap", **run))
     assert set(task.unused_parameters()) == unused
-    model = make_model(task.heads)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not name.startswith(task.unused_parameters()))
     for name in task.tasks:
+        model = model_of(task)
         task.loss(model, batch_of(task, name))["loss"].backward()
-        assert all((grad is None) == name.startswith(tuple(unused)) for name, grad in gradients(model).items())
-        model.zero_grad(set_to_none=True)
+        without = {key for key, parameter in model.named_parameters() if parameter.grad is None}
+        assert without == {key for key, _ in model.named_parameters() if key.startswith(tuple(unused))}
 
 
-def test_a_task_knows_at_which_step_it_is(options, make_model):
+def test_a_task_knows_at_which_step_it_is(options, model_of):
     entry = {"task": "toy-cap", **ENTRIES["toy-cap"], "drop_worst_ratio": 0.5, "drop_worst_after": 3}
     task = MultiTask(options("toy-qa", entry))
-    model, batch = make_model(task.heads), batch_of(task, "toy-cap")
+    model, batch = model_of(task), batch_of(task, "toy-cap")
     losses = []
     for task.step in (2, 3):
-        losses.append(float(task.loss(model, batch)["loss"]))
+        losses.append(task.loss(model, batch)["loss"].item())
     assert losses[1] < losses[0]
 
 
@@ -399,7 +389,7 @@ def test_how_often_a_task_is_drawn(options, log, changes: dict, weights: tuple):
     assert drawn.tolist() == pytest.approx([weight / sum(weights) for weight in weights])
 
 
-def test_each_task_is_evaluated_on_its_own_splits(options, make_model):
+def test_each_task_is_evaluated_on_its_own_splits(options):
     task = MultiTask(options())
     sets = task.evaluation_sets()
     assert list(sets) == [f"{name}/{split}" for name in ENTRIES for split in ("val", "test")]
@@ -419,18 +409,15 @@ def test_each_task_is_evaluated_on_its_own_splits(options, make_model):
 
 
 @BOTH
-@pytest.mark.parametrize("name", [name for name in ENTRIES if name != "toy-cap"])
-def test_predictions_are_those_of_the_task_alone(options, make_model, kind, name: str):
+@pytest.mark.parametrize("name", ENTRIES)
+def test_predictions_are_those_of_the_task_alone(options, model_of, kind, name: str):
     task = kind(options())
-    model = make_model(task.heads)
-    alone, state = single(task, name, model)
-    own_model = make_model(alone.heads)
-    own_model.load_state_dict(state, strict=False)
-    for parameter, value in model.named_parameters():  # as a run does
-        value.requires_grad_(not parameter.startswith(task.unused_parameters()))
-    batch = batch_of(task, name)
+    model, dataset = model_of(task), task.evaluation_sets()[f"{name}/val"]
+    single, own_model, _ = alone(task, name, model, model_of)
+    batch = dataset.collate([dataset[SampleKey(0, number)] for number in (0, 1)])
     with torch.inference_mode():
-        assert task.predict(model, batch) == alone.predict(own_model, batch)
+        records = task.responsible(f"{name}/val")[0].predict(model, batch)
+        assert records == single.predict(own_model, batch) == task.predict(model, {**batch, "task": name})
 
 
 def test_a_missing_file_of_one_task_shows_before_training(options):
@@ -465,29 +452,24 @@ def test_curves_of_each_task(options):
 LEAK = "training videos of"
 
 
-def test_leaked_test_videos_are_told(options, texts, log):
+@pytest.mark.parametrize(
+    ("trained", "dataset", "leaked"),
+    [
+        (["vid1", "vid2", "vid3"], "toy", {"val", "test"}),
+        (["vid0", "vid3"], "toy", {"val"}),
+        (["vid1", "vid4"], "toy", set()),  # what the filter leaves
+        (["vid1", "vid2", "vid3"], "toy10", set()),  # of another data set
+    ],
+)
+def test_leaked_test_videos_are_told(options, texts, log, trained: list[str], dataset: str, leaked: set[str]):
     texts("toy-retrieval", train=["vid0", "vid1"], val=["vid3"], test=["vid2"])
-    folder = texts("toy-qa", train=["vid1", "vid2", "vid3"], val=[], test=["vid5"])
-    MultiTask(options("toy-retrieval", "toy-qa", txt_dir=str(folder))).training_parts()
-    advice = "; to take them out: python _tools/multi_task_vid_filter.py --dataset toy"
-    for split in ("val", "test"):
-        assert f"1 of the 3 training videos of toy-qa are evaluated on by toy-retrieval/{split}{advice}" in log.text
-    assert log.text.count(LEAK) == 2
-
-
-def test_those_that_were_filtered_are_not(options, texts, log):
-    texts("toy-retrieval", train=["vid0", "vid1"], val=["vid3"], test=["vid2"])
-    folder = texts("toy-qa", train=["vid1", "vid4"], val=[], test=["vid5"])
-    MultiTask(options("toy-retrieval", "toy-qa", txt_dir=str(folder))).training_parts()
-    assert LEAK not in log.text
-
-
-def test_other_data_sets_have_other_videos(options, texts, log):
-    folder = texts("toy-retrieval", train=["vid0"], val=["vid1"], test=["vid1"])
-    texts("toy-qa", train=["vid1"], val=[], test=["vid2"])
-    entry = {"task": "toy-qa", **ENTRIES["toy-qa"], "dataset": "toy10"}
+    folder = texts("toy-qa", train=trained, val=[], test=["vid5"])
+    entry = {"task": "toy-qa", **ENTRIES["toy-qa"], "dataset": dataset}
     MultiTask(options("toy-retrieval", entry, txt_dir=str(folder))).training_parts()
-    assert LEAK not in log.text
+    for split in leaked:
+        told = f"1 of the {len(trained)} {LEAK} toy-qa are evaluated on by toy-retrieval/{split}; to take them out: "
+        assert f"{told}python _tools/multi_task_vid_filter.py --dataset toy" in log.text
+    assert log.text.count(LEAK) == len(leaked)
 
 
 def test_captioning_is_known_by_its_name(options, texts, log):
