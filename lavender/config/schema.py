@@ -92,6 +92,7 @@ class Config:
     train_yaml: str = _data("", "captioning: YAML of the training split, under data_dir")
     val_yaml: str = _data("", "captioning: YAML of the validation split")
     test_yaml: str = _data("", "captioning: YAML of the test split")
+    outside_paths: bool = _data(False, "captioning: what a YAML names may be absolute, or outside data_dir")
     data_ratio: float = _data(1.0, "below 1: fraction of the training videos; above 1: their number", above=0)
     size_part: int | dict[str, int] = _data(
         8, "pretraining: parts of each data set, or an object name to number", minimum=1
@@ -135,10 +136,12 @@ class Config:
         "base", "its size (micro: for tests)", choices=("micro", "tiny", "small", "base", "large")
     )
     vis_backbone_init: str = _model(
-        "3d", "its first weights: Kinetics, ImageNet inflated, or none", choices=("3d", "2d", "random")
+        "3d",
+        "its first weights: Kinetics (released files, or torchvision's), ImageNet inflated, or none",
+        choices=("3d", "2d", "torchvision", "random"),
     )
     kinetics: int = _model(600, "Kinetics data set of the 3d weights", choices=(600, 400))
-    vis_backbone_path: str = _model("", "own Video Swin .pth, in place of the released file")
+    vis_backbone_path: str = _model("", "own file of it, in place of the released one; with 2d also timm:NAME")
     vis_backbone_drop_path: float = _model(
         0.2, "drop path of its last block, growing linearly from 0", minimum=0, maximum=0.99
     )
@@ -146,7 +149,7 @@ class Config:
     txt_backbone_embed_only: bool = _model(True, "use its embeddings alone, without its encoder")
     fusion_encoder: str = _model("bert-base-uncased", "BERT of the fusion encoder: name or folder")
     fusion_encoder_rand_init: bool = _model(False, "take its shape alone, with random weights")
-    swinbert: bool = _model(False, "build the video encoder of SwinBERT, for its checkpoints")
+    swinbert: bool = _model(False, "captioning: the video encoder of SwinBERT, for its checkpoints")
     path_ckpt: str = _model("", "checkpoint to start from")
     reinit_head: bool = _model(False, "start with a fresh head, whatever the checkpoint holds")
 
@@ -217,6 +220,9 @@ class Config:
     resume: str = _run("", "go on with a stopped run: auto finds the last one of these options, or name its folder")
     save_steps: int = _run(1000, "steps between two saves to resume from; 0: only at the end of each part", minimum=0)
     keep_last: int = _run(1, "how many of those saves are kept", minimum=1)
+    host_timeout: float = _run(
+        45.0, "several hosts: seconds of silence after which one counts as dead and ends the run; 0: never", minimum=0
+    )
     seed: int = _run(88, "seed of every random draw", minimum=0, maximum=2**32 - 1)
     logging_steps: int = _run(20, "steps between two lines of the log", minimum=1)
     device: str = _run("auto", "auto: a GPU where there is one", choices=("auto", "cpu", "cuda"))

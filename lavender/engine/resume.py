@@ -20,7 +20,10 @@ from lavender.tasks.base import Metrics
 
 FOLDER, POSITION = "resume", "position.json"
 # Options that a run may go on with changed: its numbers do not depend on them.
-FREE = ("config", "path_output", "n_workers", "logging_steps", "resume", "save_steps", "keep_last")
+FREE = (
+    *("config", "path_output", "n_workers", "logging_steps", "resume", "save_steps", "keep_last", "host_timeout"),
+    "outside_paths",
+)
 
 
 @dataclass
@@ -139,6 +142,13 @@ def load_state(state: Path, engine: Engine) -> tuple[Position, ProcessState]:
     if position.figures is None:
         position = dataclasses.replace(position, batches=0, running={"sums": {}, "steps": {}})
     return position, ProcessState()
+
+
+def tidy(run: Path) -> None:
+    """Removes what a run that was killed had not written to the end."""
+    if distributed.is_main():
+        for unfinished in run.rglob(".*.tmp"):
+            unfinished.unlink(missing_ok=True)
 
 
 def forget(run: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from lavender.models.weights import build_model
 from lavender.runtime import distributed
 from lavender.runtime.device import choose_device, keep_freed_memory
 from lavender.runtime.errors import LavenderError, Stopped
+from lavender.runtime.heartbeat import watched_hosts
 from lavender.runtime.logging import LOGGER, start_logging, stop_logging
 from lavender.runtime.seed import seed_process
 from lavender.tasks.base import Task
@@ -103,7 +105,8 @@ def run(task_class: type[Task], config: Config, work: Work = train) -> dict:
             LOGGER.info("%s", notice)
         LOGGER.info("output: %s", folder.path)
         LOGGER.info("options: %s", json.dumps(config.to_dict()))
-        results = work(task, config, device, folder)
+        with watched_hosts(config.host_timeout, partial(_end, code=PEER_LOST)):
+            results = work(task, config, device, folder)
         LOGGER.info("done: %s", folder.path)
     finally:
         folder.close()

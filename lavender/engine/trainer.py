@@ -17,7 +17,7 @@ from lavender.engine.evaluator import evaluate, in_words, report_faults
 from lavender.engine.optim import set_learning_rates
 from lavender.engine.output import RunFolder
 from lavender.engine.parallel import Engine
-from lavender.engine.resume import Position, ProcessState, forget, load_state, save_state
+from lavender.engine.resume import Position, ProcessState, forget, load_state, save_state, tidy
 from lavender.engine.running import RunningMeans
 from lavender.runtime import distributed
 from lavender.runtime.device import memory_in_use, to_device
@@ -79,6 +79,7 @@ class Trainer:
 
     def go_on(self, state: Path) -> tuple[Position, ProcessState]:
         """Takes up a run where it was saved."""
+        tidy(self.folder.path)
         self.results = read_object(self.folder.path / "results.json")
         position, process = load_state(state, self.engine)
         self.step, self.batches = position.step, position.all_batches
