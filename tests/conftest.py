@@ -26,7 +26,7 @@ from lavender.engine.run import main
 from lavender.tasks.base import Task
 from lavender.tasks.pretrain import PretrainTask
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 KIT = ROOT / "tests" / "conformance" / "kit"
 TOY_FILES = ("toy_train_0", "toy_train_1", "toy_val", "txt_toy.json")
 QUESTION_FILES = ("img_toy.", "txt_toy-action", "txt_toy-mc", "txt_toy-qa", "txt_toy-fib")

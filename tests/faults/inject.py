@@ -1,0 +1,104 @@
+"""Runs a script as it is, but for one fault at one place: python tests/faults/inject.py FAULT STAGE SCRIPT [OPTION …]
+
+The fault strikes on the last process, or, where the first one writes alone, on that.
+"""
+
+import os
+import resource
+import runpy
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from lavender.engine import evaluator, parallel, resume, trainer  # noqa: E402
+from lavender.runtime import distributed, files  # noqa: E402
+
+FILE_LIMIT = 100_000  # bytes: less than the weights, more than the logs
+MID_EPOCH = 3  # the step, and the batch of an evaluation, at which the fault strikes
+
+
+def killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def full_disk() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_LIMIT, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def lost_worker() -> None:
+    """The kernel ends a data loading process when memory runs out."""
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGKILL)
+    time.sleep(1)
+
+
+def signalled(number: int) -> Callable[[], None]:
+    """A signal to the run: to what started its processes, where there is that, which passes it on."""
+
+    def send() -> None:
+        launched = distributed.is_launched()
+        os.kill(os.getppid() if launched else os.getpid(), number)
+        if launched:
+            time.sleep(2)  # until it is here
+
+    return send
+
+
+FAULTS = {
+    "killed": killed,
+    "terminated": signalled(signal.SIGTERM),
+    "interrupted": signalled(signal.SIGINT),
+    "full disk": full_disk,
+    "lost worker": lost_worker,
+}
+STAGES: dict[str, tuple[Any, str, int]] = {  # where it is, and at which call of what
+    "start": (trainer.Trainer, "begin", 1),
+    "training": (parallel.Engine, "train_batch", MID_EPOCH),
+    "evaluation": (evaluator, "to_device", 2),
+    "saving a state": (resume, "save_tensors", 2),
+    "saving weights": (trainer, "save_weights", 2),  # the first are those before training
+}
+
+
+def arm(place: Any, name: str, call: int, fault: Callable[[], None]) -> None:
+    """Lets a function of ours begin with the fault, at one of its calls."""
+    function, calls = getattr(place, name), 0
+
+    def armed(*arguments: Any, **more: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            fault()
+        return function(*arguments, **more)
+
+    setattr(place, name, armed)
+
+
+def before_the_rename(fault: Callable[[], None]) -> Callable[[], None]:
+    """The fault strikes when the bytes of the next file are written and its name is not yet given."""
+    system = SimpleNamespace(**vars(os))
+    arm(system, "fsync", 1, fault)
+    return lambda: setattr(files, "os", system)
+
+
+def main() -> None:
+    fault, stage, script, *options = sys.argv[1:]
+    strike = FAULTS[fault]
+    writer = 0 if stage == "saving weights" else distributed.world_size() - 1
+    if distributed.rank() == writer:
+        if stage == "saving weights" and fault != "full disk":
+            strike = before_the_rename(strike)
+        arm(*STAGES[stage], strike)
+    sys.argv = [script, *options]
+    runpy.run_path(str(ROOT / script), run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
