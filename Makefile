@@ -1,6 +1,7 @@
 # Each command makes .venv and installs into it what it needs, when that is not there yet.
 PYTHON ?= python3
 BIN := .venv/bin
+WORKERS ?= 2
 READY := .venv/.ready
 
 .PHONY: demo demo-all test test-all lint clean
@@ -17,7 +18,7 @@ demo-all: $(READY)  ## the same, and then one model for four tasks beside four m
 	$(BIN)/python -m lavender.demo --all
 
 test: $(READY)  ## the quick suite
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not gpu"
 
 test-all: $(READY)  ## everything that this machine can run
 	$(BIN)/python -m pytest

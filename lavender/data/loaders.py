@@ -9,6 +9,7 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Sampl
 from lavender.data.samples import ClipDataset, Failure, SampleKey
 from lavender.runtime import distributed
 from lavender.runtime.errors import DataError
+from lavender.runtime.signals import leave_signals_to_parent
 
 
 class EpochSampler(DistributedSampler):
@@ -64,6 +65,7 @@ class Loader:
             batch_sampler=self._batches,
             collate_fn=dataset.collate,
             num_workers=dataset.config.n_workers,
+            worker_init_fn=leave_signals_to_parent,
             pin_memory=distributed.uses_cuda(),
         )
 

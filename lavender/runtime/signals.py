@@ -38,3 +38,15 @@ def deferred_stop() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def leave_signals_to_parent(worker: int) -> None:
+    """In a data loading process: SIGTERM and Ctrl-C, which launchers and terminals send to all processes, are the main
+    one's to obey, which needs its workers to finish the step. They end with it; a second SIGTERM is obeyed.
+    """
+
+    def ignore_once(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, ignore_once)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Runs a script as it is, but for one fault at one place: python tests/faults/inject.py FAULT STAGE SCRIPT [OPTION …]
+"""Runs a script as it is, but for one fault: FAULT=… STAGE=… SCRIPT=… python tests/faults/inject.py [OPTION …]
 
 The fault strikes on the last process, or, where the first one writes alone, on that.
 """
@@ -40,13 +40,13 @@ def lost_worker() -> None:
 
 
 def signalled(number: int) -> Callable[[], None]:
-    """A signal to the run: to what started its processes, where there is that, which passes it on."""
+    """A signal to the run: to what started its processes, which passes it on, or, without that, to all of its group."""
 
     def send() -> None:
-        launched = distributed.is_launched()
-        os.kill(os.getppid() if launched else os.getpid(), number)
-        if launched:
-            time.sleep(2)  # until it is here
+        if not distributed.is_launched():
+            return os.killpg(0, number)
+        os.kill(os.getppid(), number)
+        time.sleep(2)  # until it is here
 
     return send
 
@@ -89,14 +89,14 @@ def before_the_rename(fault: Callable[[], None]) -> Callable[[], None]:
 
 
 def main() -> None:
-    fault, stage, script, *options = sys.argv[1:]
+    fault, stage, script = (os.environ[name] for name in ("FAULT", "STAGE", "SCRIPT"))
     strike = FAULTS[fault]
     writer = 0 if stage == "saving weights" else distributed.world_size() - 1
     if distributed.rank() == writer:
         if stage == "saving weights" and fault != "full disk":
             strike = before_the_rename(strike)
         arm(*STAGES[stage], strike)
-    sys.argv = [script, *options]
+    sys.argv[0] = script
     runpy.run_path(str(ROOT / script), run_name="__main__")
 
 

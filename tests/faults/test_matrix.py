@@ -51,10 +51,11 @@ def train(start, needs) -> Callable[..., Any]:
     def run(engine: str, output: Path, *options: object, fault: str = "", stage: str = "", **more: Any) -> Any:
         needs("deepspeed")
         launcher, deepspeed = ENGINES[engine]
-        script = (INJECT, fault, stage, SCRIPT) if fault else (SCRIPT,)
+        told = {"SCRIPT": SCRIPT, "FAULT": fault, "STAGE": stage}  # launchers put words of theirs among the options
         return start(
-            *(*script, *OPTIONS, "--deepspeed", deepspeed, *options),
+            *(INJECT if fault else SCRIPT, *OPTIONS, "--deepspeed", deepspeed, *options),
             **{"launcher": launcher, "released": (), "data": KIT / "data", "output": output, **more},
+            environment=told if fault else None,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background ignores it
         )
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from lavender.runtime.signals import deferred_stop
+from lavender.runtime.signals import deferred_stop, leave_signals_to_parent
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -46,3 +46,16 @@ def test_outside_the_main_thread_nothing_is_noted():
     thread.start()
     thread.join()
     assert asked == [False]
+
+
+def test_a_worker_leaves_the_first_signal_to_its_parent():
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        leave_signals_to_parent(0)
+        for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "a second one is obeyed: a worker that hangs can end"
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
