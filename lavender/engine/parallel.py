@@ -1,9 +1,10 @@
 """DDP and DeepSpeed behind one small interface: run a loss, step the optimizer, hand out the weights."""
 
 import math
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.optim import Optimizer
 from lavender.config.load import read_object
 from lavender.config.schema import Config
 from lavender.engine.checkpoint import load_tensors, save_tensors, told_as_unwritable
+from lavender.models.foreign import UNREADABLE, reason
 from lavender.models.lavender import Lavender
 from lavender.runtime import distributed
 from lavender.runtime.device import autocast, choose_precision
@@ -22,6 +24,7 @@ from lavender.runtime.errors import ConfigError, TrainingError
 from lavender.runtime.logging import LOGGER
 
 STATE, DEEPSPEED = "state.pt", "deepspeed"  # names in the folder of a saved state
+_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 LossCheck = Callable[[dict[str, Tensor]], None]
 LossFunction = Callable[[Lavender, dict[str, Any]], dict[str, Tensor]]
 
@@ -174,9 +177,16 @@ class DeepSpeedEngine(Engine):
             self.engine.save_checkpoint(str(folder), tag=DEEPSPEED, save_latest=False)
 
     def load_state(self, folder: Path) -> None:
-        path, _ = self.engine.load_checkpoint(str(folder), tag=DEEPSPEED)
-        if path is None:
-            raise TrainingError(f"{folder / DEEPSPEED}: DeepSpeed cannot read this state; resume from another")
+        try:
+            with _plain_loading():
+                path, _ = self.engine.load_checkpoint(str(folder), tag=DEEPSPEED)
+            fault = "its files are not there" if path is None else ""
+        except UNREADABLE as error:
+            if isinstance(error, RuntimeError) and distributed.is_lost_peer(error):
+                raise
+            fault = reason(error)
+        if fault:
+            raise TrainingError(f"{folder / DEEPSPEED}: this state cannot be read ({fault}); resume from another")
 
     def weights(self) -> dict[str, Tensor]:
         state = self.model.state_dict()
@@ -188,6 +198,25 @@ class DeepSpeedEngine(Engine):
             if name not in self._untrained:
                 state[name] = safe_get_full_fp32_param(parameter).view_as(parameter)
         return {**state, **self._untrained}
+
+
+@contextmanager
+def _plain_loading() -> Iterator[None]:
+    """DeepSpeed asks torch to load whatever a file holds; here it loads tensors, and the classes of its own states."""
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    known = [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
+    before = os.environ.get(_WEIGHTS_ONLY)
+    os.environ[_WEIGHTS_ONLY] = "1"  # wins over what a caller of torch.load says
+    try:
+        with torch.serialization.safe_globals(known):
+            yield
+    finally:
+        os.environ.pop(_WEIGHTS_ONLY)
+        if before is not None:
+            os.environ[_WEIGHTS_ONLY] = before
 
 
 def build_engine(model: Lavender, optimizer: Optimizer, config: Config, device: torch.device) -> Engine:

@@ -121,7 +121,10 @@ def load_state(state: Path, engine: Engine) -> tuple[Position, ProcessState]:
     Raises:
         TrainingError: the state is of another engine, or of another number of processes under ZeRO.
     """
-    position = Position(**read_object(state / POSITION))
+    try:
+        position = Position(**read_object(state / POSITION))
+    except TypeError as error:
+        raise TrainingError(f"{state / POSITION}: this state cannot be read ({error}); resume from another") from error
     ours, theirs = engine.name.partition(" ")[0].rstrip(","), position.engine.partition(" ")[0].rstrip(",")
     zero = "DeepSpeedEngine"
     if (ours == zero) != (theirs == zero):

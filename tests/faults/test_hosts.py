@@ -23,7 +23,8 @@ OPTIONS = (
     *("--txt_backbone", str(KIT / "bert_micro"), "--fusion_encoder", str(KIT / "bert_micro")),
     *("--data_dir", str(KIT / "data")),
 )
-PORT, DEADLINE = "29517", 180
+FIRST, SECOND, PORT = "10.213.7.1", "10.213.7.2", "29517"
+DEADLINE = 180  # seconds
 
 
 @dataclass
@@ -91,7 +92,7 @@ def hosts(tmp_path: Path) -> Iterator[list[Host]]:
     if os.geteuid() or not shutil.which("ip"):
         pytest.skip("network namespaces need root and the ip command")
     tag = f"{os.getpid() % 100_000}"
-    made = [Host(f"lav{tag}{n}", f"10.213.7.{n + 1}", f"lv{tag}{n}", tmp_path) for n in range(2)]
+    made = [Host(f"lav{tag}{n}", address, f"lv{tag}{n}", tmp_path) for n, address in enumerate((FIRST, SECOND))]
     try:
         for host in made:
             ip("netns", "add", host.name)
@@ -129,11 +130,15 @@ def remove(hosts: list[Host]) -> None:
         subprocess.run(["ip", "netns", "delete", host.name], check=False, capture_output=True)
 
 
-def torchrun(host: int, first: Host, *options: str, rendezvous: str = "c10d", nnodes: str = "2") -> list[str]:
+def torchrun(host: int, *options: str, rendezvous: str = "c10d", nnodes: str = "2") -> list[str]:
     """As the README says it, for host number `host`."""
     place = {
-        "c10d": ("--rdzv-backend=c10d", "--rdzv-id=7", f"--rdzv-endpoint={first.address}:{PORT}"),
-        "static": (f"--node_rank={host}", f"--master_addr={first.address}", f"--master_port={PORT}"),
+        "c10d": (
+            *("--rdzv-backend=c10d", "--rdzv-id=7", f"--rdzv-endpoint={FIRST}:{PORT}"),
+            # These have no names by which the first could know itself, nor the others it.
+            *(f"--rdzv-conf=is_host={int(host == 0)}", f"--local-addr={(FIRST, SECOND)[host]}"),
+        ),
+        "static": (f"--node_rank={host}", f"--master_addr={FIRST}", f"--master_port={PORT}"),
     }[rendezvous]
     return [sys.executable, "-m", "torch.distributed.run", f"--nnodes={nnodes}", "--nproc_per_node=1", *place, *options]
 
@@ -184,7 +189,7 @@ def test_two_hosts_are_as_one(hosts, on_one_host, tmp_path: Path, way: str, deep
     options = ("--size_epoch", "1", "--deepspeed", deepspeed)
     output = tmp_path / "two"
     command = [SCRIPT, *OPTIONS, *options, "--path_output", output]
-    launchers = [host.start(*torchrun(n, hosts[0], rendezvous=way), *command) for n, host in enumerate(hosts)]
+    launchers = [host.start(*torchrun(n, rendezvous=way), *command) for n, host in enumerate(hosts)]
     assert end(hosts, launchers) == [0, 0], "\n".join(host.said[-3000:] for host in hosts)
     assert "2 hosts; one that is silent for 45 s ends the run" in log_of(output)
     assert results_of(output) == on_one_host(*options)
@@ -203,7 +208,7 @@ def test_two_hosts_by_deepspeeds_launcher(hosts, on_one_host, needs, tmp_path: P
         "deepspeed.launcher.runner",
         f"--hostfile={hostfile}",
         "--no_ssh",
-        f"--master_addr={hosts[0].address}",
+        f"--master_addr={FIRST}",
     )
     launchers = [
         host.start(sys.executable, *words, f"--master_port={PORT}", f"--node_rank={n}", *command)
@@ -219,7 +224,7 @@ def test_two_hosts_by_deepspeeds_launcher(hosts, on_one_host, needs, tmp_path: P
 def test_a_host_that_dies_ends_the_others_within_a_minute(hosts, tmp_path: Path, dies: int, rendezvous: str):
     output = tmp_path / "two"
     command = [SCRIPT, *OPTIONS, "--size_epoch", "1000", "--path_output", output]
-    launchers = [host.start(*torchrun(n, hosts[0], rendezvous=rendezvous), *command) for n, host in enumerate(hosts)]
+    launchers = [host.start(*torchrun(n, rendezvous=rendezvous), *command) for n, host in enumerate(hosts)]
     wait_until(lambda: "epoch 2/1000" in log_of(output), hosts)
     hosts[dies].power_off()
     left = hosts[1 - dies]
@@ -237,7 +242,7 @@ def test_restarted_workers_go_on_from_the_last_state(hosts, tmp_path: Path):
     whole, output = tmp_path / "whole", tmp_path / "two"
     for place in (whole, output):
         command = [SCRIPT, *OPTIONS, "--size_epoch", "3", "--resume", "auto", "--path_output", place]
-        launchers = [host.start(*torchrun(n, hosts[0], "--max_restarts=1"), *command) for n, host in enumerate(hosts)]
+        launchers = [host.start(*torchrun(n, "--max_restarts=1"), *command) for n, host in enumerate(hosts)]
         if place == output:
             wait_until(lambda: "epoch 2/3" in log_of(output), hosts)
             os.kill(hosts[1].workers()[0], signal.SIGKILL)
@@ -251,9 +256,7 @@ def test_one_host_goes_on_without_the_other(hosts, tmp_path: Path):
     """`--nnodes=1:2`: the host that is left starts again alone, with DDP's weights and optimizer."""
     output = tmp_path / "two"
     command = [SCRIPT, *OPTIONS, "--size_epoch", "6", "--resume", "auto", "--path_output", output]
-    launchers = [
-        host.start(*torchrun(n, hosts[0], "--max_restarts=3", nnodes="1:2"), *command) for n, host in enumerate(hosts)
-    ]
+    launchers = [host.start(*torchrun(n, "--max_restarts=3", nnodes="1:2"), *command) for n, host in enumerate(hosts)]
     wait_until(lambda: "epoch 2/6" in log_of(output), hosts)
     hosts[1].power_off()
     wait_until(lambda: launchers[0].poll() is not None, hosts, 300)
