@@ -1,7 +1,7 @@
 """python _tools/export.py --checkpoint _snapshot/RUN/ckpt_violet_msrvtt-qa_5.pt --output exported
 
-Writes a checkpoint as a folder: weights as safetensors, config.json, the vocabulary and the run's args.json. In Python
-`Lavender.from_pretrained("exported")` is the model; a script takes `--path_ckpt exported/model.safetensors`. And back
+Writes a checkpoint as a folder: weights as safetensors, config.json, the vocabulary and the run's args.json. A script
+takes `--path_ckpt exported`; in Python `lavender.models.pretrained.load_pretrained("exported")` is the model. And back
 to the released layout, with the same tensors under the same names:
 
 python _tools/export.py --to_pt exported --output lavender.pt

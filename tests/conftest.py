@@ -196,9 +196,9 @@ def needs() -> Callable[[str], None]:
 def train_here(tmp_path: Path, kept_toy: Path) -> Iterator[Callable[..., Run]]:
     """`train_here(*options, task=…, data=…, output=…)`: the body of a script in this process, which saves its start.
 
-    `task` may also name a script, which is run whole. An exception that is not one of ours, which a user would see as
-    a traceback, comes out here. The released configuration without its engine is the ground: no DeepSpeed, no
-    FairScale.
+    `task` may also name a script, which is run whole; `data` may be `Path()`: as the configuration says. An exception
+    that is not one of ours, which a user would see as a traceback, comes out here. The released configuration without
+    its engine is the ground: no DeepSpeed, no FairScale.
     """
     threads, folder = torch.get_num_threads(), Path.cwd()
     torch.set_num_threads(1)
@@ -224,7 +224,8 @@ class _Here:
         self.count += 1
         output = output or self.folder / f"run_{self.count}"
         words = [*released, *small, "--deepspeed", "false", "--use_checkpoint", "false", "--device", "cpu"]
-        words += ["--data_dir", str(data or self.data), "--path_output", str(output), *map(str, options)]
+        words += [] if data == Path() else ["--data_dir", str(data or self.data)]
+        words += ["--path_output", str(output), *map(str, options)]
         stdout, stderr, code = io.StringIO(), io.StringIO(), 0
         with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
             try:

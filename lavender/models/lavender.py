@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -79,17 +78,6 @@ class Lavender(nn.Module):
         for name, table in self.named_parameters():
             if name.startswith(("enc_img.emb_", "emb_task")):
                 nn.init.normal_(table, std=self.initializer_range)
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path) -> "Lavender":
-        """The model of a folder that `_tools/export.py` wrote, with its weights, in evaluation mode; needs no network.
-
-        Raises:
-            WeightsError: the folder is not there, or is no exported model.
-        """
-        from lavender.models.pretrained import load_pretrained  # which builds on this module
-
-        return load_pretrained(Path(folder))
 
     def _initialise(self, module: nn.Module) -> None:
         """Matrices from N(0, initializer_range): a narrow model needs a wider range than BERT's 0.02 to learn.

@@ -64,12 +64,13 @@ class Description:
 # --- in ---------------------------------------------------------------------------------------------------------------
 
 
-def load_pretrained(folder: Path) -> Lavender:
-    """The model of an exported folder with its weights, in evaluation mode.
+def load_pretrained(folder: str | Path) -> Lavender:
+    """The model of a folder that `_tools/export.py` wrote, with its weights, in evaluation mode; needs no network.
 
     Raises:
         WeightsError: no such folder, not an exported one, or weights that are not what its `config.json` says.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise WeightsError(f"{folder}: no such folder; make one of a checkpoint: _tools/export.py")
     written = exported_config(folder)

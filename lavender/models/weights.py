@@ -17,7 +17,7 @@ from lavender.models.encoders import SwinBertVideoEncoder
 from lavender.models.foreign import UNREADABLE, from_swinbert, is_swinbert, read_backbone, read_state, reason, swin_size
 from lavender.models.heads import classifier_name
 from lavender.models.lavender import Heads, Lavender
-from lavender.runtime.errors import WeightsError
+from lavender.runtime.errors import ConfigError, WeightsError
 from lavender.runtime.logging import LOGGER
 from lavender.text.bert_folder import find_bert, has_weights
 
@@ -168,6 +168,12 @@ def build_model(config: Config, heads: Heads) -> Lavender:
             '"swinbert" is for captioning: retrieval scores pairs in blocks without masks, and the zero token before '
             "each of SwinBERT's frames needs one; set it to false"
         )
+    for entry in config.entries() or [config]:
+        if entry.type == "captioning" and entry.max_gen_length > text.max_position_embeddings:
+            raise ConfigError(
+                f"max_gen_length is {entry.max_gen_length}, and {config.txt_backbone} has "
+                f"{text.max_position_embeddings} positions: lower it"
+            )
     model = Lavender(
         swin_size(config),
         text,

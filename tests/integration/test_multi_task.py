@@ -216,7 +216,7 @@ def test_released_configurations(
     written = tmp_path / "released.json"
     written.write_text(json.dumps(config))
     options = ("--on_bad_sample", "zero", "--max_gen_length", 5)
-    run = train_here(*options, task=script, released=("--config", str(written)), data=released_folder)
+    run = train_here(*options, task=script, released=("--config", str(written)), data=Path())
     run.check_passed()
     tasks = run.results["epochs"][0]["tasks"]
     assert list(tasks) == [entry["task"] for entry in config["datasets"]]

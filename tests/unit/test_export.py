@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lavender.models.lavender import Lavender
+from lavender.models.pretrained import load_pretrained
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,7 +56,7 @@ def test_out_and_back(make_model, kit: Path, tmp_path: Path, run):
     done = start("--checkpoint", "run/ckpt.pt", "--output", "exported", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "exported: Video Swin micro, heads fc_mtm\n"
-    state = Lavender.from_pretrained(tmp_path / "exported").state_dict()
+    state = load_pretrained(tmp_path / "exported").state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
     code, out, _ = run("--to_pt", "exported", "--output", "back/lavender.pt")
     assert (code, out) == (None, "back/lavender.pt: written\n")

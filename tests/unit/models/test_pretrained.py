@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lavender.config.schema import Config
 from lavender.models.lavender import Heads, Lavender
-from lavender.models.pretrained import export, to_pt
+from lavender.models.pretrained import export, load_pretrained, to_pt
 from lavender.models.weights import bert_config, build_model, read_state
 from lavender.runtime.errors import WeightsError
 from lavender.text.bert_folder import find_bert
@@ -79,7 +79,7 @@ def answers(model: Lavender) -> Tensor:
 def test_one_line_gives_the_model_back(run_folder, tmp_path: Path, kind: str):
     checkpoint, model = run_folder(**MODELS[kind])
     export(checkpoint, tmp_path / "exported")
-    loaded = Lavender.from_pretrained(tmp_path / "exported")
+    loaded = load_pretrained(tmp_path / "exported")
     assert identical(loaded.state_dict(), model.state_dict())
     assert not loaded.training
     assert torch.equal(answers(loaded), answers(model))
@@ -115,7 +115,7 @@ def test_half_precision_stays_half_in_the_file(run_folder, tmp_path: Path):
     export(checkpoint, tmp_path / "exported")
     to_pt(tmp_path / "exported", tmp_path / "ckpt.pt")
     assert identical(torch.load(tmp_path / "ckpt.pt", weights_only=True), torch.load(checkpoint, weights_only=True))
-    assert Lavender.from_pretrained(tmp_path / "exported").dtype == torch.float32
+    assert load_pretrained(tmp_path / "exported").dtype == torch.float32
 
 
 def test_what_a_folder_holds(run_folder, kit: Path, tmp_path: Path):
@@ -148,7 +148,7 @@ def test_a_folder_needs_nothing_else(run_folder, kit: Path, config: Config, tmp_
     folder = (tmp_path / "exported").rename(tmp_path / "moved")
     shutil.rmtree(tmp_path / "bert")
     shutil.rmtree(checkpoint.parent)
-    assert identical(Lavender.from_pretrained(str(folder)).state_dict(), model.state_dict())
+    assert identical(load_pretrained(str(folder)).state_dict(), model.state_dict())
     assert TextTokenizer(find_bert(str(folder))).size == 350
     for named in (folder, folder / "model.safetensors"):
         config = replace(config, txt_backbone=str(folder), fusion_encoder=str(folder), path_ckpt=str(named))
@@ -172,7 +172,7 @@ def test_a_folder_exports_again(run_folder, tmp_path: Path):
     to_pt(tmp_path / "one", tmp_path / "back" / "ckpt.pt")
     (tmp_path / "back" / "args.json").unlink()
     export(tmp_path / "back" / "ckpt.pt", tmp_path / "two", str(tmp_path / "one"), str(tmp_path / "one"))
-    assert identical(Lavender.from_pretrained(tmp_path / "two").state_dict(), model.state_dict())
+    assert identical(load_pretrained(tmp_path / "two").state_dict(), model.state_dict())
     ours, theirs = ((tmp_path / name / "config.json").read_bytes() for name in ("one", "two"))
     assert ours == theirs
 
@@ -180,7 +180,7 @@ def test_a_folder_exports_again(run_folder, tmp_path: Path):
 def test_tensors_without_a_place_are_kept_and_named(run_folder, tmp_path: Path):
     checkpoint, model = run_folder(extra={"enc_img.old.weight": torch.ones(2)})
     assert export(checkpoint, tmp_path / "exported").unused == ["enc_img.old.weight"]
-    assert identical(Lavender.from_pretrained(tmp_path / "exported").state_dict(), model.state_dict())
+    assert identical(load_pretrained(tmp_path / "exported").state_dict(), model.state_dict())
     assert "enc_img.old.weight" in read_state(tmp_path / "exported")
 
 
@@ -197,9 +197,9 @@ def test_a_copy_beside_another_run_keeps_that_runs_options(run_folder, tmp_path:
 
 def test_no_exported_folder(tmp_path: Path, kit: Path):
     with pytest.raises(WeightsError, match=rf"^{tmp_path}/none: no such folder; .*_tools/export\.py"):
-        Lavender.from_pretrained(tmp_path / "none")
+        load_pretrained(tmp_path / "none")
     for folder in (tmp_path, kit / "bert_micro"):
-        for read in (Lavender.from_pretrained, lambda folder: to_pt(folder, tmp_path / "x.pt")):
+        for read in (load_pretrained, lambda folder: to_pt(folder, tmp_path / "x.pt")):
             with pytest.raises(WeightsError, match=rf"^{folder}: no config\.json of an exported model there"):
                 read(folder)
     assert not (tmp_path / "x.pt").exists()
@@ -233,7 +233,7 @@ def test_a_spoilt_folder_is_told_in_one_line(run_folder, tmp_path: Path, spoil: 
     if spoil == "gone":
         (folder / culprit).unlink()
     with pytest.raises(WeightsError, match=culprit) as raised:
-        Lavender.from_pretrained(folder)
+        load_pretrained(folder)
     assert str(raised.value).startswith(str(folder))
     assert "\n" not in str(raised.value)
 
