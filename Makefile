@@ -1,6 +1,7 @@
 # Each command makes .venv and installs into it what it needs, when that is not there yet.
 PYTHON ?= python3
 BIN := .venv/bin
+# Processes that share the tests.
 WORKERS ?= 2
 READY := .venv/.ready
 
@@ -21,7 +22,7 @@ test: $(READY)  ## the quick suite
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not gpu"
 
 test-all: $(READY)  ## everything that this machine can run
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

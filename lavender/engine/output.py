@@ -7,7 +7,7 @@ from typing import Any
 from lavender.engine.checkpoint import write_json
 from lavender.runtime import distributed
 from lavender.runtime.errors import TrainingError
-from lavender.runtime.logging import log_to_file
+from lavender.runtime.logging import LOGGER, log_to_file
 
 
 def _make_folder(path_output: str, name: str) -> Path:
@@ -41,6 +41,12 @@ class RunFolder:
         made = resumed or (_make_folder(path_output, name) if distributed.is_main() else Path(path_output))
         self.path: Path = distributed.broadcast_object(made)
         self.state = state
+        if not self.path.is_dir():  # made by the first process, perhaps on another host
+            LOGGER.warning(
+                "%s is not the folder of the first host, so what is saved cannot be resumed: --path_output must be one "
+                "that all hosts share",
+                self.path,
+            )
         self._curves: Any = None
         log_to_file(self.path / "stdout.txt")
 

