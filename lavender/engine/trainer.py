@@ -107,8 +107,11 @@ class Trainer:
             draw_as_loaders(len(self.task.evaluation_sets(part)))
             return  # it was stopped after all of it
         if start.figures is None:
-            start.figures = self.train(part, start, process)
-            self.save_state(start, process)
+            with deferred_stop(self.stop_asked):
+                start.figures = self.train(part, start, process)
+                saved = self.save_state(start, process)
+            if saved and any(distributed.gather_objects(self.stop_asked.asked)):  # after the last step's own question
+                raise self.stopped(saved)
         entry = {**place, "train": start.figures}
         entry |= by_task(self.evaluate(self.task.evaluation_sets(part), self.checkpoint(epoch, part)))
         self.results["epochs"].append(entry)
@@ -123,6 +126,10 @@ class Trainer:
         position.engine, position.processes = self.engine.name, distributed.world_size()
         return save_state(self.folder.path, position, process, self.engine, self.config.keep_last)
 
+    def stopped(self, saved: Path | None) -> Stopped:
+        """What ends a run that somebody asked to stop."""
+        return Stopped(f"stopped after step {self.step} of {self.total_steps}; to go on: --resume {saved}")
+
     def train(self, part: TrainingPart, start: Position, process: ProcessState) -> Metrics:
         """One pass over a part; returns the mean of each loss over the steps that have it (and `count_*` summed)."""
         loader = part.loader()
@@ -131,8 +138,7 @@ class Trainer:
         description = f"epoch {start.epoch}/{self.config.size_epoch}, {part.dataset} {part.number}"
         running = RunningMeans()
         running.restore(start.running)
-        with deferred_stop() as self.stop_asked:
-            self.train_batches(loader, description, start, running, process)
+        self.train_batches(loader, description, start, running, process)
         shares = distributed.gather_objects(process.samples)
         LOGGER.info("%s: %d samples (%s by process)", description, sum(shares), " + ".join(map(str, shares)))
         bad = report_faults(distributed.gather_objects(process.faults), description)
@@ -167,8 +173,7 @@ class Trainer:
             position.batches, position.running = number, running.state()
             stepped = self.batches % self.config.gradient_accumulation == 0
             if stepped and self.stop_agreed:
-                saved = self.save_state(position, process)
-                raise Stopped(f"stopped after step {self.step} of {self.total_steps}; to go on: --resume {saved}")
+                raise self.stopped(self.save_state(position, process))
             every = self.config.save_steps
             if stepped and every and self.step % every == 0 and number < len(loader):
                 self.save_state(position, process)

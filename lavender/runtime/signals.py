@@ -15,12 +15,12 @@ class StopRequest:
 
 
 @contextmanager
-def deferred_stop() -> Iterator[StopRequest]:
-    """Notes SIGTERM and SIGINT instead of obeying them at once; a second one is obeyed.
+def deferred_stop(request: StopRequest | None = None) -> Iterator[StopRequest]:
+    """Notes SIGTERM and SIGINT, in `request`, instead of obeying them at once; a second one is obeyed.
 
     Outside the main thread, where signals cannot be handled, nothing is noted.
     """
-    request = StopRequest()
+    request = request or StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
