@@ -162,13 +162,19 @@ def stopped(train, tmp_path: Path) -> Any:
     return run
 
 
+def check_told(run: Any, *words: str) -> None:
+    """An error line under a launcher, which has exit codes and words of its own."""
+    assert run.code != 0
+    assert any(all(word in line for word in words) for line in run.errors), run.stderr[-5000:]
+
+
 @pytest.mark.slow
 def test_what_cannot_be_resumed_is_told(train, stopped, tmp_path: Path):
     resume = ("--save_steps", 1, "--resume", stopped.folder)
     run = train("questions", "x", *resume, "--seed", 5)
     run.check_refused("other options", "seed is 88 there, 5 here")
     train("questions", "x", "--resume", tmp_path).check_refused("no folder of a run with a state to go on from")
-    train("questions", "x", *resume, "--save_steps", 7, by="torchrun").check_refused("deepspeed is False there")
+    check_told(train("questions", "x", *resume, "--save_steps", 7, by="torchrun"), "deepspeed is False there")
     (state,) = (stopped.folder / "resume").glob("step_*")
     whole = (state / "state.pt").read_bytes()
     (state / "state.pt").write_bytes(whole[: len(whole) // 2])
@@ -200,12 +206,11 @@ def test_zero_cannot_change_the_number_of_processes_nor_load_what_is_no_state(tr
     options = ("questions", "z", "--save_steps", 1)
     train(*options, by="torchrun", watch=at_step(tmp_path / "z", 3, signal.SIGKILL))
     run = train(*options, "--resume", "auto", by="torchrun", processes=1)
-    run.check_refused("ZeRO split the optimizer over 2 processes, and these are 1", "--path_ckpt")
+    check_told(run, "ZeRO split the optimizer over 2 processes, and these are 1", "--path_ckpt")
     (state,) = run.folder.glob("resume/step_*/deepspeed")
     torch.save({"module": Hostile(tmp_path / "trace")}, state / "mp_rank_00_model_states.pt")
     run = train(*options, "--resume", "auto", by="torchrun")
-    assert "deepspeed: this state cannot be read (it asks for " in run.stderr
-    assert run.code != 0
+    check_told(run, "deepspeed: this state cannot be read (it asks for ")
     assert not (tmp_path / "trace").exists(), "its code was run"
 
 
@@ -222,12 +227,12 @@ def test_a_finished_run_is_not_run_again(train, tmp_path: Path):
 
 @pytest.mark.slow
 def test_a_full_disk_leaves_the_state_before(train, tmp_path: Path):
-    """A small file system takes the first state, and not the second beside it."""
+    """A small file system takes a checkpoint (16 MB) and a state (24 MB), and not a second beside it."""
     disk = tmp_path / "disk"
     disk.mkdir()
     if os.geteuid() or not shutil.which("mount"):
         pytest.skip("a file system of a given size can be made by root alone")
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=30m", "none", str(disk)], check=False)
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=50m", "none", str(disk)], check=False)
     if made.returncode:
         pytest.skip("this machine makes no file systems")
     try:
