@@ -41,8 +41,6 @@ class CaptionTask(Task):
 
     def __init__(self, config: Config):
         super().__init__(config)
-        if not config.task:
-            raise ConfigError("task is empty: name it, and the outputs after it, such as --task msrvtt-cap")
         tokenizer = self.tokenizer
         self.tokens = SpecialTokens(tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id, tokenizer.mask_id)
         self.decoding = Decoding(
