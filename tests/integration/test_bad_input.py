@@ -234,7 +234,7 @@ def test_the_second_data_set_is_looked_at_before_the_first_is_trained(train_here
         (("--config", "_args/args_pretrian.json"), ("_args/args_pretrian.json", "no such file")),
         (("--enable_prompt", "--enable_task_token"), ("enable_prompt", "enable_task_token")),
         (("--path_ckpt", "/nowhere/ckpt.pt"), ("/nowhere/ckpt.pt", "no such checkpoint")),
-        (("--vis_backbone_init", "3d"), ("Video Swin", "--vis_backbone_init random")),
+        (("--vis_backbone_init", "3d"), ("video backbone", "--vis_backbone_init random")),
         (("--txt_backbone", "/nowhere"), ("/nowhere",)),
     ],
 )
