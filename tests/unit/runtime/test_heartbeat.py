@@ -13,6 +13,7 @@ from lavender.runtime import distributed, heartbeat
 from lavender.runtime.heartbeat import Heartbeat, watched_hosts
 
 SILENCE, INTERVAL = 0.6, 0.05
+LONG = 30.0  # of silence, where none is meant: a busy machine may stop a thread for a second
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def connect(port: int, key: bytes, rank: int = 2):
 
 
 def test_nothing_is_said_while_all_live_nor_when_they_leave(make, said):
-    first, others = make(), [make(), make()]
+    first, *others = (make(LONG) for _ in range(3))
     port, key = first.listen(2)
     for rank, other in zip((2, 4), others, strict=True):
         other.join("127.0.0.1", port, key, rank)
@@ -96,11 +97,10 @@ def test_the_fault_of_its_own_work_comes_first(make, said):
 
 
 def test_a_stranger_is_not_let_in(make, said):
-    first = make()
+    first, other = make(LONG), make(LONG)
     port, key = first.listen(1)
     with suppress(AuthenticationError, OSError, EOFError):
         connect(port, b"another key").close()
-    other = make()
     other.join("127.0.0.1", port, key, 1)
     time.sleep(2 * SILENCE)
     assert said == []
