@@ -7,7 +7,7 @@ from lavender.demo import report
 from lavender.demo.tour import say, train, tune
 from lavender.demo.toy import COLOURS, MOTIONS, OPTIONS
 
-EPOCHS = 2
+EPOCHS = 1
 TASKS = [
     {"type": "retrieval", "task": "toy-retrieval", "dataset": "toy", "size_batch": 16},
     {"type": "qaoe", "task": "toy-qa", "dataset": "toy"},
