@@ -156,6 +156,7 @@ def build_model(config: Config, heads: Heads) -> Lavender:
 
     Raises:
         WeightsError: a file that is named is missing, broken, or of another model.
+        ConfigError: captions are to be longer than BERT's positions.
     """
     text = bert_config(config.txt_backbone, "text")
     fusion = bert_config(config.fusion_encoder, "fusion")
@@ -163,12 +164,12 @@ def build_model(config: Config, heads: Heads) -> Lavender:
         raise WeightsError(
             f"txt_backbone is {text.hidden_size} wide and fusion_encoder {fusion.hidden_size}: they must be equal"
         )
-    if config.swinbert and config.type == "retrieval":
-        raise WeightsError(
-            '"swinbert" is for captioning: retrieval scores pairs in blocks without masks, and the zero token before '
-            "each of SwinBERT's frames needs one; set it to false"
-        )
     for entry in config.entries() or [config]:
+        if entry.swinbert and entry.type == "retrieval":
+            raise WeightsError(
+                '"swinbert" is for captioning: retrieval scores pairs in blocks without masks, and the zero token '
+                "before each of SwinBERT's frames needs one; set it to false"
+            )
         if entry.type == "captioning" and entry.max_gen_length > text.max_position_embeddings:
             raise ConfigError(
                 f"max_gen_length is {entry.max_gen_length}, and {config.txt_backbone} has "

@@ -15,7 +15,7 @@ from lavender.models.encoders import SwinBertVideoEncoder
 from lavender.models.foreign import from_swinbert, is_swinbert
 from lavender.models.lavender import Heads, Lavender
 from lavender.models.weights import build_model, load_checkpoint
-from lavender.runtime.errors import WeightsError
+from lavender.runtime.errors import ConfigError, WeightsError
 from lavender.tasks.caption import CaptionTask
 
 TO_SWINBERT = {  # beginnings of our names → of SwinBERT's
@@ -198,6 +198,15 @@ def test_more_frames_than_the_tables_have_rows(captioning: Config):
 
 
 def test_retrieval_is_refused(config: Config):
-    config = replace(config, type="retrieval", dataset="toy", task="toy-retrieval", swinbert=True)
-    with pytest.raises(WeightsError, match=r'"swinbert" is for captioning: .*set it to false'):
-        build_model(config, Heads())
+    retrieval = {"type": "retrieval", "dataset": "toy", "task": "toy-retrieval"}
+    together = {"type": "multi-task", "dataset": "", "datasets": [retrieval]}
+    for options in (retrieval, together):
+        with pytest.raises(WeightsError, match=r'"swinbert" is for captioning: .*set it to false'):
+            build_model(replace(config, **options, swinbert=True), Heads())
+
+
+def test_captions_longer_than_bert_are_refused(config: Config):
+    cap = {"type": "captioning", "task": "toy-cap", "max_gen_length": 513}
+    for options in ({**cap, "dataset": ""}, {"type": "multi-task", "dataset": "", "datasets": [cap]}):
+        with pytest.raises(ConfigError, match=r"max_gen_length is 513, and .* has 512 positions: lower it"):
+            build_model(replace(config, **options), Heads())
