@@ -1,6 +1,6 @@
 """python _tools/make_id2lineidx_pkl.py --input_file img_msrvtt.tsv --output_file img_msrvtt.id2lineidx.pkl
 
-Writes a pickled dict, video id (without folder and extension) → byte offset of its row in the TSV.
+Writes a pickled dict, video id (without media extension) → byte offset of its row in the TSV.
 """
 
 import argparse

@@ -12,8 +12,7 @@ import logging
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from functools import cache
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -21,7 +20,7 @@ from _root import run
 
 from lavender.data.annotations import read_json
 from lavender.data.caption_folder import CaptionFolder
-from lavender.data.index import video_key
+from lavender.data.ids import HeldOut, without_extension
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import atomic_file
 
@@ -57,12 +56,12 @@ def filter_training(dataset: str, data_root: Path, output_folder: Path, allow_mi
         DataError: a file is missing or broken, or would be overwritten by its own filtered copy; nothing is written.
     """
     sources = open_sources(dataset, data_root, output_folder, allow_missing)
-    held_out = {name for source in sources for video in source.held_out for name in names_of(video)}
+    held_out = HeldOut(video for source in sources for video in source.held_out)
     outputs: dict[Path, bytes] = {}
     rows = []
     removed: set[str] = set()
     for source in sources:
-        kept = [number for number, video in enumerate(source.training) if held_out.isdisjoint(names_of(video))]
+        kept = [number for number, video in enumerate(source.training) if video not in held_out]
         outputs |= source.filtered(output_folder, kept)
         after = [source.training[number] for number in kept]
         removed |= set(source.training) - set(after)
@@ -165,17 +164,6 @@ class CaptionSplit:
 Source = TextFile | CaptionSplit
 
 
-@cache
-def names_of(video: str) -> set[str]:
-    """What a video may be called: its id without folder, and that without extension.
-
-    Two ids are one video where they share a name. An id with a dot of its own, "a.b", may be a whole name or what an
-    index made of "a.b.mp4"; in doubt ("a.b" and "a.c") they are one, as an index would have it: a video too few in
-    training does less harm than a test video.
-    """
-    return {PurePath(video).name, video_key(video)}
-
-
 def open_sources(dataset: str, data_root: Path, output_folder: Path, allow_missing: bool) -> list[Source]:
     """All files of a data set, read and checked. DataError where one is missing that must not be, or none is there."""
     tasks, folder = TASKS[dataset]
@@ -220,7 +208,7 @@ def refuse_overwriting(outputs: Iterable[Path], sources: Iterable[Source]) -> No
 
 
 def count_videos(videos: Iterable[str]) -> int:
-    return len({video_key(video) for video in videos})
+    return len({without_extension(video) for video in videos})
 
 
 def print_table(head: list[str], rows: list[list[str]]) -> None:

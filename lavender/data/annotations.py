@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from lavender.data.index import video_key
+from lavender.data.ids import file_name, has_folder, without_extension
+from lavender.data.tsv import TSVReader
 from lavender.runtime.errors import DataError
 
 MAX_CAPTION_WORDS = 1000  # more is not a caption but a broken file
@@ -82,8 +83,9 @@ class CaptionTable:
     def __init__(self, captions: Mapping[str, Any], where: str):
         self.where = where
         texts = {str(name): _first(value) for name, value in captions.items()}
-        for name in list(texts):  # `video7010.mp4` and `video7010` are one id; the exact name wins
-            texts.setdefault(video_key(name), texts[name])
+        self._folders = any(map(has_folder, texts))
+        self._ambiguous: dict[str, tuple[str, str]] = {}  # another name → two ids that it could be
+        self._add_names(texts)
         names = sorted(texts, key=lambda name: name.encode(errors="surrogatepass"))
         self._names, self._name_ends = _join(names)
         self._texts, self._text_ends = _join(texts[name] for name in names)
@@ -92,14 +94,55 @@ class CaptionTable:
         """The caption of a video.
 
         Raises:
-            DataError: unknown id; empty or endless caption.
+            DataError: an unknown id, or one that could be two; empty or endless caption.
         """
-        for name in dict.fromkeys((video_id, video_key(video_id))):
+        names = [video_id, without_extension(video_id)]
+        if not self._folders:
+            names.append(file_name(video_id))
+        for name in dict.fromkeys(names):
+            if name in self._ambiguous:
+                one, other = self._ambiguous[name]
+                raise DataError(f"{self.where}: {video_id!r} could be {one!r} or {other!r}; write the ids alike")
             row = self._find(name.encode(errors="surrogatepass"))
             if row is not None:
                 text = _slice(self._texts, self._text_ends, row).decode(errors="surrogatepass")
                 return check_caption(text, f'{self.where}, video "{video_id}"')
         raise DataError(f'{self.where}: no caption for video "{video_id}"')
+
+    def check_file_names(self, videos: TSVReader) -> None:
+        """Refuses frames whose ids have folders, if they would share captions by their file names.
+
+        Raises:
+            DataError: two different ids with folders have one file name, and the captions' ids have no folders.
+        """
+        sample = range(0, len(videos), max(1, len(videos) // 64))
+        if self._folders or not any(has_folder(videos.video_id(number)) for number in sample):
+            return
+        seen: dict[str, str] = {}
+        for number in range(len(videos)):
+            video = without_extension(videos.video_id(number))
+            if not has_folder(video) or self._find(video.encode()) is not None:
+                continue
+            other = seen.setdefault(file_name(video), video)
+            if other != video and self._find(file_name(video).encode()) is not None:
+                raise DataError(
+                    f"{videos.where(number)}: the caption of {file_name(video)!r} in {self.where} could be of "
+                    f"{other!r} or {video!r}; write the ids of both files alike"
+                )
+
+    def _add_names(self, texts: dict[str, str]) -> None:
+        """Adds each text under its other names: without media extension, and without folders. A real id wins."""
+        ids = list(texts)
+        for shorten in (without_extension, file_name):
+            owners: dict[str, str] = {}
+            for name in ids:
+                short = shorten(name)
+                if short in texts and short not in owners:
+                    continue
+                owner = owners.setdefault(short, name)
+                texts.setdefault(short, texts[name])
+                if owner != name:
+                    self._ambiguous[short] = (owner, name)
 
     def _find(self, name: bytes) -> int | None:
         low, high = 0, len(self._name_ends)

@@ -5,7 +5,6 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import yaml
 
 from lavender.data.annotations import ItemTable, check_caption, read_json
-from lavender.data.index import video_key
+from lavender.data.ids import VideoIds, without_extension
 from lavender.data.tsv import TSVReader
 from lavender.runtime.errors import DataError
 
@@ -197,7 +196,7 @@ class CaptionFolder:
             if not isinstance(entry, dict) or "image_id" not in entry:
                 raise DataError(f'{where}: an object with "image_id" and "caption" is expected')
             by_id.setdefault(str(entry["image_id"]), []).append(check_caption(entry.get("caption"), where))
-        known = _Ids(by_id)
+        known = VideoIds(by_id, path)
         found = [known.find(video) for video in self.videos]
         unused = by_id.keys() - set(found)
         if unused:
@@ -216,9 +215,10 @@ class CaptionFolder:
             if len(shown) == len(videos) and all(map(_same_video, shown, videos)):
                 lines: list[int | None] = list(range(len(videos)))
             else:
-                known = _Ids({name: number for number, name in reversed(list(enumerate(shown)))})
+                places = {name: number for number, name in reversed(list(enumerate(shown)))}
+                known = VideoIds(places, frames.path)
                 names = [known.find(name) for name in videos]
-                lines = [None if name is None else known.names[name] for name in names]
+                lines = [None if name is None else places[name] for name in names]
                 lonely = [n for n, line in enumerate(lines) if line is None]
                 if lonely:
                     fault = f"{self.where(int(first) + lonely[0])}: video {videos[lonely[0]]!r} is not in {frames.path}"
@@ -236,22 +236,6 @@ class CaptionFolder:
         if not self.tolerant:
             raise DataError(f"{message}; --on_bad_sample zero goes on without")
         logger.warning("%s", message)
-
-
-@dataclass(frozen=True)
-class _Ids:
-    """Video ids, found under their whole name or without folder and extension."""
-
-    names: dict[str, Any]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_keys", {video_key(name): name for name in self.names})
-
-    def find(self, video: str) -> str | None:
-        if video in self.names:
-            return video
-        keys: dict[str, str] = self._keys  # type: ignore[attr-defined]
-        return keys.get(video) or keys.get(video_key(video))
 
 
 def _stays(name: str, start: Path, root: Path) -> bool:
@@ -281,7 +265,7 @@ def _is_number(text: str) -> bool:
 
 
 def _same_video(one: str, other: str) -> bool:
-    return one == other or video_key(one) in (other, video_key(other)) or one == video_key(other)
+    return without_extension(one) == without_extension(other)
 
 
 def _some(names: set[str]) -> str:

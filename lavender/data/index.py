@@ -2,15 +2,20 @@
 
 import logging
 import pickle
-from pathlib import Path, PurePath
+from collections import Counter
+from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+
+from lavender.data.ids import VideoIds, without_extension
 from lavender.data.tsv import TSVReader
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import atomic_file
 
 logger = logging.getLogger("lavender.data")
 
+_ROWS_COMPARED = 2000  # of an index with its TSV, when it is opened
 
 # What pickle raises for bytes that are no whole pickle.
 _CUT_OR_MANGLED = (
@@ -68,49 +73,39 @@ def load_id2lineidx(path: str | Path) -> dict[str, int]:
     return offsets
 
 
-def video_key(video_id: str) -> str:
-    """The name by which an index knows a video: `video7010.mp4`, `clips/video7010.mp4` and `video7010` are one."""
-    return PurePath(video_id).stem
-
-
 def index_of(tsv: str | Path) -> dict[str, int]:
-    """Video key → byte offset, from the rows of a TSV.
+    """Video id → byte offset, from the rows of a TSV.
 
-    Where an id stands on several rows the last one counts, as in the original tool's indices, and the log says so.
-
-    Raises:
-        DataError: two different ids have the same key, so that one would be shown the other's frames.
+    If an id is on several rows, the last one counts, as in the original tool's indices, and the log says so.
     """
     reader = TSVReader(tsv)
-    rows: dict[str, tuple[str, int]] = {}
-    repeated = 0
-    for number in range(len(reader)):
-        video_id = reader.video_id(number)
-        key = video_key(video_id)
-        if key in rows:
-            repeated += 1
-            if rows[key][0] != video_id:
-                raise DataError(f"{reader.where(number)}: {video_id!r} and {rows[key][0]!r} have one key, {key!r}")
-        rows[key] = (video_id, int(reader.offsets[number]))
-    if repeated:
+    rows = {reader.video_id(number): int(reader.offsets[number]) for number in range(len(reader))}
+    if repeated := len(reader) - len(rows):
         logger.warning("%s: %d rows repeat the id of a row before them; the last row of an id counts", tsv, repeated)
-    return {key: offset for key, (_, offset) in rows.items()}
+    return rows
 
 
 def write_id2lineidx(tsv: str | Path, out: str | Path) -> int:
-    """Writes the index of a TSV as a pickled dict and returns the number of its videos. Errors as `index_of`."""
+    """Writes the index of a TSV as a pickled dict and returns the number of its videos.
+
+    An id is written without its media extension, unless two ids differ in that alone.
+    """
     offsets = index_of(tsv)
+    bare = Counter(map(without_extension, offsets))
+    offsets = {without_extension(i) if bare[without_extension(i)] == 1 else i: at for i, at in offsets.items()}
     with atomic_file(out) as file:
         pickle.dump(offsets, file)
     return len(offsets)
 
 
 class VideoIndex:
-    """Byte offset of each video of a frame TSV, under its id with or without folder and extension.
+    """Byte offset of each video of a frame TSV. Ids are looked up by the rule of `lavender.data.ids`.
 
     Args:
-        tsv_path: the TSV; the index is built from it where there is no pickle, and the log says so.
-        pkl_path: the pickled index; by default `X.id2lineidx.pkl` beside `X.tsv`.
+        tsv_path: the TSV; the index is built from it where there is no pickle, or one that does not fit it (made before
+            the TSV was, or with ids that are cut at their dots); the log says so.
+        pkl_path: the pickled index; by default `X.id2lineidx.pkl` beside `X.tsv`. One that is given is not compared
+            with the TSV.
 
     Raises:
         DataError: the pickle holds anything but str → int, or the TSV cannot be read.
@@ -118,30 +113,54 @@ class VideoIndex:
 
     def __init__(self, tsv_path: str | Path, pkl_path: str | Path | None = None):
         self.path = Path(pkl_path) if pkl_path is not None else Path(tsv_path).with_suffix(".id2lineidx.pkl")
+        fault = "is missing"
         if self.path.is_file():
             self._offsets = load_id2lineidx(self.path)
-        else:
-            logger.info("%s is missing: reading the ids from %s", self.path, tsv_path)
+            fault = _misfit(self._offsets, TSVReader(tsv_path)) if pkl_path is None else ""
+        if fault:
+            logger.info("%s %s: reading the ids from %s", self.path, fault, tsv_path)
             self.path = Path(tsv_path)
             self._offsets = index_of(tsv_path)
+        self._ids = VideoIds(self._offsets, self.path)
 
     def __len__(self) -> int:
         return len(self._offsets)
 
     def __contains__(self, video_id: str) -> bool:
-        return self._key(video_id) in self._offsets
+        return self._ids.find(video_id) is not None
 
     def offset(self, video_id: str) -> int:
         """Byte at which the row of a video starts.
 
         Raises:
-            DataError: the index has no such video.
+            DataError: the index has no such video, or the id could be two of its videos.
         """
-        try:
-            return self._offsets[self._key(video_id)]
-        except KeyError:
-            raise DataError(f"{self.path} has no video {video_id!r} among its {len(self)}") from None
+        name = self._ids.find(video_id)
+        if name is None:
+            raise DataError(f"{self.path} has no video {video_id!r} among its {len(self)}")
+        return self._offsets[name]
 
-    def _key(self, video_id: str) -> str:
-        # An id with a dot of its own, "a.b.mp4", has the key "a.b", which must not be cut again.
-        return video_id if video_id in self._offsets else video_key(video_id)
+
+def _misfit(offsets: dict[str, int], reader: TSVReader) -> str:
+    """Why an index does not fit a TSV, in words; "" where its rows, or a sample of many, have the ids it says."""
+    entries = list(offsets.items())
+    for place in _sample(len(entries)):
+        name, offset = entries[place]
+        row = int(np.searchsorted(reader.offsets, offset))
+        if row == len(reader) or reader.offsets[row] != offset:
+            return f"does not fit (no row starts at byte {offset}, where it has {name!r})"
+        video_id = reader.video_id(row)
+        if without_extension(video_id) != without_extension(name):
+            return f"does not fit (it has {name!r} where the row is {video_id!r})"
+    known = {without_extension(name) for name in offsets}
+    unnamed = np.setdiff1d(reader.offsets, np.fromiter(offsets.values(), np.int64, len(offsets)))
+    for place in _sample(len(unnamed)):
+        video_id = reader.video_id(int(np.searchsorted(reader.offsets, unnamed[place])))
+        if without_extension(video_id) not in known:
+            return f"does not fit (it lacks {video_id!r})"
+    return ""
+
+
+def _sample(count: int) -> list[int]:
+    """At most `_ROWS_COMPARED` places among `count`, evenly spread, the first and the last included."""
+    return np.unique(np.linspace(0, count - 1, min(count, _ROWS_COMPARED)).astype(int)).tolist()

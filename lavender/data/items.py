@@ -8,7 +8,8 @@ from typing import Any
 
 from lavender.config.schema import Config
 from lavender.data.annotations import ItemTable, check_text, read_json
-from lavender.data.index import VideoIndex, video_key
+from lavender.data.ids import may_be_same
+from lavender.data.index import VideoIndex
 from lavender.data.samples import ClipDataset, draw_share, split_share
 from lavender.data.tsv import TSVReader
 from lavender.runtime.errors import ConfigError, DataError
@@ -57,7 +58,7 @@ class FrameFile:
         """
         number = self._tsv.number_at(self._index.offset(video))
         fields, where = self._tsv.row(number), self._tsv.where(number)
-        if video_key(fields[0]) not in (video, video_key(video)) and fields[0] != video:
+        if not may_be_same(fields[0], video):
             raise DataError(
                 f"{where}: the row of {fields[0]!r}, where {self._index.path} says {video!r}: delete the index to have "
                 "it rebuilt"
@@ -123,7 +124,7 @@ class ItemDataset(ClipDataset):
     def kept(self, items: list[Item]) -> list[Item]:
         """Which items of the split are used: all; in training a share of the videos, as `data_ratio` says."""
         if self.training and self.config.data_ratio != 1:
-            return _share_of_videos(items, self.config.data_ratio, self.config.seed)
+            return _share_of_videos(items, self.frames, self.config.data_ratio, self.config.seed)
         return items
 
     @abstractmethod
@@ -180,8 +181,9 @@ def _look_up(folder: str, config: Config, name: str, option: str) -> Path:
     raise DataError(f"{folders[0] / name}: there is no such file; check --data_dir (or {option}) and --dataset, --task")
 
 
-def _share_of_videos(items: Sequence[Item], ratio: float, seed: int) -> list[Item]:
-    videos = list(dict.fromkeys(video_key(item["video"]) for item in items))
+def _share_of_videos(items: Sequence[Item], frames: FrameFile, ratio: float, seed: int) -> list[Item]:
+    identities = [frames.identity(item["video"]) for item in items]
+    videos = list(dict.fromkeys(identities))
     (wanted,) = split_share([len(videos)], ratio)
     kept = {videos[number] for number in draw_share(len(videos), wanted, seed)}
-    return [item for item in items if video_key(item["video"]) in kept]
+    return [item for item, identity in zip(items, identities, strict=True) if identity in kept]

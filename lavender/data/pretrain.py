@@ -59,6 +59,7 @@ class PretrainDataset(ClipDataset):
         super().__init__(config, training, size_frame)
         self.tokenizer, self.captions, self.append_mask = tokenizer, captions, append_mask
         self.tsv = TSVReader(tsv)
+        captions.check_file_names(self.tsv)
         self.rows = draw_share(len(self.tsv), samples or len(self.tsv), config.seed)
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from lavender.config.schema import Config
-from lavender.data.index import video_key
+from lavender.data.ids import HeldOut, without_extension
 from lavender.data.loaders import Loader
 from lavender.data.mixing import MixedDataset, draw_weights, mixed_loader
 from lavender.data.samples import ClipDataset
@@ -118,15 +118,15 @@ class MultiTask(Task):
 
     def _warn_of_leaks(self) -> None:
         """Tells where videos that one task is tested on are trained on by another of the same data set."""
-        tested: dict[str, dict[str, set[str]]] = {}
+        tested: dict[str, dict[str, HeldOut]] = {}
         for key, dataset in self.evaluation_sets().items():
             name = key.rpartition("/")[0]
-            tested.setdefault(self._data_set(name), {})[key] = {video_key(video) for video in dataset.video_ids()}
+            tested.setdefault(self._data_set(name), {})[key] = HeldOut(dataset.video_ids())
         for name, dataset in self.training_sets.items():
-            trained = {video_key(video) for video in dataset.video_ids()}
+            trained = {without_extension(video) for video in dataset.video_ids()}
             data_set = self._data_set(name)
             for key, videos in tested.get(data_set, {}).items():
-                if shared := trained & videos:
+                if shared := [video for video in trained if video in videos]:
                     LOGGER.warning(
                         "%d of the %d training videos of %s are evaluated on by %s; to take them out: "
                         "python _tools/multi_task_vid_filter.py --dataset %s",

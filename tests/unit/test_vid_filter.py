@@ -198,9 +198,9 @@ FILM = "0001_Film_00.51.926-00."
 @pytest.mark.parametrize(
     ("held_out", "trained", "one"),
     [
-        *(("video1", "video1.mp4", True), ("video1.mp4", "video1", True), ("x/video1.avi", "y/video1.mp4", True)),
+        *(("video1", "video1.mp4", True), ("video1.mp4", "video1", True), ("x/video1.avi", "y/video1.mp4", False)),
         *(("a.b", "a.b.mp4", True), ("a.b.mp4", "a.b", True), ("clips/a.b", "a.b.mp4", True)),
-        *(("a.b", "a", True), ("a", "a.b", True)),  # an index knows both as "a"
+        *(("a.b", "a", False), ("a", "a.b", False), ("film.9", "film.1", False), ("x/a.b", "x/a.b.MP4", True)),
         *(("a.b.mp4", "a.c.mp4", False), ("a.b.mp4", "a.mp4", False)),
         *((f"{FILM}54.129", f"{FILM}54.129.avi", True), (f"{FILM}54.129", f"{FILM}55.129", False)),
         *(("video1", "video10", False), ("clips/video1", "clips", False)),

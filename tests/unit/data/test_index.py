@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lavender.data.index import VideoIndex, load_id2lineidx, load_plain_pickle, video_key, write_id2lineidx
+from lavender.data.index import VideoIndex, load_id2lineidx, load_plain_pickle, write_id2lineidx
 from lavender.data.tsv import TSVReader, TSVWriter
 from lavender.runtime.errors import DataError
 
@@ -78,17 +78,13 @@ def test_no_bytes_raise_anything_but_data_error(tmp_path: Path, junk: bytes | in
         assert type(load_plain_pickle(path)) is dict
 
 
-def test_video_key_drops_folder_and_extension():
-    assert [video_key(name) for name in ("video7010", "video7010.mp4", "a/video7010.mp4")] == ["video7010"] * 3
-
-
 def test_index_written_by_the_tool_finds_rows(tmp_path: Path):
     tsv = write_tsv(tmp_path / "img_toy.tsv", "video1.mp4", "clips/video2.mp4", "video3", "a.b.mp4")
     pkl = tmp_path / "img_toy.id2lineidx.pkl"
     assert write_id2lineidx(tsv, pkl) == 4
     reader = TSVReader(tsv)
     assert pickle.loads(pkl.read_bytes()) == dict(
-        zip(["video1", "video2", "video3", "a.b"], reader.offsets.tolist(), strict=True)
+        zip(["video1", "clips/video2", "video3", "a.b"], reader.offsets.tolist(), strict=True)
     )
     index = VideoIndex(tsv)
     assert len(index) == 4
@@ -129,8 +125,42 @@ def test_of_a_repeated_id_the_last_row_counts(tmp_path: Path, caplog: pytest.Log
     assert "1 rows repeat the id" in caplog.text
 
 
-def test_different_ids_with_one_key_are_refused(tmp_path: Path):
-    tsv = write_tsv(tmp_path / "img_toy.tsv", "clip.1", "clip.2")
-    with pytest.raises(DataError, match=r"line 2: 'clip\.2' and 'clip\.1' have one key, 'clip'"):
-        write_id2lineidx(tsv, tmp_path / "x.pkl")
-    assert not (tmp_path / "x.pkl").exists()
+def test_ids_with_dots_and_folders_are_different_videos(tmp_path: Path):
+    names = [
+        "clip.1",
+        "clip.2",
+        "S01E01/clip_00",
+        "S01E02/clip_00",
+        "cook_1.0.mp4",
+        "cook_1.5.MP4",
+        "two.mp4",
+        "two.avi",
+    ]
+    tsv = write_tsv(tmp_path / "img_toy.tsv", *names)
+    assert write_id2lineidx(tsv, tmp_path / "img_toy.id2lineidx.pkl") == len(names)
+    for index in (VideoIndex(tsv), VideoIndex(tsv, tmp_path / "img_toy.id2lineidx.pkl")):
+        assert [index.offset(name) for name in names] == TSVReader(tsv).offsets.tolist()
+        assert index.offset("cook_1.5") == index.offset("cook_1.5.mp4") == TSVReader(tsv).offsets[5]
+        assert not any(name in index for name in ("clip", "clip.3", "S01E03/clip_00", "cook_1.7.mp4", "cook_1"))
+        with pytest.raises(DataError, match=r"'clip_00' could be 'S01E01/clip_00' or 'S01E02/clip_00'"):
+            index.offset("clip_00")
+
+
+@pytest.mark.parametrize(
+    ("offsets", "names"),
+    [
+        ({"film_00": 0}, "film_00"),  # cut at a dot
+        ({"old": 0}, "old"),  # of another file
+        ({"film_00.10.5": 3}, "no row starts at byte 3"),
+        ({"film_00.10.5": 0}, "film_00.20.5"),  # a video that came later
+    ],
+)
+def test_an_index_that_does_not_fit_is_not_used(tmp_path: Path, caplog, offsets: dict, names: str):
+    tsv = write_tsv(tmp_path / "img_toy.tsv", "film_00.10.5", "film_00.20.5")
+    (tmp_path / "img_toy.id2lineidx.pkl").write_bytes(pickle.dumps(offsets))
+    with caplog.at_level(logging.INFO, "lavender.data"):
+        index = VideoIndex(tsv)
+    assert "img_toy.id2lineidx.pkl does not fit" in caplog.text
+    assert names in caplog.text
+    assert index.offset("film_00.20.5.mp4") == TSVReader(tsv).offsets[1]
+    assert "film_00.30.9" not in index
