@@ -67,6 +67,23 @@ def test_frames_are_found_by_the_id(folder, order: list[str]):
     assert [name.split("/")[-1].split(".")[0] for name in shown(made)] == ["one", "two", "three"]
 
 
+@pytest.mark.parametrize("form", ["clip.{}", "S01E0{}/clip_00", "talk_1.{}_2.5.mp4"])
+def test_ids_with_dots_or_folders_get_their_own_frames_and_references(folder, tmp_path: Path, form: str):
+    names = [form.format(number) for number in range(1, 5)]
+    captions = caption_rows({name: [f"caption of {name}"] for name in names})
+    annotations = [{"image_id": name, "caption": f"reference of {name}"} for name in reversed(names)]
+    (tmp_path / "coco.json").write_text(json.dumps({"annotations": annotations}))
+    made = CaptionFolder(folder(img=names[2:] + names[:2], caption=captions, caption_coco_format="coco.json"))
+    assert shown(made) == names
+    assert made.references(range(4)) == [[f"reference of {name}"] for name in names]
+
+
+def test_frames_that_could_be_two_videos_are_refused(folder):
+    captions = caption_rows({"S01E01/clip_00": ["a"], "S01E02/clip_00": ["b"]})
+    with pytest.raises(DataError, match=r"x\.img\.tsv.*S01E01/clip_00.*S01E02/clip_00"):
+        CaptionFolder(folder(img=["clip_00"], caption=captions))
+
+
 def test_a_composite_split_counts_rows_by_file(folder, tmp_path: Path):
     folder()
     write_tsv(tmp_path / "y.img.tsv", [["four", "/9j/four"], ["one", "/9j/other one"]])
