@@ -56,12 +56,16 @@ def sample_frames(
         survey = _survey(path)
         wanted = _spread(survey.times, count, spread)
         decoded = _decode(path, wanted, threads)
-        if decoded.failed:  # threads lose frames beside a damaged one
+        if decoded.failed:  # several decoder threads can lose frames beside a damaged one
             threads = 1
             decoded = _decode(path, wanted, threads)
         if decoded.times and _spread(decoded.times, count, spread) != wanted:
             wanted = _spread(decoded.times, count, spread)
             decoded = _decode(path, wanted, threads)
+    except av.ArgumentError as error:  # what FFmpeg says of a format outside _FORMATS
+        raise DataError(
+            f"{path} cannot be decoded: {error.strerror}, or a playlist or other unsupported format"
+        ) from None
     except av.FFmpegError as error:
         raise DataError(f"{path} cannot be decoded: {error.strerror}") from None
     except OSError as error:
