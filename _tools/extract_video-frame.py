@@ -1,7 +1,8 @@
 """python _tools/extract_video-frame.py --path=msrvtt --sample=5
 
 Reads the videos of the folder `_msrvtt` and writes `msrvtt.pkl`: a pickled dict, video id → list of base64 JPEGs, which
-are evenly spread over the video. A video that cannot be decoded is named and left out; the exit code is then 1.
+are evenly spread over the video. Frames are stored upright and with square pixels, as a player shows them. Damaged
+frames are left out and counted. Videos that cannot be decoded are skipped and listed; the exit code is then 1.
 """
 
 import argparse
