@@ -1,7 +1,8 @@
 """python _tools/extract_video-frame.py --path=msrvtt --sample=5
 
 Reads the videos of the folder `_msrvtt` and writes `msrvtt.pkl`: a pickled dict, video id → list of base64 JPEGs, which
-are evenly spread over the video. A video that cannot be decoded is named and left out; the exit code is then 1.
+are evenly spread over the video. Frames are stored upright and with square pixels, as a player shows them. Damaged
+frames are left out and counted. Videos that cannot be decoded are skipped and listed; the exit code is then 1.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import pickle
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from _root import run
 from tqdm import tqdm
@@ -18,21 +20,43 @@ from lavender.data.video import extract_frames, in_processes
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import atomic_file
 
+EXTENSIONS = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mpe", ".m2v", ".vob", ".ts", ".m2ts"),
+    *(".mts", ".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".gif", ".ogv", ".ogm", ".rm", ".mxf", ".dv"),
+)
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--path", required=True, type=Path, help="name of the data set: videos are in the folder _NAME")
     parser.add_argument("--sample", required=True, type=int, help="number of frames to take of each video")
-    parser.add_argument("--pattern", default="*.mp4", help="which files are videos (default: %(default)s)")
+    parser.add_argument(
+        "--pattern", default="*.mp4", help="which files are videos, .MP4 like .mp4 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--spread",
+        choices=["number", "time"],
+        default="number",
+        help="spread the frames by number, as released, or by time (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--min_decoded",
+        type=float,
+        default=0.5,
+        help="skip a video of which a smaller share of the frames decodes (default: %(default)s)",
+    )
     parser.add_argument("--output", type=Path, help="the file to write (default: NAME.pkl)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="number of processes (default: one a core)")
     arguments = parser.parse_args()
     if min(arguments.sample, arguments.workers) < 1:
         parser.error("--sample and --workers must be at least 1")
+    if not 0 <= arguments.min_decoded <= 1:
+        parser.error("--min_decoded must be between 0 and 1")
 
     clips = find_clips(arguments.path.with_name(f"_{arguments.path.name}"), arguments.pattern)
     output = arguments.output or arguments.path.with_name(f"{arguments.path.name}.pkl")
-    frames = extract_all(list(clips.values()), arguments.sample, min(arguments.workers, len(clips)))
+    options = {"count": arguments.sample, "min_decoded": arguments.min_decoded, "spread": arguments.spread}
+    frames = extract_all(list(clips.values()), options, min(arguments.workers, len(clips)))
     if not frames:
         raise DataError(f"none of the {len(clips)} videos could be decoded: {output} is not written")
     with atomic_file(output) as file:
@@ -46,21 +70,34 @@ def main() -> int:
 def find_clips(folder: Path, pattern: str) -> dict[str, Path]:
     """Video id, the file's name without its extension → file, in the order of the names."""
     clips: dict[str, Path] = {}
-    for clip in sorted(folder.glob(pattern)):
+    for clip in sorted(folder.glob(any_case(pattern))):
         if clip.stem in clips:
             raise DataError(f"{clip} and {clips[clip.stem]} would both be video {clip.stem!r}: rename one of them")
         clips[clip.stem] = clip
+    found = set(clips.values())
+    others = [file for file in folder.glob("*") if file.suffix.lower() in EXTENSIONS and file not in found]
+    hint = f"{len(others)} other files look like videos, such as {min(others).name}; see --pattern" if others else ""
     if not clips:
-        raise DataError(f"{folder}: no file {pattern} is there")
+        raise DataError(f"{folder}: no file {pattern} is there" + (f"; {hint}" if hint else ""))
+    if hint:
+        print(f"{folder}: {hint}", file=sys.stderr)
     return clips
 
 
-def extract_all(clips: list[Path], sample: int, workers: int) -> dict[Path, list[str]]:
+def any_case(pattern: str) -> str:
+    """The pattern with an extension that matches upper and lower case: `*.mp4` becomes `*.[mM][pP]4`."""
+    stem, dot, extension = pattern.rpartition(".")
+    if not dot or not extension.isalnum():
+        return pattern
+    return stem + dot + "".join(f"[{c.lower()}{c.upper()}]" if c.isalpha() else c for c in extension)
+
+
+def extract_all(clips: list[Path], options: dict[str, Any], workers: int) -> dict[Path, list[str]]:
     """Frames of every video that can be decoded; the others are named on stderr."""
     threads = max(1, (os.cpu_count() or 1) // workers)
     frames = {}
     progress = tqdm(total=len(clips), unit="video", ascii=True)
-    for clip, result in in_processes(partial(extract_frames, count=sample, threads=threads), clips, workers):
+    for clip, result in in_processes(partial(extract_frames, threads=threads, **options), clips, workers):
         progress.update()
         if isinstance(result, DataError):
             progress.write(f"skipped: {result}", file=sys.stderr)

@@ -20,6 +20,9 @@ except ImportError:
 
 MAX_ELONGATION = 100  # a side this many times the other: after the resize such an image would fill the memory
 
+MAX_PIXELS = 64 * 2**20  # a few KiB can claim many GB: the header is read before the pixels
+MAX_SCANS = 200  # of a progressive JPEG: each costs a pass over all pixels
+
 # First bytes of a file, what begins its pixel data, what follows it.
 _FORMATS = {b"\xff\xd8": (b"\xff\xda", b"\xff\xd9"), b"\x89PNG": (b"IDAT", b"IEND")}
 
@@ -28,7 +31,7 @@ def decode_image(field: str, where: str) -> np.ndarray:
     """Pixels of a base64 JPEG or PNG, uint8 RGB (H, W, 3). Grey and CMYK images become RGB, transparency is dropped.
 
     Raises:
-        DataError: not base64, not an image, cut short, or too elongated to be of use; `where` says which frame it is.
+        DataError: not base64, not an image, cut short, or too large or too elongated; `where` says which frame it is.
     """
     try:
         data = b64decode(field, validate=True)
@@ -39,6 +42,11 @@ def decode_image(field: str, where: str) -> np.ndarray:
         raise DataError(f"{where}: the frame is neither a JPEG nor a PNG")
     if data.rfind(end) <= data.rfind(start):  # decoders differ here: some fill the missing part with grey
         raise DataError(f"{where}: the image is cut short")
+    width, height = _size(data)
+    if width * height > MAX_PIXELS:
+        raise DataError(f"{where}: an image of {width}×{height} is too large (more than {MAX_PIXELS >> 20} megapixels)")
+    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_SCANS:
+        raise DataError(f"{where}: the JPEG has more than {MAX_SCANS} scans")
     image = _decode(data)
     if image is None:
         raise DataError(f"{where}: the image is damaged, no decoder reads it")
@@ -46,6 +54,25 @@ def decode_image(field: str, where: str) -> np.ndarray:
     if max(height, width) > MAX_ELONGATION * min(height, width):
         raise DataError(f"{where}: an image of {width}×{height} is too elongated (more than {MAX_ELONGATION} to 1)")
     return image
+
+
+def _size(data: bytes) -> tuple[int, int]:
+    """Width and height that the header of a JPEG or PNG claims, the largest if there are several; (0, 0): none."""
+    if data.startswith(b"\x89PNG"):
+        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    size, at = (0, 0), 2
+    while (at := data.find(b"\xff", at)) >= 0 and at + 9 <= len(data):  # decoders, too, skip to the next marker
+        marker = data[at + 1]
+        if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD8:  # without a length
+            at += 1 if marker == 0xFF else 2
+            continue
+        if marker == 0xDA:  # the pixels begin
+            break
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
+            size = max(size, (width, height), key=lambda sides: sides[0] * sides[1])
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return size
 
 
 def _decode(data: bytes) -> np.ndarray | None:

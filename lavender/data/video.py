@@ -2,50 +2,84 @@
 
 import base64
 import io
+import logging
+import math
 import multiprocessing
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from lavender.runtime.errors import DataError
 
+_LOG = logging.getLogger(__name__)
 
-def sample_frames(path: str | Path, count: int, threads: int = 0) -> list[np.ndarray]:
+# The containers that FFmpeg may read: none of them names other files or addresses, as playlists do (HLS, concat, DASH).
+_FORMATS = (
+    "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,gif,ogg,wav,mp3,aac,flac,rm,mxf,nut,ivf,dv,swf,wtv,"
+    "h261,h263,h264,hevc,vvc,av1,obu,m4v,mjpeg,vc1,yuv4mpegpipe,apng"
+)
+
+
+def sample_frames(
+    path: str | Path, count: int, threads: int = 0, *, min_decoded: float = 0.5, spread: str = "number"
+) -> list[np.ndarray]:
     """`count` frames of a video, evenly spread and without its ends: of N, those at ⌊N/(count+1)·(i+1)⌋.
 
     Only those frames are held in memory. N is the number of frames that decode; it is guessed from the number of
-    packets, and where the guess was wrong the video is decoded again.
+    packets, and where the guess was wrong the video is decoded again. The frames are upright and their pixels square,
+    as a player shows them. Damaged and missing frames are left out; the log says how many.
 
     Args:
-        path: any file that FFmpeg reads; its main video stream is used.
+        path: any video file that FFmpeg reads, no playlist; its main video stream is used.
         count: how many frames; a video of fewer frames gives some twice.
         threads: decoder threads, 0 for one a core.
+        min_decoded: the share of the frames that must decode.
+        spread: "number" spreads over the frames, "time" over the duration (they differ at a variable frame rate).
 
     Returns:
         uint8 RGB arrays (H, W, 3)
 
     Raises:
-        DataError: the file is missing, empty, damaged, has no video or no frame that decodes.
+        DataError: the file is missing, empty, has no video, or too few of its frames decode.
     """
     import av  # a machine that only trains need not have it
 
     try:
-        wanted = _spread(_count_packets(path), count)
-        frames, decoded = _decode(path, wanted, threads)
-        if decoded and _spread(decoded, count) != wanted:
-            wanted = _spread(decoded, count)
-            frames, decoded = _decode(path, wanted, threads)
+        survey = _survey(path)
+        wanted = _spread(survey.times, count, spread)
+        decoded = _decode(path, wanted, threads)
+        if decoded.failed:  # several decoder threads can lose frames beside a damaged one
+            threads = 1
+            decoded = _decode(path, wanted, threads)
+        if decoded.times and _spread(decoded.times, count, spread) != wanted:
+            wanted = _spread(decoded.times, count, spread)
+            decoded = _decode(path, wanted, threads)
+    except av.ArgumentError as error:  # what FFmpeg says of a format outside _FORMATS
+        raise DataError(
+            f"{path} cannot be decoded: {error.strerror}, or a playlist or other unsupported format"
+        ) from None
     except av.FFmpegError as error:
         raise DataError(f"{path} cannot be decoded: {error.strerror}") from None
-    if not decoded:
+    except OSError as error:
+        raise DataError(f"{path} cannot be decoded: {error.strerror or error}") from None
+    total = len(decoded.times)
+    if not total:
         raise DataError(f"{path}: no frame of it decodes")
-    return [frames[i] for i in wanted]
+    if decoded.failed or survey.missing:
+        whole = total + decoded.failed + survey.missing
+        fault = f"{decoded.failed} frames are damaged, about {survey.missing} are missing at the end"
+        if total < min_decoded * whole:
+            raise DataError(f"{path}: only {total} of about {whole} frames decode ({fault}); see --min_decoded")
+        _LOG.warning("%s: %d of about %d frames are used (%s)", path, total, whole, fault)
+    return [decoded.frames[i] for i in wanted]
 
 
 def encode_jpeg(frame: np.ndarray) -> str:
@@ -55,9 +89,9 @@ def encode_jpeg(frame: np.ndarray) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def extract_frames(path: str | Path, count: int, threads: int = 0) -> list[str]:
+def extract_frames(path: str | Path, count: int, threads: int = 0, **options: Any) -> list[str]:
     """`sample_frames`, each encoded by `encode_jpeg`."""
-    return [encode_jpeg(frame) for frame in sample_frames(path, count, threads)]
+    return [encode_jpeg(frame) for frame in sample_frames(path, count, threads, **options)]
 
 
 def in_processes(
@@ -100,35 +134,112 @@ def _until_killed(
     return list(running.values())
 
 
-def _spread(total: int, count: int) -> list[int]:
-    step = total / (count + 1)
-    return [int(step * (i + 1)) for i in range(count)]
+class _Survey(NamedTuple):
+    times: list[float]  # of the packets, sorted
+    missing: int  # frames that the file announces and does not hold, estimated
 
 
-def _count_packets(path: str | Path) -> int:
-    """Number of packets of the video stream, found without decoding."""
+class _Decoded(NamedTuple):
+    frames: dict[int, np.ndarray]  # the wanted ones by number
+    times: list[float]  # of all frames
+    failed: int  # packets that do not decode
+
+
+def _spread(times: list[float], count: int, spread: str) -> list[int]:
+    if spread == "number" or len(times) < 2:
+        step = len(times) / (count + 1)
+        return [int(step * (i + 1)) for i in range(count)]
+    length = (times[-1] - times[0]) * len(times) / (len(times) - 1)  # the last frame is shown for a while, too
+    instants = [times[0] + length * (i + 1) / (count + 1) for i in range(count)]
+    return [max(0, bisect_right(times, instant + 1e-6) - 1) for instant in instants]
+
+
+def _survey(path: str | Path) -> _Survey:
+    """Times of the packets of the video stream, and how many are missing, found without decoding."""
+    times: list[float] = []
     with _opened(path) as container:
-        return sum(1 for packet in container.demux(_video_stream(container, path)) if packet.size)
+        stream = _video_stream(container, path)
+        begin, end, end_of_any = math.inf, -math.inf, -math.inf
+        try:
+            for packet in container.demux():
+                if not packet.size:
+                    continue
+                stamp = packet.pts if packet.pts is not None else packet.dts
+                seconds = None if stamp is None else float(stamp * packet.time_base)
+                if seconds is not None:
+                    last = seconds + float((packet.duration or 0) * packet.time_base)
+                    end_of_any = max(end_of_any, last)
+                if packet.stream.index == stream.index:
+                    times.append(seconds if seconds is not None else (times[-1] if times else 0.0))
+                    if seconds is not None:
+                        begin, end = min(begin, seconds), max(end, last)
+        except (EOFError, _av_error()):
+            pass  # what was read is used; the duration says what is missing
+        if stream.duration:
+            announced, held = float(stream.duration * stream.time_base), end - begin
+        else:
+            announced, held = (container.duration or 0) / 1e6, end_of_any - (container.start_time or 0) / 1e6
+        missing = 0
+        if 0 < held < 0.95 * announced:  # an edit list can leave packets out, which the duration allows for
+            missing = stream.frames - len(times)
+            missing = missing if missing > 0 else round(len(times) * (announced / held - 1))
+    return _Survey(sorted(times), missing)
 
 
-def _decode(path: str | Path, wanted: list[int], threads: int) -> tuple[dict[int, np.ndarray], int]:
-    """The wanted frames by their number, and the number of all frames."""
-    frames, decoded = {}, 0
+def _decode(path: str | Path, wanted: list[int], threads: int) -> _Decoded:
+    """Decodes to the end of the file; a packet that does not decode is counted."""
+    frames: dict[int, np.ndarray] = {}
+    times: list[float] = []
+    failed = 0
     with _opened(path) as container:
         stream = _video_stream(container, path)
         stream.thread_type = "AUTO"  # threads over frames, and over slices
         stream.codec_context.thread_count = threads
-        for frame in container.decode(stream):  # to the end of the file and through the frames the decoder still holds
-            if decoded in wanted:
-                frames[decoded] = frame.to_ndarray(format="rgb24")
-            decoded += 1
-    return frames, decoded
+        packets = container.demux(stream)  # the last one is empty: it fetches the frames that the decoder still holds
+        while True:
+            try:
+                packet = next(packets, None)
+            except _av_error():
+                break  # the file ends here
+            if packet is None:
+                break
+            try:
+                pictures = packet.decode()
+            except _av_error():
+                failed += 1
+                continue
+            for frame in pictures:
+                if len(times) in wanted:
+                    frames[len(times)] = _as_shown(frame, stream.sample_aspect_ratio)
+                times.append(frame.time if frame.time is not None else (times[-1] if times else 0.0))
+    return _Decoded(frames, times, failed)
 
 
-def _opened(path: str | Path) -> Any:
+def _as_shown(frame: Any, aspect: Any) -> np.ndarray:
+    """The RGB picture with square pixels, turned as the display matrix says."""
+    width = round(frame.width * float(aspect)) if aspect and 0.1 < aspect < 10 else frame.width
+    picture = (
+        frame.to_ndarray(format="rgb24", width=width) if width != frame.width else frame.to_ndarray(format="rgb24")
+    )
+    turns = round(frame.rotation / 90)  # counterclockwise, as numpy counts
+    return np.ascontiguousarray(np.rot90(picture, turns)) if turns % 4 else picture
+
+
+def _av_error() -> type[Exception]:
     import av
 
-    return av.open(str(path), metadata_errors="ignore")  # titles in old encodings are no reason to lose a clip
+    return av.FFmpegError
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    """The container, read through a Python file: FFmpeg itself opens no file and no address."""
+    import av
+
+    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
+    # Titles in old encodings are no reason to lose a clip.
+    with open(path, "rb") as file, av.open(file, metadata_errors="ignore", options=options) as container:
+        yield container
 
 
 def _video_stream(container: Any, path: str | Path) -> Any:

@@ -76,6 +76,35 @@ def test_a_broken_clip_is_named_and_left_out(tmp_path: Path):
     assert list(pickle.loads((tmp_path / "out.pkl").read_bytes())) == ["good"]
 
 
+def test_extensions_in_upper_case_and_other_videos(tmp_path: Path):
+    for name in ("plain.mp4", "phone.MP4", "camera.MOV", "old.avi"):
+        write_clip(tmp_path / "_toy" / name.lower(), 12)
+        (tmp_path / "_toy" / name.lower()).rename(tmp_path / "_toy" / name)
+    (tmp_path / "_toy" / "notes.txt").touch()
+    done = run("extract_video-frame", "--path=toy", "--sample=2", "--spread=time", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(pickle.loads((tmp_path / "toy.pkl").read_bytes())) == ["phone", "plain"]
+    assert "_toy: 2 other files look like videos, such as camera.MOV" in done.stderr
+    done = run("extract_video-frame", "--path=toy", "--sample=2", "--pattern=cam*.mov", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert list(pickle.loads((tmp_path / "toy.pkl").read_bytes())) == ["camera"]
+
+
+def test_a_damaged_clip_is_reported(tmp_path: Path):
+    pytest.importorskip("av")
+    write_clip(tmp_path / "_toy" / "cut.mkv", 40)
+    path = tmp_path / "_toy" / "cut.mkv"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 8 // 10])
+    command = ("extract_video-frame", "--path=toy", "--sample=2", "--pattern=*.mkv")
+    done = run(*command, "--min_decoded=0.1", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "_toy/cut.mkv: " in done.stderr
+    assert "missing" in done.stderr
+    done = run(*command, "--min_decoded=1", folder=tmp_path)
+    assert done.returncode == 2
+    assert "skipped: _toy/cut.mkv: only" in done.stderr
+
+
 def test_nothing_to_extract_is_one_line_and_writes_nothing(tmp_path: Path):
     pytest.importorskip("av")
     done = run("extract_video-frame", "--path=toy", "--sample=2", folder=tmp_path)

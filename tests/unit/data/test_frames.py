@@ -92,6 +92,28 @@ def test_garbage_is_refused_where_it_stands(garbage: str):
         decode_image(garbage, "there")
 
 
+@pytest.mark.usefixtures("_decoders")
+def test_image_bombs_are_refused_by_their_header(noise: Image.Image, monkeypatch: pytest.MonkeyPatch):
+    exif = Image.Exif()
+    exif[0x010E] = "words"
+    jpegs = [encoded(noise, "JPEG"), encoded(noise, "JPEG", exif=exif), encoded(noise, "JPEG", progressive=True)]
+    files = [(data, b"\x00\x1e\x00\x28", b"\x75\x30\x75\x31") for data in jpegs]
+    files.append((encoded(noise, "PNG"), bytes([0, 0, 0, 40, 0, 0, 0, 30]), bytes([0, 0, 117, 49, 0, 0, 117, 48])))
+    for data, size, claimed in files:
+        assert decode_image(field(data), "there").shape == (30, 40, 3)
+        bomb = data.replace(size, claimed, 1)
+        assert bomb != data
+        with monkeypatch.context() as patch:
+            patch.setattr(frames, "_decode", lambda _: pytest.fail("the bomb is decoded"))
+            with pytest.raises(DataError, match="there: an image of 30001×30000 is too large"):
+                decode_image(field(bomb), "there")
+    progressive = jpegs[-1]
+    scan = progressive.rindex(b"\xff\xda")
+    bomb = progressive[:scan] + progressive[scan:-2] * 300 + progressive[-2:]
+    with pytest.raises(DataError, match="there: the JPEG has more than 200 scans"):
+        decode_image(field(bomb), "there")
+
+
 def test_damaged_png_and_elongated_image_are_refused(noise: Image.Image):
     data = bytearray(encoded(noise, "PNG"))
     data[len(data) // 2] ^= 0xFF
