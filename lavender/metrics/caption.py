@@ -4,14 +4,17 @@ import contextlib
 import importlib.util
 import re
 import shutil
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from types import SimpleNamespace
 
 from lavender.runtime.logging import LOGGER
 
 Texts = dict[int, list[str]]  # number of a video → its captions, tokenised
 NAMES = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr")
-METEOR_SECONDS = 1800
+JAVA_SECONDS = 600  # METEOR and SPICE together must end before the other processes give up (30 minutes)
 _BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
 
 
@@ -79,17 +82,15 @@ def _scorers(spice: bool) -> Iterator[tuple[Sequence[str], Callable]]:
     yield ("ROUGE_L",), lambda wanted, found: Rouge().compute_score(wanted, found)[0]
     yield ("CIDEr",), lambda wanted, found: Cider().compute_score(wanted, found)[0]
     if spice and shutil.which("java"):
-        from pycocoevalcap.spice.spice import Spice
-
-        yield ("SPICE",), lambda wanted, found: Spice().compute_score(wanted, found)[0]
+        yield ("SPICE",), _spice
 
 
 def _meteor(wanted: Texts, found: Texts) -> float:
-    """METEOR, by a Java process that is not waited for longer than `METEOR_SECONDS`."""
+    """METEOR, by a Java process that is not waited for longer than `JAVA_SECONDS`."""
     from pycocoevalcap.meteor.meteor import Meteor
 
     meteor = Meteor()
-    watchdog = threading.Timer(METEOR_SECONDS, meteor.meteor_p.kill)
+    watchdog = threading.Timer(JAVA_SECONDS, meteor.meteor_p.kill)
     watchdog.start()
     try:
         return meteor.compute_score(wanted, found)[0]
@@ -99,6 +100,14 @@ def _meteor(wanted: Texts, found: Texts) -> float:
             meteor.lock.release()
             with contextlib.suppress(OSError):
                 meteor.meteor_p.stdin.close()
+
+
+def _spice(wanted: Texts, found: Texts) -> float:
+    """SPICE, by a Java process that is ended after `JAVA_SECONDS` (subprocess.TimeoutExpired)."""
+    from pycocoevalcap.spice import spice
+
+    spice.subprocess = SimpleNamespace(check_call=partial(subprocess.check_call, timeout=JAVA_SECONDS))
+    return spice.Spice().compute_score(wanted, found)[0]
 
 
 def _one_line(text: str) -> str:

@@ -43,12 +43,12 @@ def keep_freed_memory() -> None:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """`auto` is bf16 where a GPU has it, else fp16 on a GPU and fp32 on a CPU."""
+    """`auto` is bf16 where a GPU has it itself (V100 and T4 emulate it), else fp16 on a GPU and fp32 on a CPU."""
     if name != "auto":
         return name
     if device.type == "cpu":
         return "fp32"
-    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:

@@ -123,3 +123,13 @@ def test_a_meteor_that_fails_is_left_out_and_does_not_hold_up_the_run():
     except subprocess.TimeoutExpired as error:
         pytest.fail(f"it waits for ever: {error.stderr!r}")
     assert done.stdout == f"{sorted(set(module.NAMES) - {'METEOR'})}\n", done.stderr
+
+
+def test_java_is_ended_before_the_other_processes_give_up(monkeypatch):
+    spice = pytest.importorskip("pycocoevalcap.spice.spice")
+    assert 2 * module.JAVA_SECONDS < 30 * 60
+    monkeypatch.setattr(module, "JAVA_SECONDS", 0.2)
+    monkeypatch.setattr(spice, "subprocess", spice.subprocess)
+    monkeypatch.setattr(spice.Spice, "compute_score", lambda *_: spice.subprocess.check_call(["sleep", "60"]))
+    with pytest.raises(subprocess.TimeoutExpired):
+        module._spice({0: ["a"]}, {0: ["a"]})

@@ -65,7 +65,9 @@ def test_a_precision_that_is_asked_for_is_taken(name: str):
 def test_automatic_precision(monkeypatch: pytest.MonkeyPatch):
     assert choose_precision("auto", CPU) == "fp32"
     for supported, expected in [(True, "bf16"), (False, "fp16")]:
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda value=supported: value)
+        monkeypatch.setattr(
+            torch.cuda, "is_bf16_supported", lambda including_emulation=True, has=supported: including_emulation or has
+        )
         assert choose_precision("auto", torch.device("cuda", 0)) == expected
 
 
