@@ -130,6 +130,7 @@ def test_java_is_ended_before_the_other_processes_give_up(monkeypatch):
     assert 2 * module.JAVA_SECONDS < 30 * 60
     monkeypatch.setattr(module, "JAVA_SECONDS", 0.2)
     monkeypatch.setattr(spice, "subprocess", spice.subprocess)
+    monkeypatch.setattr(spice.Spice, "__init__", lambda self: None)  # which downloads CoreNLP
     monkeypatch.setattr(spice.Spice, "compute_score", lambda *_: spice.subprocess.check_call(["sleep", "60"]))
     with pytest.raises(subprocess.TimeoutExpired):
         module._spice({0: ["a"]}, {0: ["a"]})
