@@ -58,6 +58,11 @@ class Kit:
         assert ours.shape == expected.shape
         return bool((ours - expected).abs().max() <= tolerance * expected.abs().max())
 
+    @staticmethod
+    def loss_agrees(ours: torch.Tensor | float, reference: np.ndarray, temp: float = 1.0) -> bool:
+        """To 1e-6; scores that are divided by a temperature bring their rounding, divided by it, along."""
+        return float(ours) == pytest.approx(float(reference), rel=1e-6 / temp)
+
 
 @pytest.fixture(scope="session")
 def kit() -> Kit:

@@ -45,13 +45,16 @@ def test_a_video_that_stands_twice_in_a_batch(kit, load):
         assert float(run.task.loss(run.model, run.batch)["loss"]) == pytest.approx(float(case["ls"]), rel=1e-6)
 
 
-def test_the_task_specific_head(kit, load):
+def test_the_task_specific_head(kit, load, monkeypatch):
     case = kit.case("retrieval_task_specific")
     run = load(RetrievalTaskSpecificTask, "toy-retrieval", items=4, size_txt=25, temp=0.05)
     assert np.array_equal(run.batch["ids"], case["txt"])
     with torch.inference_mode():
         assert kit.agrees(run.task.match_matrix(run.model, run.batch), case["out"])
-        assert float(run.task.loss(run.model, run.batch)["loss"]) == pytest.approx(float(case["ls"]), rel=1e-6)
+        assert kit.loss_agrees(run.task.loss(run.model, run.batch)["loss"], case["ls"], temp=0.05)
+        # The loss of the released scores themselves carries no rounding of the model.
+        monkeypatch.setattr(run.task, "match_matrix", lambda *_: torch.from_numpy(case["out"]))
+        assert kit.loss_agrees(run.task.loss(run.model, run.batch)["loss"], case["ls"])
 
 
 def test_cut_texts(kit, load, truncated):

@@ -30,7 +30,7 @@ def draw_clip(path: Path, frames: int, size: tuple[int, int]) -> None:
 
 
 def checked(command: list[str], folder: Path) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"
     assert "Traceback" not in done.stderr
     return done.stdout

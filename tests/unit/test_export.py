@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 def start(*arguments: object, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """The tool in a process of its own."""
     command = [sys.executable, str(ROOT / "_tools" / "export.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture

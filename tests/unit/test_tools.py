@@ -17,7 +17,7 @@ TOY = ROOT / "tests" / "conformance" / "kit" / "data" / "img_toy.tsv"
 
 def run(tool: str, *arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "_tools" / f"{tool}.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def write_clip(path: Path, frames: int) -> None:
 @pytest.mark.parametrize("start", [ROOT, ROOT / "_tools"])
 def test_help_from_both_folders(tool: str, start: Path):
     script = f"_tools/{tool}.py" if start == ROOT else f"{tool}.py"
-    done = subprocess.run([sys.executable, script, "--help"], cwd=start, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, script, "--help"], cwd=start, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert f"python _tools/{tool}.py --" in done.stdout
 

@@ -41,7 +41,7 @@ def root(tmp_path: Path) -> Path:
 
 def command(folder: Path, script: Path, *words: str) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-B", str(script), *words]
-    return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=300)
 
 
 def write_texts(root: Path, task: str, **splits: Iterable[str]) -> None:

@@ -203,7 +203,7 @@ def test_forked_workers_share_an_open_reader(tsv: Path):
     workers = [context.Process(target=_read_many, args=(reader, results)) for _ in range(3)]
     for worker in workers:
         worker.start()
-    assert all(results.get(timeout=20) for _ in workers)
+    assert all(results.get(timeout=300) for _ in workers)
     for worker in workers:
         worker.join()
 

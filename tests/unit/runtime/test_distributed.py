@@ -110,9 +110,9 @@ def test_two_processes_exchange():
     processes = [context.Process(target=_process, args=(rank, port, _exchange, results)) for rank in range(2)]
     for process in processes:
         process.start()
-    found = dict(results.get(timeout=40) for _ in processes)
+    found = dict(results.get(timeout=300) for _ in processes)
     for process in processes:
-        process.join(timeout=40)
+        process.join(timeout=300)
         assert process.exitcode == 0
     for rank in range(2):
         assert found[rank]["gathered"] == [{"rank": 0, "records": []}, {"rank": 1, "records": ["x"]}]

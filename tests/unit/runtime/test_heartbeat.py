@@ -34,7 +34,7 @@ def make(said: list[str]) -> Iterator[Callable[..., Heartbeat]]:
         each.stop()
 
 
-def wait_for(said: list[str], seconds: float = 10) -> str:
+def wait_for(said: list[str], seconds: float = 60) -> str:
     end = time.monotonic() + seconds
     while not said and time.monotonic() < end:
         time.sleep(0.01)
@@ -111,7 +111,7 @@ def test_no_connection_is_told_and_the_run_goes_on(make, said, caplog):
     port, key = make().listen(0)
     time.sleep(0.2)  # it does not listen any more
     make().join("127.0.0.1", port, key, 1)
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while not caplog.text and time.monotonic() < end:
         time.sleep(0.01)
     assert "a host that dies is noticed late" in caplog.text
