@@ -15,6 +15,7 @@ from lavender.data.annotations import ItemTable, check_caption, read_json
 from lavender.data.ids import VideoIds, without_extension
 from lavender.data.tsv import TSVReader
 from lavender.runtime.errors import DataError
+from lavender.runtime.files import read_text
 
 logger = logging.getLogger("lavender.data")
 
@@ -151,10 +152,7 @@ class CaptionFolder:
     def _read_linelist(self) -> np.ndarray:
         """(lines, 2) of row and caption number; every line is checked against the captions that there are."""
         path = self._files("caption_linelist")[0]
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}: byte {error.start} is not UTF-8 text") from error
+        lines = read_text(path, DataError).rstrip().splitlines()  # blank lines at the end are none
         columns = ("file", "row", "caption number")[0 if self.composite else 1 :]
         pairs = []
         for line, text in enumerate(lines, start=1):
@@ -277,9 +275,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"{path}: there is no such file; check --data_dir and the YAML's name")
     try:
-        facts = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is not UTF-8 text") from error
+        facts = yaml.safe_load(read_text(path, DataError))
     except _NO_YAML as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""

@@ -247,3 +247,21 @@ def test_nor_does_any_content(folder, tmp_path: Path, captions: Any, lines: str,
         with contextlib.suppress(DataError):
             made.training_samples()
         made.references([0])
+
+
+def test_files_of_a_windows_editor_are_read_alike(folder, tmp_path: Path):
+    (tmp_path / "list.tsv").write_text("2\t1\n0\t1\n")
+    coco = {"annotations": [{"image_id": video, "caption": texts[0]} for video, texts in CAPTIONS.items()]}
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    path = folder(caption_linelist="list.tsv", caption_coco_format="coco.json")
+
+    def found() -> list:
+        made = CaptionFolder(path)
+        return [made.training_samples().tolist(), made.videos, shown(made), made.references([0, 1, 2])]
+
+    before = found()
+    for name in ("x.yaml", "x.img.tsv", "x.caption.tsv", "list.tsv", "coco.json"):
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(text + "\n \n", encoding="utf-8-sig", newline="\r\n")
+        (tmp_path / name).with_suffix(".lineidx").unlink(missing_ok=True)
+    assert found() == before
