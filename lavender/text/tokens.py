@@ -53,6 +53,14 @@ class TextTokenizer:
         """The id of a word that is one vocabulary entry as it stands; None where it is not."""
         return self._tokenizer.token_to_id(word)
 
+    def answer_id(self, text: str) -> int | None:
+        """The id of a text that is one vocabulary word, as it stands or as the tokenizer reads it; else None."""
+        found = self.find(text)
+        if found is None:
+            ids = self.wordpieces(text)
+            found = ids[0] if len(ids) == 1 else None
+        return None if found == self.unknown_id else found
+
     def word(self, token_id: int) -> str:
         """The vocabulary word of an id; "" for an id past the end."""
         return self._tokenizer.id_to_token(token_id) or ""
