@@ -94,10 +94,12 @@ class QuestionDataset(ItemDataset):
                 f"{'; '.join(reasons[:3])}. Check the answers and {self.tokenizer.folder / 'vocab.txt'} (--txt_backbone)"
             )
         if reasons:
+            many = 2 * len(reasons) > len(kept)
             logger.log(
-                logging.WARNING if 2 * len(reasons) > len(kept) else logging.INFO,
-                "%d of %d %s questions (%.0f %%) can never be right, for example: %s",
-                *(len(reasons), len(kept), self.split, 100 * len(reasons) / len(kept), "; ".join(reasons[:3])),
+                logging.WARNING if many else logging.INFO,
+                "%d of %d %s questions can never be right%s; the first: %s",
+                *(len(reasons), len(kept), self.split, f" ({len(reasons) / len(kept):.0%})" if many else ""),
+                "; ".join(reasons[: 3 if many else 1]),
             )
         return kept
 

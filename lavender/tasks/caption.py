@@ -131,7 +131,7 @@ class CaptionTask(Task):
         ]
 
     def metrics(self, records: list[Record], split: str) -> Metrics:
-        """The metrics of `lavender.metrics.caption`, over the videos that have references; `no_reference`: the others."""
+        """The metrics of `lavender.metrics.caption`, over the videos with references; `no_reference`: the others."""
         pairs = zip(records, self.references[split], strict=True)
         captions = [(record["caption"], texts) for record, texts in pairs if texts]
         missing = len(records) - len(captions)
@@ -143,7 +143,8 @@ class CaptionTask(Task):
                 "%s: %d of %d videos have no reference caption; the metrics are those of the other %d",
                 *(split, missing, len(records), len(captions)),
             )
-        metrics = caption_metrics(*zip(*captions, strict=True), spice=self.config.spice)
+        found, references = zip(*captions, strict=True)
+        metrics = caption_metrics(found, references, self.config.spice)
         return {**metrics, **({"no_reference": missing} if missing else {})}
 
     # --- files beside the checkpoint ----------------------------------------------------------------------------------
