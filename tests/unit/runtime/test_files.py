@@ -110,3 +110,15 @@ def test_a_text_that_cannot_be_read_is_named(tmp_path: Path):
     for place in (tmp_path / "none", tmp_path):
         with pytest.raises(DataError, match=str(place)):
             read_text(place, DataError)
+
+
+def test_leftovers_of_dead_processes_are_removed_and_of_live_ones_kept(path: Path):
+    leftover = path.with_name(".ckpt.pt.0badcafe.tmp")
+    leftover.touch()
+    with atomic_file(path) as first:
+        assert not leftover.exists()
+        with atomic_file(path) as second:
+            second.write(b"second")
+        first.write(b"first")
+    assert path.read_bytes() == b"first"
+    assert alone(path)
