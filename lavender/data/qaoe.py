@@ -89,9 +89,10 @@ class QuestionDataset(ItemDataset):
         kept = super().kept(items)
         reasons = [self._unanswerable[id(item)] for item in kept if id(item) in self._unanswerable]
         if self.training and kept and len(reasons) == len(kept):
+            vocabulary = self.tokenizer.folder / "vocab.txt"
             raise DataError(
                 f"{self._path}: nothing can be learned of the {len(kept)} training questions: "
-                f"{'; '.join(reasons[:3])}. Check the answers and {self.tokenizer.folder / 'vocab.txt'} (--txt_backbone)"
+                f"{'; '.join(reasons[:3])}. Check the answers and {vocabulary} (--txt_backbone)"
             )
         if reasons:
             many = 2 * len(reasons) > len(kept)
