@@ -36,7 +36,7 @@ class CaptionFolder:
     Args:
         path: the YAML; what it names is relative to it.
         tolerant: an annotation without its video, or the reverse, is told and passed over instead of being an error.
-        blind: captions may be missing, for some rows or all (evaluation); without `caption` the frames say which videos.
+        blind: captions may be missing, of some rows or all (evaluation); without `caption` the videos are those of `img`.
         within: the folder that no name in the YAML may leave (links in it are followed); None: anywhere.
 
     Attributes:
@@ -103,7 +103,8 @@ class CaptionFolder:
         """The captions that those of `rows` are compared with: the COCO file's, or, where there is none, the TSV's.
 
         Raises:
-            DataError: a video without references (unless `blind`), references without a video (unless `tolerant`), or a broken file.
+            DataError: a video without references (unless `blind`), references without a video (unless `tolerant`), or
+                a broken file.
         """
         path = self._coco_path()
         if path is None:
