@@ -36,7 +36,7 @@ class CaptionFolder:
     Args:
         path: the YAML; what it names is relative to it.
         tolerant: an annotation without its video, or the reverse, is told and passed over instead of being an error.
-        blind: captions may be missing, of some rows or all (evaluation); without `caption` the videos are those of `img`.
+        blind: captions may be missing, of some rows or all (evaluation); without `caption` all of `img` are used.
         within: the folder that no name in the YAML may leave (links in it are followed); None: anywhere.
 
     Attributes:
