@@ -11,6 +11,7 @@ from typing import Any, NoReturn, get_args
 from lavender.config.schema import LEGACY, Config, entry_place, options, validate
 from lavender.config.values import COMMAND_LINE, Option, parse_json, unknown_option
 from lavender.runtime.errors import ConfigError
+from lavender.runtime.files import read_text
 
 # What the args.json of a released run holds for an option that nobody set: read as not given.
 _UNSET = {"task_token": None, "kinetics": -1}
@@ -68,15 +69,7 @@ def read_object(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: names the file: missing, not text, not JSON (with line and column), or not an object.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not a text file: byte {error.start} is not UTF-8") from error
-    value = parse_json(text, str(path))
+    value = parse_json(read_text(path, ConfigError), str(path))
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: the file must hold one JSON object, {{...}}, of options")
     return value

@@ -155,6 +155,11 @@ class Config:
 
     # --- objective
     pretrain_tasks: list[str] = _objective(["mtm", "vtm"], "pretraining losses", choices=("mtm", "vtm"))
+    vtm_negatives: str = _objective(
+        "distinct",
+        "texts of false video-text pairs: any but the video's own text, or released: those too",
+        choices=("distinct", "released"),
+    )
     p_mask: float = _objective(0.15, "probability that a token is masked", minimum=0, maximum=1)
     temp: float = _objective(1.0, "temperature of task-specific matching scores", above=0)
     label_smoothing: float = _objective(0.0, "captioning: label smoothing", minimum=0, maximum=1)

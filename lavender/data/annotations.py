@@ -10,6 +10,7 @@ import numpy as np
 from lavender.data.ids import file_name, has_folder, without_extension
 from lavender.data.tsv import TSVReader
 from lavender.runtime.errors import DataError
+from lavender.runtime.files import read_text
 
 MAX_CAPTION_WORDS = 1000  # more is not a caption but a broken file
 
@@ -23,9 +24,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"{path}: no such text file; check --data_dir (or --txt_dir) and the dataset's name")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is not UTF-8 text") from error
+        content = json.loads(read_text(path, DataError))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})") from error
     except RecursionError as error:

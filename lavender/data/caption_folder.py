@@ -1,5 +1,6 @@
 """A captioning folder: one YAML a split, which names the files of its frames, its captions and its references."""
 
+import contextlib
 import difflib
 import json
 import logging
@@ -15,6 +16,7 @@ from lavender.data.annotations import ItemTable, check_caption, read_json
 from lavender.data.ids import VideoIds, without_extension
 from lavender.data.tsv import TSVReader
 from lavender.runtime.errors import DataError
+from lavender.runtime.files import read_text
 
 logger = logging.getLogger("lavender.data")
 
@@ -34,6 +36,7 @@ class CaptionFolder:
     Args:
         path: the YAML; what it names is relative to it.
         tolerant: an annotation without its video, or the reverse, is told and passed over instead of being an error.
+        blind: captions may be missing, of some rows or all (evaluation); without `caption` all of `img` are used.
         within: the folder that no name in the YAML may leave (links in it are followed); None: anywhere.
 
     Attributes:
@@ -44,12 +47,13 @@ class CaptionFolder:
             empty caption; with file and line.
     """
 
-    def __init__(self, path: Path, tolerant: bool = False, within: Path | None = None):
-        self.path, self.tolerant, self.within = path, tolerant, within
+    def __init__(self, path: Path, tolerant: bool = False, within: Path | None = None, blind: bool = False):
+        self.path, self.tolerant, self.within, self.blind = path, tolerant, within, blind
         self.facts = _read_yaml(path)
         self.composite = self._flag("composite")
         self.frames = [TSVReader(file) for file in self._files("img")]
-        self._captions = [TSVReader(file) for file in self._files("caption")]
+        self._without_file = blind and "caption" not in self.facts
+        self._captions = self.frames if self._without_file else [TSVReader(file) for file in self._files("caption")]
         if len(self.frames) != len(self._captions):
             raise DataError(f"{path}: {len(self.frames)} img files, but {len(self._captions)} caption files")
         rows = list(self._read_captions())
@@ -99,19 +103,25 @@ class CaptionFolder:
         """The captions that those of `rows` are compared with: the COCO file's, or, where there is none, the TSV's.
 
         Raises:
-            DataError: a video without references, references without a video (unless `tolerant`), or a broken file.
+            DataError: a video without references (unless `blind`), references without a video (unless `tolerant`), or
+                a broken file.
         """
         path = self._coco_path()
         if path is None:
             references = {row: self.rows[row]["captions"] for row in rows}
-            source = self._names("caption")
+            source = self.caption_names
         else:
             references = self._from_coco(path, rows)
             source = str(path)
         for row in rows:
-            if not references.get(row):
+            if not references.get(row) and not self.blind:
                 raise DataError(f"{self.where(row)}: video {self.videos[row]!r} has no reference caption in {source}")
-        return [references[row] for row in rows]
+        return [references.get(row, []) for row in rows]
+
+    @property
+    def caption_names(self) -> str:
+        """The files that say which videos there are, as messages name them."""
+        return ", ".join(str(file.path) for file in self._captions)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -145,16 +155,17 @@ class CaptionFolder:
     def _read_captions(self) -> Iterator[dict[str, Any]]:
         for reader in self._captions:
             for number in range(len(reader)):
+                if self._without_file:
+                    yield {"video": reader.video_id(number), "captions": []}
+                    continue
                 fields, where = reader.row(number), reader.where(number)
-                yield {"video": fields[0], "captions": _parse_captions(fields, where)}
+                none = self.blind and _are_none(fields)
+                yield {"video": fields[0], "captions": [] if none else _parse_captions(fields, where)}
 
     def _read_linelist(self) -> np.ndarray:
         """(lines, 2) of row and caption number; every line is checked against the captions that there are."""
         path = self._files("caption_linelist")[0]
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}: byte {error.start} is not UTF-8 text") from error
+        lines = read_text(path, DataError).rstrip().splitlines()  # blank lines at the end are none
         columns = ("file", "row", "caption number")[0 if self.composite else 1 :]
         pairs = []
         for line, text in enumerate(lines, start=1):
@@ -166,7 +177,7 @@ class CaptionFolder:
             if file >= len(self._captions) or row >= len(self._captions[file]):
                 raise DataError(f"{path}, line {line}: {text!r} is a row that is not in {self._names('caption')}")
             row += int(self.firsts[file])
-            if caption >= self._counts[row]:
+            if caption >= self._counts[row] and (self._counts[row] or not self.blind):
                 raise DataError(
                     f"{path}, line {line}: caption {caption} (counted from 0), but {self.where(row)} has "
                     f"{self._counts[row]} captions"
@@ -182,7 +193,7 @@ class CaptionFolder:
         path = self.path.with_name(f"{self.path.stem}_caption_coco_format.json")
         if path.is_file():
             return path
-        logger.info("%s is missing: the references are the captions of %s", path, self._names("caption"))
+        logger.info("%s is missing: the references are the captions of %s", path, self.caption_names)
         return None
 
     def _from_coco(self, path: Path, rows: Sequence[int]) -> dict[int, list[str]]:
@@ -195,7 +206,9 @@ class CaptionFolder:
             where = f"{path}, annotation {number} (counted from 0)"
             if not isinstance(entry, dict) or "image_id" not in entry:
                 raise DataError(f'{where}: an object with "image_id" and "caption" is expected')
-            by_id.setdefault(str(entry["image_id"]), []).append(check_caption(entry.get("caption"), where))
+            texts, text = by_id.setdefault(str(entry["image_id"]), []), entry.get("caption")
+            if not (self.blind and (text is None or text == "")):
+                texts.append(check_caption(text, where))
         known = VideoIds(by_id, path)
         found = [known.find(video) for video in self.videos]
         unused = by_id.keys() - set(found)
@@ -277,9 +290,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"{path}: there is no such file; check --data_dir and the YAML's name")
     try:
-        facts = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is not UTF-8 text") from error
+        facts = yaml.safe_load(read_text(path, DataError))
     except _NO_YAML as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -293,6 +304,18 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             hint = f"; is {near} meant?" if near and near not in facts else ""
             logger.info("%s: %s is not used%s", path, key, hint)
     return {key: value for key, value in facts.items() if value is not None}
+
+
+def _are_none(fields: list[str]) -> bool:
+    """Whether the captions of a row are withheld: no field, a blank one, or a JSON value in which nothing is said."""
+    if len(fields) < 2 or not fields[1].strip():
+        return True
+    with contextlib.suppress(ValueError, RecursionError):
+        value = json.loads(fields[1])
+        entries = value if isinstance(value, list) else [value]
+        said = [entry.get("caption") if isinstance(entry, dict) else entry for entry in entries]
+        return all(text is None or (isinstance(text, str) and not text.strip()) for text in said)
+    return False
 
 
 def _parse_captions(fields: list[str], where: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Downstream data: items listed in `txt_<task>.json`, whose frames are found in `img_<dataset>.tsv` by video id."""
 
+import json
 import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from lavender.data.index import VideoIndex
 from lavender.data.samples import ClipDataset, draw_share, split_share
 from lavender.data.tsv import TSVReader
 from lavender.runtime.errors import ConfigError, DataError
+from lavender.text.masking import IGNORED
 from lavender.text.tokens import TextTokenizer
 
 logger = logging.getLogger("lavender.data")
@@ -114,7 +116,7 @@ class ItemDataset(ClipDataset):
 
     def __init__(self, config: Config, tokenizer: TextTokenizer, frames: FrameFile, texts: ItemFile, split: str):
         super().__init__(config, split == "train", config.size_frame)
-        self.tokenizer, self.frames = tokenizer, frames
+        self.tokenizer, self.frames, self.split = tokenizer, frames, split
         items = texts.items(split)
         for number, item in enumerate(items):
             self.check(item, texts.where(split, number))
@@ -130,6 +132,15 @@ class ItemDataset(ClipDataset):
     @abstractmethod
     def check(self, item: Item, where: str) -> None:
         """Raises DataError where an item, found at `where`, is not as it should be."""
+
+    def allow_blind(self, item: Item, where: str) -> None:
+        """Raises DataError for an item without an answer in a split that needs it: all but `test` do."""
+        if self.split != "test":
+            value = item.get("answer")
+            found = "missing" if value is None else json.dumps(value)
+            raise DataError(
+                f'{where}: "answer" is {found}; only test items may have no answer, {self.split} items need one'
+            )
 
     def __len__(self) -> int:
         return len(self.items)
@@ -170,6 +181,11 @@ def require_index(item: Item, key: str, size: int, of: str, where: str) -> int:
     if not 0 <= value < size:
         raise DataError(f'{where}: "{key}" is {value}, but {of} (0 to {size - 1})')
     return value
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value says that the answer is withheld, as a blind test split has it: none, blank, or −1."""
+    return value is None or value == IGNORED or (isinstance(value, str) and not value.strip())
 
 
 def _look_up(folder: str, config: Config, name: str, option: str) -> Path:

@@ -1,5 +1,6 @@
 """Pretraining data: TSV parts of videos or images, and one caption each (`spec`: `txt_<dataset>.json`)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +81,27 @@ class PretrainDataset(ClipDataset):
     def collate(self, samples: list[Any]) -> dict[str, Any] | Failure:
         batch = super().collate(samples)
         if not isinstance(batch, Failure):
-            batch["negatives"] = self._negatives(batch["epoch"].tolist(), batch["index"].tolist())
+            texts = [self.tokenizer.wordpieces(caption) for caption in batch["caption"]]
+            batch["negatives"] = self._negatives(batch["epoch"].tolist(), batch["index"].tolist(), texts)
         return batch
 
-    def _negatives(self, epochs: list[int], indices: list[int]) -> torch.Tensor:
-        """For each sample, other samples of the batch, drawn without replacement: (B, min(B, 4) − 1)."""
+    def _negatives(self, epochs: list[int], indices: list[int], texts: Sequence[list[int]] = ()) -> torch.Tensor:
+        """For each sample, other samples of the batch, drawn without replacement: (B, min(B, 4) − 1).
+
+        One whose text is the sample's own gives way to one that is not drawn yet, or else to one that is.
+        """
         size = len(indices)
         rows = []
         for own, (epoch, index) in enumerate(zip(epochs, indices, strict=True)):
             stream = sample_stream(self.config.seed, epoch if self.training else EVALUATION, index, _NEGATIVES)
             others = np.delete(np.arange(size), own)
-            rows.append(stream.choice(others, min(size, MAX_PAIRS) - 1, replace=False))
+            drawn = stream.choice(others, min(size, MAX_PAIRS) - 1, replace=False)
+            if texts and self.config.vtm_negatives == "distinct":
+                is_own = np.array([text == texts[own] for text in texts])
+                for place in np.flatnonzero(is_own[drawn]):  # draws come after the released ones, which stay the same
+                    different = others[~is_own[others]]
+                    unused = np.setdiff1d(different, drawn)
+                    if len(different):
+                        drawn[place] = stream.choice(unused if len(unused) else different)
+            rows.append(drawn)
         return torch.from_numpy(np.stack(rows)).long()

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from lavender.data.items import Item, ItemDataset, require_index, require_text
+from lavender.data.items import Item, ItemDataset, is_missing, require_index, require_text
 from lavender.data.samples import Failure
 from lavender.runtime.errors import DataError
 from lavender.text.masking import IGNORED
@@ -15,7 +15,7 @@ class MultipleChoiceDataset(ItemDataset):
     """A question and all its options in one text; the answer is the number of an option, read at `[MASK]`.
 
     A batch: `img`, `present`, `ids`, `mask`, `labels` (B, X), `position` (B,) of the `[MASK]`, `answer` (B,) the number
-    of the right option, `video`, `question`: lists of B texts, `options`: a list of B lists.
+    of the right option (−1: not given), `video`, `question`: lists of B texts, `options`: a list of B lists.
     """
 
     def check(self, item: Item, where: str) -> None:
@@ -25,19 +25,23 @@ class MultipleChoiceDataset(ItemDataset):
             require_text(item, f"option_{number}", where)
         if f"option_{size}" in item:
             raise DataError(f'{where}: there is an "option_{size}", but size_option is {size}: set it to their number')
-        require_index(item, "answer", size, f"size_option is {size}", where)
+        if is_missing(item.get("answer")):
+            self.allow_blind(item, where)
+        else:
+            require_index(item, "answer", size, f"size_option is {size}", where)
 
     def text(self, index: int, stream: np.random.Generator, guard: Any) -> dict[str, Any]:
         item = self.items[index]
         options = [item[f"option_{number}"] for number in range(self.config.size_option)]
-        common = {key: item[key] for key in ("video", "question", "answer")}
-        return {**common, "options": options, **self.encode(item["question"], options, item["answer"])}
+        answer = IGNORED if is_missing(item.get("answer")) else item["answer"]
+        common = {"video": item["video"], "question": item["question"], "answer": answer}
+        return {**common, "options": options, **self.encode(item["question"], options, answer)}
 
     def encode(self, question: str, options: list[str], answer: int) -> dict[str, Any]:
         """Token ids, mask and labels of an item."""
         text = with_options(question, options)
         ids, position = choice_at_mask(self.tokenizer, text, self.config.size_txt, self.config.mask_pos)
-        label = self.tokenizer.word_id(str(answer))
+        label = IGNORED if answer == IGNORED else self.tokenizer.word_id(str(answer))
         return {
             "ids": ids,
             "mask": (ids != self.tokenizer.pad_id).astype(np.int64),

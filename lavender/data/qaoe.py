@@ -8,7 +8,7 @@ import numpy as np
 
 from lavender.config.schema import Config
 from lavender.data.annotations import check_text
-from lavender.data.items import FrameFile, Item, ItemDataset, ItemFile, require_index, require_text
+from lavender.data.items import FrameFile, Item, ItemDataset, ItemFile, is_missing, require_index, require_text
 from lavender.data.samples import Failure
 from lavender.runtime.errors import DataError
 from lavender.text.masking import IGNORED
@@ -34,19 +34,21 @@ class AnswerWords:
                 item["answer"]: item["answer_text"]
                 for split in ("test", "val", "train")
                 for item in texts.items(split)
-                if isinstance(item.get("answer_text"), str) and type(item.get("answer")) is int
+                if isinstance(item.get("answer_text"), str)
+                and type(item.get("answer")) is int
+                and item["answer"] != IGNORED
             }
 
     def of(self, item: Item, where: str) -> str:
-        """The answer of an item: its `answer_text`, else the word of its `answer`; "" where `answer` is −1.
+        """The answer of an item: its `answer_text`, else the word of its `answer`; "" where neither is given.
 
         Raises:
-            DataError: it has neither, or its index is outside the list.
+            DataError: its index is no whole number, outside the list, or there is no list.
         """
-        if item.get("answer_text") is not None:
+        if not is_missing(item.get("answer_text")):
             return require_text(item, "answer_text", where)
         index = item.get("answer")
-        if type(index) is int and index == IGNORED:
+        if is_missing(index):
             return ""
         if not self.source:
             raise DataError(
@@ -74,20 +76,42 @@ class QuestionDataset(ItemDataset):
 
     def __init__(self, config: Config, tokenizer: TextTokenizer, frames: FrameFile, texts: ItemFile, split: str):
         self.words = AnswerWords(texts)
-        self._hopeless: list[str] = []
+        self._unanswerable: dict[int, str] = {}  # id of an item → why
+        self._path = texts.path
         super().__init__(config, tokenizer, frames, texts, split)
-        if self._hopeless:
-            logger.info(
-                "%d of %d %s questions can never be right; the first: %s",
-                *(len(self._hopeless), len(texts.items(split)), split, self._hopeless[0]),
+
+    def kept(self, items: list[Item]) -> list[Item]:
+        """As in `ItemDataset`; tells which of them can never be right.
+
+        Raises:
+            DataError: nothing can be learned of the training items.
+        """
+        kept = super().kept(items)
+        reasons = [self._unanswerable[id(item)] for item in kept if id(item) in self._unanswerable]
+        if self.training and kept and len(reasons) == len(kept):
+            vocabulary = self.tokenizer.folder / "vocab.txt"
+            raise DataError(
+                f"{self._path}: nothing can be learned of the {len(kept)} training questions: "
+                f"{'; '.join(reasons[:3])}. Check the answers and {vocabulary} (--txt_backbone)"
             )
+        if reasons:
+            many = 2 * len(reasons) > len(kept)
+            logger.log(
+                logging.WARNING if many else logging.INFO,
+                "%d of %d %s questions can never be right%s; the first: %s",
+                *(len(reasons), len(kept), self.split, f" ({len(reasons) / len(kept):.0%})" if many else ""),
+                "; ".join(reasons[: 3 if many else 1]),
+            )
+        return kept
 
     def check(self, item: Item, where: str) -> None:
         require_text(item, "question", where)
         if item.get("answer_text") is not None:
             require_text(item, "answer_text", where)
-        if reason := self.hopeless(item, where):
-            self._hopeless.append(f"{where}: {reason}")
+        if is_missing(item.get("answer")) and is_missing(item.get("answer_text")):
+            self.allow_blind(item, where)
+        elif reason := self.hopeless(item, where):
+            self._unanswerable[id(item)] = f"{where}: {reason}"
 
     def hopeless(self, item: Item, where: str) -> str:
         """Why a question can never be right; "" where it can."""
@@ -138,8 +162,8 @@ class OpenEndedDataset(QuestionDataset):
     """`question answer: [MASK]`; an answer that is not one word of the vocabulary has no label."""
 
     def answer_id(self, item: Item, where: str) -> int:
-        found = self.tokenizer.find(self.words.of(item, where))
-        return IGNORED if found in (None, self.tokenizer.unknown_id) else found
+        found = self.tokenizer.answer_id(self.words.of(item, where))
+        return IGNORED if found is None else found
 
     def encode(self, question: str) -> tuple[np.ndarray, int]:
         return answer_at_mask(self.tokenizer, question, self.config.size_txt)
@@ -169,12 +193,14 @@ class ClosedVocabularyDataset(QuestionDataset):
     """The question alone, for the task-specific head: its label is `answer`, one of `size_vocab` classes."""
 
     def answer_id(self, item: Item, where: str) -> int:
-        if item.get("answer") == IGNORED:
+        if item.get("answer") == IGNORED or not self.answer(item, where):
             return IGNORED
         return require_index(item, "answer", self.config.size_vocab, f"size_vocab is {self.config.size_vocab}", where)
 
     def answer(self, item: Item, where: str) -> str:
-        return item.get("answer_text") or self.words.word(item["answer"])
+        if not is_missing(item.get("answer_text")):
+            return item["answer_text"]
+        return "" if is_missing(item.get("answer")) else self.words.word(item["answer"])
 
     def encode(self, question: str) -> tuple[np.ndarray, int]:
         return self.tokenizer.encode(question, self.config.size_txt)[0], 0  # read at [CLS]

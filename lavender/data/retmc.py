@@ -25,6 +25,12 @@ class MatchingChoiceDataset(MultipleChoiceDataset):
             return {"ids": ids, "mask": mask}
         right = np.arange(len(options))[:, None] == answer
         words = np.where(right, tokenizer.true_id, tokenizer.false_id)  # (O, 1)
+        if answer == IGNORED:
+            words[:] = IGNORED
+        elif self.config.vtm_negatives == "distinct":  # the text of the right option is not false elsewhere
+            read = [tokenizer.wordpieces(text) for text in texts]
+            is_same = np.array([text == read[answer] for text in read])[:, None]
+            words[~right & is_same] = IGNORED
         return {"ids": ids, "mask": mask, "labels": np.where(ids == tokenizer.mask_id, words, IGNORED)}
 
 

@@ -42,7 +42,8 @@ class RetrievalDataset(ItemDataset):
 
     In evaluation each video stands once, with its first caption: the rest is the business of the gallery.
 
-    A batch: `img`, `present`, `ids`, `mask` (B, X), `same` (B, B) whether two samples show the same video, `video` and
+    A batch: `img`, `present`, `ids`, `mask` (B, X), `same` (B, B) whether two samples show the same video,
+    `shared_text` (B, B) whether they show two but have one text (unless `vtm_negatives` is `released`), `video` and
     `caption`: lists of B strings.
     """
 
@@ -74,6 +75,10 @@ class RetrievalDataset(ItemDataset):
         if not isinstance(batch, Failure):
             shown = [self.frames.identity(video) for video in batch["video"]]
             batch["same"] = torch.tensor([[one == other for other in shown] for one in shown])
+            if self.config.vtm_negatives == "distinct":
+                texts = [self.tokenizer.wordpieces(caption) for caption in batch["caption"]]
+                same_text = torch.tensor([[one == other for other in texts] for one in texts])
+                batch["shared_text"] = same_text & ~batch["same"]
         return batch
 
 

@@ -1,5 +1,6 @@
 """Frame TSV files and their line indices: one video a line, read at any line without reading the lines before it."""
 
+import codecs
 import logging
 import os
 from collections.abc import Sequence
@@ -10,14 +11,15 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from lavender.runtime.errors import DataError
-from lavender.runtime.files import atomic_file
+from lavender.runtime.files import atomic_file, other_encoding
 
 logger = logging.getLogger("lavender.data")
 
 IMAGE_PREFIXES = ("/9j/", "iVBORw0KGgo")  # base64 of the first bytes of a JPEG, of a PNG
 _NEWLINE = ord("\n")
 _SCAN_BLOCK = 1 << 24  # bytes read at a time while a line index is built
-_ID_BLOCK = 256  # bytes read at first to find a video id
+_ID_BLOCK = 256  # bytes read at first to find a video id, or the end of the last row
+_MARK = codecs.BOM_UTF8.decode()
 
 
 def build_lineidx(path: str | Path) -> np.ndarray:
@@ -63,7 +65,8 @@ class TSVReader:
     says so. Every read checks that the row starts and ends at a line end, so that an index of another file is noticed.
 
     Reads give their own position (pread), so forked processes and threads may share a reader; a pickled reader opens
-    the file for itself. Lines may end in CR LF: the CR is dropped.
+    the file for itself. Lines may end in CR LF: the CR is dropped. A byte order mark in front of
+    the first id and blank lines at the end are passed over.
 
     Args:
         path: the TSV file.
@@ -80,6 +83,8 @@ class TSVReader:
             raise DataError(f"{self.path}: there is no such file")
         self._size = self.path.stat().st_size
         self._file: BinaryIO | None = None
+        if found := other_encoding(self._read(0, 4)):
+            raise DataError(f"{self.path}: the text is {found}; save it as UTF-8")
         self._load_offsets()
 
     def __len__(self) -> int:
@@ -120,16 +125,17 @@ class TSVReader:
         start, end = self._span(number)
         line = self._read_row(number, end - start)
         body = line.removesuffix(b"\n")
-        if b"\n" in body or (body == line and end < self._size):
+        if b"\n" in body or (body == line and end < self._end):
             raise DataError(f"{self.where(number)}: the line does not end where {self._index} says; {self._mend}")
         return body.removesuffix(b"\r")
 
     def _fields(self, number: int, line: bytes) -> list[str]:
         try:
-            fields = line.decode().split("\t")
+            text = line.decode()
         except UnicodeDecodeError as error:
             raise DataError(f"{self.where(number)}: byte {error.start + 1} of the line is not UTF-8") from None
-        if not fields[0]:
+        fields = (text if number else text.removeprefix(_MARK)).split("\t")
+        if not fields[0].strip():
             raise DataError(f"{self.where(number)}: the first field, the video id, is empty")
         return fields
 
@@ -137,7 +143,7 @@ class TSVReader:
         """Bytes [start, end) of row `number`, its line end included."""
         if not 0 <= number < len(self):
             raise DataError(f"{self.path} has {len(self)} rows, there is no row {number} (counted from 0)")
-        end = self.offsets[number + 1] if number + 1 < len(self) else self._size
+        end = self.offsets[number + 1] if number + 1 < len(self) else self._end
         return int(self.offsets[number]), int(end)
 
     def _read_row(self, number: int, length: int) -> bytes:
@@ -178,7 +184,8 @@ class TSVReader:
             logger.warning("%s cannot be written (%s): the index stays in memory", self.lineidx, error.strerror)
 
     def _use(self, offsets: np.ndarray, index: Path) -> None:
-        """Takes `offsets`, read from `index`, after checks that cost one read: they rise from 0 to the last line."""
+        """Takes `offsets`, read from `index`, after checks that cost few reads: they rise from 0 to the last line."""
+        self._end = self._size
         self.offsets, self._index, self._mend = offsets, index, f"delete {index} to have it rebuilt"  # (rows,) int64
         if len(offsets) == 0 or self._size == 0:
             if len(offsets) or self._size:
@@ -193,7 +200,22 @@ class TSVReader:
         line = int(np.searchsorted(offsets, self._size))
         if line < len(offsets):
             raise DataError(f"{index}, line {line + 1}: {offsets[line]} is past the end of {self.path}; {self._mend}")
-        self._line(len(offsets) - 1)  # rows that the index does not know would lie inside its last line
+        self._end = self._find_end()
+        self.offsets = offsets[: np.searchsorted(offsets, self._end)]
+        if len(self):
+            self._line(len(self) - 1)  # rows that the index does not know would lie inside its last line
+
+    def _find_end(self) -> int:
+        """Where the last row ends, its line end included: blank lines after it are no rows."""
+        length, tail = 0, b""
+        while not tail.strip() and length < self._size:
+            length = min(max(_ID_BLOCK, 16 * length), self._size)
+            tail = self._read(self._size - length, length)
+        text = tail.rstrip()
+        line_end = tail.find(b"\n", len(text))
+        if not text:
+            return 0
+        return self._size if line_end < 0 else self._size - length + line_end + 1
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__ | {"_file": None}
@@ -215,7 +237,10 @@ def _map_offsets(path: Path) -> np.ndarray:
 
 
 def _parse_offsets(path: Path) -> np.ndarray:
-    numbers = path.read_bytes().split()
+    content = path.read_bytes()
+    if found := other_encoding(content):
+        raise DataError(f"{path}: the text is {found}; save it as UTF-8, or delete it to have it rebuilt")
+    numbers = content.removeprefix(codecs.BOM_UTF8).split()
     try:
         return np.array(numbers, dtype=np.int64) if numbers else np.zeros(0, np.int64)
     except (ValueError, OverflowError):

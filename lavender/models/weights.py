@@ -18,6 +18,7 @@ from lavender.models.foreign import UNREADABLE, from_swinbert, is_swinbert, read
 from lavender.models.heads import classifier_name
 from lavender.models.lavender import Heads, Lavender
 from lavender.runtime.errors import ConfigError, WeightsError
+from lavender.runtime.files import read_text
 from lavender.runtime.logging import LOGGER
 from lavender.text.bert_folder import find_bert, has_weights
 
@@ -206,7 +207,7 @@ def bert_config(name: str, part: str) -> BertConfig:
     folder = find_bert(name)
     exported = exported_config(folder)
     try:
-        bert = BertConfig.from_dict(exported[part]) if exported else BertConfig.from_pretrained(folder)
+        bert = BertConfig.from_dict(exported[part] if exported else _config_json(folder))
     except UNREADABLE as error:
         raise WeightsError(f"{folder / 'config.json'}: not a BERT configuration ({reason(error)})") from error
     bert._attn_implementation = "sdpa"
@@ -216,10 +217,14 @@ def bert_config(name: str, part: str) -> BertConfig:
 def exported_config(folder: Path) -> dict[str, Any] | None:
     """`config.json` of a folder that `_tools/export.py` wrote; None where it is another, or none at all."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        config = _config_json(folder)
+    except (WeightsError, ValueError):
         return None
     return config if isinstance(config, dict) and config.get("model_type") == EXPORTED else None
+
+
+def _config_json(folder: Path) -> Any:
+    return json.loads(read_text(folder / "config.json", WeightsError))
 
 
 def load_bert(model: Lavender, config: Config) -> list[LoadReport]:
@@ -256,7 +261,7 @@ def _read_bert(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     transformers_logging.set_verbosity_error()
     try:
         return BertForMaskedLM.from_pretrained(  # type: ignore[return-value]
-            folder, output_loading_info=True, dtype=torch.float32
+            folder, config=BertConfig.from_dict(_config_json(folder)), output_loading_info=True, dtype=torch.float32
         )
     except UNREADABLE as error:
         raise WeightsError(f"{folder}: its weights cannot be read ({reason(error)})") from error

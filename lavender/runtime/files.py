@@ -1,11 +1,44 @@
-"""Files that are written whole or not at all."""
+"""Text files of any editor, and files that are written whole or not at all."""
 
+import codecs
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from lavender.runtime.errors import LavenderError
+
+_UTF32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def read_text(path: str | Path, error: type[LavenderError]) -> str:
+    """The text of a UTF-8 file without its byte order mark; line ends are as they stand in the file.
+
+    Raises:
+        error: names the file: it is missing, cannot be read, or is not UTF-8.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError as fault:
+        raise error(f"{path}: no such file") from fault
+    except OSError as fault:
+        raise error(f"{path}: cannot be read: {fault.strerror}") from fault
+    if found := other_encoding(content):
+        raise error(f"{path}: the text is {found}; save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as fault:
+        raise error(f"{path}: byte {fault.start} is not UTF-8 text; save the file as UTF-8") from fault
+
+
+def other_encoding(beginning: bytes) -> str:
+    """The encoding of a text that starts with these bytes; "" where it may be UTF-8."""
+    if beginning.startswith(_UTF32):
+        return "UTF-32"
+    return "UTF-16" if beginning.startswith(_UTF16) or b"\0" in beginning[:2] else ""
 
 
 @contextmanager

@@ -69,7 +69,9 @@ class CaptionTask(Task):
             if name:
                 data_dir = Path(self.config.data_dir)
                 within = None if self.config.outside_paths else data_dir
-                folder = CaptionFolder(data_dir / name, self.config.on_bad_sample == "zero", within)
+                folder = CaptionFolder(
+                    data_dir / name, self.config.on_bad_sample == "zero", within, blind=split != "train"
+                )
                 datasets[split] = CaptionDataset(self.config, self.tokenizer, folder, training=split == "train")
             elif split == "train":
                 raise ConfigError("train_yaml is empty: name the YAML to train on; --size_epoch 0 evaluates alone")
@@ -129,8 +131,21 @@ class CaptionTask(Task):
         ]
 
     def metrics(self, records: list[Record], split: str) -> Metrics:
-        """The metrics of `lavender.metrics.caption`, over all videos of the split."""
-        return caption_metrics([record["caption"] for record in records], self.references[split], self.config.spice)
+        """The metrics of `lavender.metrics.caption`, over the videos with references; `no_reference`: the others."""
+        pairs = zip(records, self.references[split], strict=True)
+        captions = [(record["caption"], texts) for record, texts in pairs if texts]
+        missing = len(records) - len(captions)
+        if not captions:
+            LOGGER.warning("%s: no video has a reference caption, so there are no metrics; captions are written", split)
+            return {}
+        if missing:
+            LOGGER.warning(
+                "%s: %d of %d videos have no reference caption; the metrics are those of the other %d",
+                *(split, missing, len(records), len(captions)),
+            )
+        found, references = zip(*captions, strict=True)
+        metrics = caption_metrics(found, references, self.config.spice)
+        return {**metrics, **({"no_reference": missing} if missing else {})}
 
     # --- files beside the checkpoint ----------------------------------------------------------------------------------
 

@@ -85,6 +85,22 @@ def counted_loss(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     return {"loss": labelled_loss(logits, labels), **training_figures(logits, labels)}
 
 
+def with_answer(records: list[Record], split: str) -> tuple[list[Record], Metrics]:
+    """The records whose item has an answer, and the number of the others, `no_answer`, where there are any."""
+    scored = [record for record in records if record["right"] is not None]
+    missing = len(records) - len(scored)
+    if not missing:
+        return scored, {}
+    if scored:
+        LOGGER.warning(
+            "%s: %d of %d items have no answer; the metrics are those of the other %d",
+            *(split, missing, len(records), len(scored)),
+        )
+    else:
+        LOGGER.warning("%s: no item has an answer, so there are no metrics; the predictions are written", split)
+    return scored, {"no_answer": missing}
+
+
 class ChoiceTask(DownstreamTask):
     """Multiple choice: whatever the model, options have scores, and the best one is the answer."""
 
@@ -109,17 +125,18 @@ class ChoiceTask(DownstreamTask):
                 "video": video,
                 "question": question,
                 "options": options,
-                "answer": answer,
+                "answer": None if answer == IGNORED else answer,
                 "prediction": order[0],
                 "top": [{"option": number, "probability": chance[number]} for number in order],
-                "right": present and order[0] == answer,
+                "right": None if answer == IGNORED else present and order[0] == answer,
             }
             for video, question, options, index, answer, present, order, chance in zip(*columns, *numbers, strict=True)
         ]
 
     def metrics(self, records: list[Record], split: str) -> Metrics:
-        """`acc`, over all questions of the split; one without its video counts as wrong."""
-        return {"acc": accuracy([record["right"] for record in records])}
+        """`acc`, over all questions of the split that have an answer; one without its video counts as wrong."""
+        scored, metrics = with_answer(records, split)
+        return {"acc": accuracy([record["right"] for record in scored]), **metrics} if scored else {}
 
 
 def at_positions(states: Tensor, positions: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from lavender.metrics.accuracy import accuracy
 from lavender.models.lavender import Heads, Lavender
 from lavender.runtime.errors import ConfigError
 from lavender.tasks.base import Metrics, Record
-from lavender.tasks.downstream import TOP, DownstreamTask, counted_loss
+from lavender.tasks.downstream import TOP, DownstreamTask, counted_loss, with_answer
 from lavender.text.prompts import PROMPTS
 from lavender.text.questions import NOWHERE
 
@@ -58,18 +58,22 @@ class QAOETask(DownstreamTask):
             "answer": answer,
             "prediction": top[0]["answer"] if top else "",
             "top": top,
-            "right": found[:1] == [answer_id],
-            "right_in_5": answer_id in found,
+            "right": found[:1] == [answer_id] if answer else None,
+            "right_in_5": answer_id in found if answer else None,
         }
 
     def metrics(self, records: list[Record], split: str) -> Metrics:
-        """`acc_1`, `acc_5` over all questions of the split; on test also over `size_test`, where that differs."""
+        """`acc_1`, `acc_5` over the questions of the split that have an answer; on test also over `size_test`, where
+        that differs and all have one."""
+        scored, missing = with_answer(records, split)
+        if not scored:
+            return {}
         right = {
-            "acc_1": [record["right"] for record in records],
-            "acc_5": [record["right_in_5"] for record in records],
+            "acc_1": [record["right"] for record in scored],
+            "acc_5": [record["right_in_5"] for record in scored],
         }
-        metrics: Metrics = {name: accuracy(column) for name, column in right.items()}
-        if split == "test" and self.config.size_test not in (0, len(records)):
+        metrics: Metrics = {**{name: accuracy(column) for name, column in right.items()}, **missing}
+        if not missing and split == "test" and self.config.size_test not in (0, len(records)):
             metrics |= {f"{name}_adjusted": accuracy(column, self.config.size_test) for name, column in right.items()}
         return metrics
 
@@ -79,7 +83,9 @@ class QAOETask(DownstreamTask):
         for split, key in (("val", "vl"), ("test", "ts")):
             for k in (1, 5):
                 figures = [entry[split] for entry in epochs if split in entry]
-                curves[f"ac_{k}_{key}"] = [figure.get(f"acc_{k}_adjusted", figure[f"acc_{k}"]) for figure in figures]
+                curves[f"ac_{k}_{key}"] = [
+                    figure.get(f"acc_{k}_adjusted", figure.get(f"acc_{k}")) for figure in figures
+                ]
         return curves
 
 

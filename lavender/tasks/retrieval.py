@@ -40,10 +40,15 @@ class RetrievalTask(DownstreamTask, GalleryTask):
         return states[:, -text.states.shape[1] :][:, self.answer_at]
 
     def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Pairs of the same video are true, all others false; a video that is missing has no label."""
+        """Pairs of the same video are true, others false; a missing video and an equal text have no label."""
         logits = model.fc_mtm(self.answer_states(model, batch))  # (B·B, V)
         labels = torch.where(batch["same"], self.tokenizer.true_id, self.tokenizer.false_id)
-        return counted_loss(logits, labels.masked_fill(~batch["present"][:, None], IGNORED).flatten())
+        unknown = ~batch["present"][:, None] | self.shared_text(batch)
+        return counted_loss(logits, labels.masked_fill(unknown, IGNORED).flatten())
+
+    def shared_text(self, batch: dict[str, Any]) -> Tensor:
+        """Pairs of a video and its own text, but as another video's: neither true nor false, (B, B)."""
+        return batch.get("shared_text", torch.zeros_like(batch["same"]))
 
     def match_logits(self, model: Lavender, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Logits of "true" and of "false" for each pair: (B videos, B texts) each."""
@@ -127,6 +132,7 @@ class RetrievalTaskSpecificTask(RetrievalTask):
         As released, the pairs of another sample with the same video count as wrong; a missing video has no loss.
         """
         scores = self.match_matrix(model, batch).float() / self.config.temp
+        scores = scores.masked_fill(self.shared_text(batch), -torch.inf)
         own = torch.arange(len(scores), device=scores.device).masked_fill(~batch["present"], IGNORED)
         by_video, by_text = counted_loss(scores, own), counted_loss(scores.T, own)
         return {**by_video, "loss": by_video["loss"] + by_text["loss"]}

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from lavender.runtime.errors import WeightsError
+from lavender.runtime.files import read_text
 
 LOCAL_MODELS = Path("_models/huggingface_transformers")
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -36,7 +37,7 @@ def lowercases(folder: Path) -> bool:
     if not path.is_file():
         return True
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = json.loads(read_text(path, WeightsError))
     except ValueError as error:
         raise WeightsError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(settings, dict):

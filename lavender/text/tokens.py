@@ -8,6 +8,7 @@ from tokenizers import Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 
 from lavender.runtime.errors import WeightsError
+from lavender.runtime.files import read_text
 from lavender.text.bert_folder import lowercases
 
 
@@ -26,12 +27,10 @@ class TextTokenizer:
         vocabulary = self.folder / "vocab.txt"
         if not vocabulary.is_file():
             raise WeightsError(f"{folder}: no vocab.txt; give the folder of a BERT model, vocabulary included")
+        words = read_text(vocabulary, WeightsError).rstrip().split("\n")  # blank lines at the end are no words
+        ids = {word.rstrip(): number for number, word in enumerate(words)}
         try:
-            vocabulary.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise WeightsError(f"{vocabulary}: byte {error.start} is not UTF-8: this is no vocabulary") from error
-        try:
-            wordpiece = BertWordPieceTokenizer(str(vocabulary), lowercase=lowercases(self.folder))
+            wordpiece = BertWordPieceTokenizer(ids, lowercase=lowercases(self.folder))
         except TypeError as error:
             raise WeightsError(f"{vocabulary}: no vocabulary of a BERT model ({error})") from error
         self._tokenizer: Tokenizer = wordpiece._tokenizer
@@ -53,6 +52,14 @@ class TextTokenizer:
     def find(self, word: str) -> int | None:
         """The id of a word that is one vocabulary entry as it stands; None where it is not."""
         return self._tokenizer.token_to_id(word)
+
+    def answer_id(self, text: str) -> int | None:
+        """The id of a text that is one vocabulary word, as it stands or as the tokenizer reads it; else None."""
+        found = self.find(text)
+        if found is None:
+            ids = self.wordpieces(text)
+            found = ids[0] if len(ids) == 1 else None
+        return None if found == self.unknown_id else found
 
     def word(self, token_id: int) -> str:
         """The vocabulary word of an id; "" for an id past the end."""

@@ -25,6 +25,11 @@ def test_an_object_is_read(tmp_path: Path):
     assert read_json(path) == {"train": {"a": ["größer 红 🙂"]}, "val": {}}
 
 
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path):
+    (tmp_path / "txt_toy.json").write_text('{"train": []}', encoding="utf-8-sig")
+    assert read_json(tmp_path / "txt_toy.json") == {"train": []}
+
+
 def test_a_missing_file_says_which_options_to_look_at(tmp_path: Path):
     with pytest.raises(DataError, match=r"txt_x\.json: no such text file; check --data_dir"):
         read_json(tmp_path / "txt_x.json")

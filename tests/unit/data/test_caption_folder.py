@@ -247,3 +247,53 @@ def test_nor_does_any_content(folder, tmp_path: Path, captions: Any, lines: str,
         with contextlib.suppress(DataError):
             made.training_samples()
         made.references([0])
+
+
+def test_files_of_a_windows_editor_are_read_alike(folder, tmp_path: Path):
+    (tmp_path / "list.tsv").write_text("2\t1\n0\t1\n")
+    coco = {"annotations": [{"image_id": video, "caption": texts[0]} for video, texts in CAPTIONS.items()]}
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    path = folder(caption_linelist="list.tsv", caption_coco_format="coco.json")
+
+    def found() -> list:
+        made = CaptionFolder(path)
+        return [made.training_samples().tolist(), made.videos, shown(made), made.references([0, 1, 2])]
+
+    before = found()
+    for name in ("x.yaml", "x.img.tsv", "x.caption.tsv", "list.tsv", "coco.json"):
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(text + "\n \n", encoding="utf-8-sig", newline="\r\n")
+        (tmp_path / name).with_suffix(".lineidx").unlink(missing_ok=True)
+    assert found() == before
+
+
+@pytest.mark.parametrize(
+    "field", [None, "", " ", "[]", "null", '""', '[{"caption": ""}]', "[{}]"], ids=lambda field: repr(field)
+)
+def test_an_evaluation_split_may_have_no_captions(folder, tmp_path: Path, field: str | None):
+    path = folder(caption=[[video] if field is None else [video, field] for video in CAPTIONS])
+    made = CaptionFolder(path, blind=True)
+    assert made.evaluation_rows().tolist() == [0, 1, 2]
+    assert made.references([0, 1, 2]) == [[], [], []]
+    with pytest.raises(DataError, match=r"x\.caption\.tsv, line 1"):
+        CaptionFolder(path).training_samples()
+
+
+def test_without_a_caption_file_the_frames_say_which_videos_there_are(folder):
+    path = folder()
+    path.write_text("img: x.img.tsv\n")
+    made = CaptionFolder(path, blind=True)
+    assert made.videos == ["one", "two", "three"]
+    assert shown(made) == made.videos
+    assert made.references([0, 1, 2]) == [[], [], []]
+    with pytest.raises(DataError, match='"caption" is missing'):
+        CaptionFolder(path)
+
+
+def test_some_references_may_be_missing(folder, tmp_path: Path):
+    made = CaptionFolder(folder(caption=caption_rows({**CAPTIONS, "two": []})), blind=True)
+    assert made.references([0, 1, 2]) == [CAPTIONS["one.mp4"], [], CAPTIONS["three"]]
+    entries = [{"image_id": "one", "caption": "a"}, {"image_id": "two", "caption": ""}, {"image_id": "three"}]
+    (tmp_path / "coco.json").write_text(json.dumps({"annotations": entries}))
+    made = CaptionFolder(folder(caption_coco_format="coco.json"), blind=True)
+    assert made.references([0, 1, 2]) == [["a"], [], []]

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -248,3 +249,38 @@ def test_length_and_frames(make, kit: Path, tmp_path: Path):
         make(tsv=tmp_path / "nowhere.tsv")
     shutil.copy(kit / "data" / "toy_val.tsv", tmp_path / "copy.tsv")  # without its line index
     assert len(make(training=False, tsv=tmp_path / "copy.tsv")) == 4
+
+
+def as_released(make) -> PretrainDataset:
+    dataset = make()
+    dataset.config = replace(dataset.config, vtm_negatives="released")
+    return dataset
+
+
+def test_the_clips_own_text_is_no_negative(make):
+    released, distinct = as_released(make), make()
+    different, equal = [[1], [2], [3], [4], [5]], [[1], [1], [3], [4], [5]]
+    changed = 0
+    for index in range(40):
+        rows = [index * 5 + number for number in range(5)]
+        old = released._negatives([0] * 5, rows, equal)
+        assert distinct._negatives([0] * 5, rows, different).tolist() == old.tolist()
+        new = distinct._negatives([0] * 5, rows, equal)
+        for own, (before, after) in enumerate(zip(old.tolist(), new.tolist(), strict=True)):
+            assert all(equal[other] != equal[own] for other in after)
+            assert len(set(after)) == 3
+            kept = [other for other in before if equal[other] != equal[own]]
+            assert set(kept) <= set(after)
+            changed += before != after
+    assert changed
+
+
+def test_where_all_texts_are_equal_the_negatives_stay(make):
+    same = [[1]] * 4
+    released, distinct = (made._negatives([0] * 4, [0, 1, 2, 3], same) for made in (as_released(make), make()))
+    assert released.tolist() == distinct.tolist()
+
+
+def test_a_negative_is_repeated_before_the_own_text_is_taken(make):
+    found = make()._negatives([0] * 4, [0, 1, 2, 3], [[1], [1], [2], [3]])
+    assert set(found[0].tolist()) == {2, 3}

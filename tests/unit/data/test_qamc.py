@@ -154,12 +154,11 @@ def test_another_number_of_options(make, tokenizer: TextTokenizer):
         ({"option_1": 7}, '"option_1" is not text'),
         ({"option_1": ["square"]}, '"option_1" is not text'),
         ({"option_3": "dog"}, r'there is an "option_3", but size_option is 3: set it to their number'),
-        ({"answer": None}, '"answer" is missing'),
         ({"answer": "1"}, '"answer" is no whole number'),
         ({"answer": 1.0}, '"answer" is no whole number'),
         ({"answer": True}, '"answer" is no whole number'),
         ({"answer": 3}, r'"answer" is 3, but size_option is 3 \(0 to 2\)'),
-        ({"answer": -1}, r'"answer" is -1, but size_option is 3 \(0 to 2\)'),
+        ({"answer": -2}, r'"answer" is -2, but size_option is 3 \(0 to 2\)'),
     ],
     ids=str,
 )

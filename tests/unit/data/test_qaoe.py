@@ -161,7 +161,7 @@ def test_the_answer_text_wins_over_the_list(make):
 
 
 @MLM
-@pytest.mark.parametrize("answer", [0, 17, None])
+@pytest.mark.parametrize("answer", [0, 17])
 def test_with_no_word_and_no_list_the_item_is_named(make, tmp_path: Path, kind, answer: int | None):
     with pytest.raises(DataError) as raised:
         make(kind, item(), item(answer=answer, answer_text=None))
@@ -177,7 +177,6 @@ def test_with_no_word_and_no_list_the_item_is_named(make, tmp_path: Path, kind, 
     [
         (4, r'"answer" is 4, but "ans2label" has 4 words \(0 to 3\)'),
         (-2, r'"answer" is -2, but "ans2label" has 4 words \(0 to 3\)'),
-        (None, r'"answer" is missing'),
         ("2", r'"answer" is no whole number'),
         (True, r'"answer" is no whole number'),
         (1.5, r'"answer" is no whole number'),
@@ -244,7 +243,7 @@ def test_words_of_the_classes_from_the_list(make):
 
 
 @MLM
-@pytest.mark.parametrize("word", ["zebracorn", "Red", "red circle", "[UNK]", "", "walkings"])
+@pytest.mark.parametrize("word", ["zebracorn", "red circle", "[UNK]", "walkings"])
 def test_an_answer_that_is_not_one_word_of_the_vocabulary_has_no_label(make, log, kind, word: str):
     found = sample(make(kind, item(answer_text=word), item()))
     assert labelled(found) == {}
@@ -405,3 +404,52 @@ def test_a_batch_of_missing_videos_alone(make, kind):
     assert not batch["present"].any()
     assert len(batch["faults"]) == 2
     assert bool((batch["labels"] == -1).all()) == (kind is not FillInTheBlankDataset)
+
+
+# --- answers as people write them, and splits without any -----------------------------------------------------------
+
+
+@MLM
+@pytest.mark.parametrize("word", ["Red", " red ", "RED\n", "r\u00e9d"])
+def test_an_answer_is_read_as_the_tokenizer_reads_it(make, log, kind, word: str):
+    expected = sample(make(kind, item()))
+    for given in (item(answer_text=word), item(answer_text=None)):
+        found = sample(make(kind, given, top={"ans2label": {word: 0}}))
+        assert found["answer_id"] == expected["answer_id"]
+        assert found["labels"].tolist() == expected["labels"].tolist()
+    assert log.text == ""
+
+
+@EVERY
+@pytest.mark.parametrize("nothing", [None, "", " ", -1])
+def test_a_test_item_without_an_answer(make, log, kind, nothing: object):
+    found = sample(make(kind, item(answer=nothing, answer_text=None), item(answer=nothing, answer_text="")))
+    assert (found["answer_id"], found["answer"]) == (-1, "")
+    assert (np.asarray(found["labels"]) == -1).all()
+    assert log.text == ""
+
+
+@EVERY
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize(("nothing", "told"), [(None, "missing"), ("", '""'), (-1, "-1")])
+def test_other_splits_need_answers(make, kind, split: str, nothing: object, told: str):
+    made = make(kind, top={split: [item(), item(answer=nothing, answer_text=None)]})
+    texts, frames = ItemFile(made.config), made.frames
+    with pytest.raises(DataError, match=rf'txt_qa\.json, {split}, item 1 .*"answer" is {told}'):
+        kind(made.config, made.tokenizer, frames, texts, split)
+
+
+@pytest.mark.parametrize(("bad", "share"), [(3, "100"), (2, "67%"), (1, "")])
+def test_training_answers_that_cannot_be_learned(make, log, bad: int, share: str):
+    items = [item(answer_text="zebra")] * bad + [item()] * (3 - bad)
+    made = make(OpenEndedDataset, top={"train": items})
+    texts = ItemFile(made.config)
+    if bad == 3:
+        with pytest.raises(DataError, match=r"txt_qa\.json: nothing can be learned of the 3 .*'zebra'.*vocab\.txt"):
+            OpenEndedDataset(made.config, made.tokenizer, made.frames, texts, "train")
+        return
+    OpenEndedDataset(made.config, made.tokenizer, made.frames, texts, "train")
+    (record,) = log.records
+    assert record.levelname == ("WARNING" if share else "INFO")
+    assert share in record.getMessage()
+    assert f"{bad} of 3" in record.getMessage()

@@ -254,3 +254,43 @@ def test_atomic_file_shows_nothing_before_it_is_whole(tmp_path: Path):
         assert path.read_bytes() == b"old"
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("index", ["", "8b", "whole lines alone", "mark"])
+@pytest.mark.parametrize("end", [b"", b"\n", b"\n\n\n", b"\n \t\n", b"\r\n\r\n", b"\n" + b" \n" * 999])
+def test_marks_line_ends_and_blank_lines_at_the_end_are_no_content(tmp_path: Path, end: bytes, index: str):
+    path = tmp_path / "x.tsv"
+    line_end = b"\r\n" if end[:1] == b"\r" else b"\n"
+    path.write_bytes(b"\xef\xbb\xbf" + line_end.join("\t".join(row).encode() for row in ROWS) + end)
+    offsets = build_lineidx(path)
+    if index == "8b":
+        offsets.tofile(tmp_path / "x.lineidx.8b")
+    elif index:
+        offsets = offsets[: len(ROWS)] if index != "mark" else offsets
+        mark = "\ufeff" if index == "mark" else ""
+        path.with_suffix(".lineidx").write_text(mark + "".join(f"{offset}\r\n" for offset in offsets) + "\r\n")
+    reader = pickle.loads(pickle.dumps(TSVReader(path)))
+    assert [reader.row(number) for number in range(len(reader))] == ROWS
+    assert [reader.video_id(number) for number in range(len(reader))] == [row[0] for row in ROWS]
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "\r", "\t"])
+def test_a_blank_line_between_rows_is_named(tmp_path: Path, blank: str):
+    (tmp_path / "x.tsv").write_text(f"a\tb\n{blank}\nc\td\n", newline="")
+    with pytest.raises(DataError, match=r"x\.tsv, line 2: the first field"):
+        TSVReader(tmp_path / "x.tsv").row(1)
+
+
+def test_a_file_of_blank_lines_has_no_rows(tmp_path: Path):
+    (tmp_path / "x.tsv").write_text("\n \n")
+    assert len(TSVReader(tmp_path / "x.tsv")) == 0
+
+
+def test_a_tsv_of_another_encoding_is_named(tmp_path: Path):
+    (tmp_path / "x.tsv").write_text("a\tb\n", encoding="utf-16")
+    with pytest.raises(DataError, match=r"x\.tsv: the text is UTF-16; save it as UTF-8"):
+        TSVReader(tmp_path / "x.tsv")
+    (tmp_path / "y.tsv").write_text("a\tb\n")
+    (tmp_path / "y.lineidx").write_text("0\n", encoding="utf-16")
+    with pytest.raises(DataError, match=r"y\.lineidx: the text is UTF-16"):
+        TSVReader(tmp_path / "y.tsv")

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from lavender.runtime.files import atomic_file
+from lavender.runtime.errors import DataError
+from lavender.runtime.files import atomic_file, read_text
 
 
 @pytest.fixture
@@ -82,3 +83,42 @@ def test_it_is_on_disk_before_it_is_in_place(path: Path, monkeypatch: pytest.Mon
 def test_a_missing_folder_is_an_error(tmp_path: Path):
     with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "nowhere" / "x"):
         pass
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_byte_order_mark_is_no_text(path: Path, encoding: str):
+    path.write_bytes("größer\r\n\ufeff".encode(encoding))
+    assert read_text(path, DataError) == "größer\r\n\ufeff"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "named"),
+    [
+        *[("utf-16", "UTF-16"), ("utf-16-le", "UTF-16"), ("utf-16-be", "UTF-16"), ("utf-32", "UTF-32")],
+        ("latin-1", "byte 2 is not UTF-8"),
+    ],
+)
+def test_another_encoding_is_named(path: Path, encoding: str, named: str):
+    path.write_bytes("größer".encode(encoding))
+    with pytest.raises(DataError, match=named) as raised:
+        read_text(path, DataError)
+    assert str(raised.value).startswith(str(path))
+    assert "UTF-8" in str(raised.value)
+
+
+def test_a_text_that_cannot_be_read_is_named(tmp_path: Path):
+    for place in (tmp_path / "none", tmp_path):
+        with pytest.raises(DataError, match=str(place)):
+            read_text(place, DataError)
+
+
+def test_leftovers_of_dead_processes_are_removed_and_of_live_ones_kept(path: Path):
+    leftover = path.with_name(".ckpt.pt.0badcafe.tmp")
+    leftover.touch()
+    with atomic_file(path) as first:
+        assert not leftover.exists()
+        with atomic_file(path) as second:
+            second.write(b"second")
+        first.write(b"first")
+    assert path.read_bytes() == b"first"
+    assert alone(path)

@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -157,3 +158,20 @@ def test_predicting_gives_texts_and_confidence(make, make_model):
         assert record["captions"][0] == {"caption": record["caption"], "conf": record["conf"]}
         assert len(record["captions"]) == 2
         assert all(0 < one["conf"] <= 1 for one in record["captions"])
+
+
+@pytest.mark.parametrize(("texts", "missing"), [([[], []], 2), ([["a dog"], []], 1), ([["a dog"], ["a cat"]], 0)])
+def test_metrics_are_those_of_the_videos_with_references(monkeypatch, log, texts: list[list[str]], missing: int):
+    scored = []
+
+    def metrics(captions, references, spice):
+        scored.extend(zip(captions, references, strict=True))
+        return {"CIDEr": 1.0}
+
+    monkeypatch.setattr("lavender.tasks.caption.caption_metrics", metrics)
+    task = SimpleNamespace(references={"test": texts}, config=SimpleNamespace(spice=False))
+    found = CaptionTask.metrics(task, [{"caption": "first"}, {"caption": "second"}], "test")
+    expected = {2: {}, 1: {"CIDEr": 1.0, "no_reference": 1}, 0: {"CIDEr": 1.0}}
+    assert found == expected[missing]
+    assert scored == list(zip(["first", "second"], texts, strict=True))[: 2 - missing]
+    assert ("no reference" in log.text or "no video has a reference" in log.text) == bool(missing)

@@ -2,6 +2,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -397,3 +398,17 @@ def test_curves_under_the_released_keys(make):
     assert task.curves(epochs) == {"ls_tr": [3.0, 2.0], "ac_vl": [0.1, 0.3], "ac_ts": [0.2, 0.4]}
     tested = task.curves([{"train": {"loss": 1.0}, "test": {"acc": 0.5}}])
     assert tested == {"ls_tr": [1.0], "ac_vl": [], "ac_ts": [0.5]}
+
+
+@pytest.mark.parametrize(("right", "acc"), [([None, None], None), ([True, None, False], 0.5), ([True, False], 0.5)])
+def test_items_without_an_answer_are_not_counted(right: list[bool | None], acc: float | None):
+    records = [{"right": value, "right_in_5": value} for value in right]
+    missing = {"no_answer": right.count(None)} if None in right else {}
+    assert ChoiceTask.metrics(None, records, "test") == ({} if acc is None else {"acc": acc, **missing})
+    task = SimpleNamespace(config=SimpleNamespace(size_test=10))
+    found = QAOETask.metrics(task, records, "test")
+    adjusted = {} if missing else {"acc_1_adjusted": 0.1, "acc_5_adjusted": 0.1}
+    assert found == ({} if acc is None else {"acc_1": acc, "acc_5": acc, **missing, **adjusted})
+    assert QAOETask.curves(task, [{"train": {"loss": 1.0}, "test": found}])["ac_1_ts"] == [
+        None if acc is None else adjusted.get("acc_1_adjusted", acc)
+    ]

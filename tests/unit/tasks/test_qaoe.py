@@ -140,7 +140,7 @@ def test_a_blank_of_a_missing_video_counts(make, monkeypatch):
 
 
 def test_a_blank_that_is_cut_away_has_no_answer(make, monkeypatch):
-    task = make(FillInTheBlankTask, size_txt=3)  # [CLS] a [SEP]
+    task = make(FillInTheBlankTask, size_txt=3, size_epoch=0)  # [CLS] a [SEP]
     batch = batch_of(task, 0, 1)
     assert batch["position"].tolist() == [-1, -1]
     assert (batch["labels"] == -1).all()

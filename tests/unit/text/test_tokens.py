@@ -200,3 +200,20 @@ def test_a_vocabulary_that_is_no_text_is_refused(folder: Path):
     (folder / "vocab.txt").write_bytes(b"\x80\x81\xff\n" * 20)
     with pytest.raises(WeightsError, match=r"vocab\.txt"):
         TextTokenizer(folder)
+
+
+def test_a_vocabulary_of_a_windows_editor_has_the_same_ids(folder: Path, tokenizer: TextTokenizer):
+    for name in ("vocab.txt", "tokenizer_config.json"):
+        text = (folder / name).read_text(encoding="utf-8")
+        (folder / name).write_text(text + "\n \n", encoding="utf-8-sig", newline="\r\n")
+    edited = TextTokenizer(folder)
+    assert edited.size == tokenizer.size
+    assert [edited.word(number) for number in range(edited.size)] == [tokenizer.word(n) for n in range(tokenizer.size)]
+    assert edited.wordpieces(LONG) == tokenizer.wordpieces(LONG)
+
+
+def test_a_vocabulary_of_another_encoding_is_named(folder: Path):
+    text = (folder / "vocab.txt").read_text(encoding="utf-8")
+    (folder / "vocab.txt").write_text(text, encoding="utf-16")
+    with pytest.raises(WeightsError, match=r"vocab\.txt: the text is UTF-16; save it as UTF-8"):
+        TextTokenizer(folder)
