@@ -153,7 +153,7 @@ def test_another_number_of_options(make, tokenizer: TextTokenizer):
         ({"option_2": None}, '"option_2" is missing'),
         ({"option_1": 7}, '"option_1" is not text'),
         ({"option_1": ["square"]}, '"option_1" is not text'),
-        ({"option_3": "dog"}, r'there is an "option_3", but size_option is 3: set it to their number'),
+        ({"option_3": "dog"}, r'there is an "option_3", but size_option is 3; --size_option 4'),
         ({"answer": None}, '"answer" is missing'),
         ({"answer": "1"}, '"answer" is no whole number'),
         ({"answer": 1.0}, '"answer" is no whole number'),

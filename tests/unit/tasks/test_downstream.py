@@ -397,3 +397,15 @@ def test_curves_under_the_released_keys(make):
     assert task.curves(epochs) == {"ls_tr": [3.0, 2.0], "ac_vl": [0.1, 0.3], "ac_ts": [0.2, 0.4]}
     tested = task.curves([{"train": {"loss": 1.0}, "test": {"acc": 0.5}}])
     assert tested == {"ls_tr": [1.0], "ac_vl": [], "ac_ts": [0.5]}
+
+
+@pytest.mark.parametrize("name", ["validation", "valid", "dev", "Eval"])
+def test_a_split_under_another_name_is_told(make, log, name: str):
+    task = make(QAOETask, {"val": None, name: [{"video": "vid0"}]})
+    assert list(task.evaluation_sets()) == ["test"]
+    assert f'found "{name}"; rename it "val"' in log.text
+
+
+def test_a_training_split_under_another_name_is_told(make):
+    with pytest.raises(DataError, match='found "training"; rename it "train"'):
+        make(QAOETask, {"train": None, "training": [{"video": "vid0"}]}).evaluation_sets()
