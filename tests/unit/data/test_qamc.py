@@ -150,7 +150,7 @@ def test_another_number_of_options(make, tokenizer: TextTokenizer):
         ({"question": None}, '"question" is missing'),
         ({"question": 3}, '"question" is not text'),
         ({"option_0": None}, '"option_0" is missing'),
-        ({"option_2": None}, '"option_2" is missing'),
+        ({"option_2": None}, '"option_2" is missing; for 2 options: --size_option 2'),
         ({"option_1": 7}, '"option_1" is not text'),
         ({"option_1": ["square"]}, '"option_1" is not text'),
         ({"option_3": "dog"}, r'there is an "option_3", but size_option is 3; --size_option 4'),

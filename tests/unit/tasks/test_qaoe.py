@@ -192,10 +192,10 @@ def test_accuracy_is_over_all_questions(make, kind, split: str, size_test: int):
 
 
 def test_the_adjusted_accuracy_is_over_the_true_size_of_the_test_split(make):
-    task = make(QAOETask, size_test=10)
+    task, records = make(QAOETask, size_test=40), RECORDS * 11
     plain = {"acc_1": 0.25, "acc_5": 0.75}
-    assert task.metrics(RECORDS, "test") == {**plain, "acc_1_adjusted": 0.1, "acc_5_adjusted": 0.3}
-    assert task.metrics(RECORDS, "val") == plain
+    assert task.metrics(records, "test") == {**plain, "acc_1_adjusted": 11 / 40, "acc_5_adjusted": 33 / 40}
+    assert task.metrics(records, "val") == plain
 
 
 def test_curves_under_the_released_keys(make):
