@@ -45,6 +45,7 @@ def inherit_from_checkpoint(config: Config) -> list[str]:
             notices.append(f"{name}: {ours} from the command line, though the checkpoint was trained with {theirs}")
         else:
             setattr(config, name, theirs)
+            config.given[name] = f"{path} (beside the checkpoint)"
             notices.append(f"{name}: {theirs} from {path}, instead of {ours}")
-    validate(config, f"with what {path} says of the model")
+    validate(config, config.config or COMMAND_LINE)
     return notices

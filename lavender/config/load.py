@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-from lavender.config.schema import LEGACY, Config, entry_place, options, validate
+from lavender.config.schema import LEGACY, Config, entry_place, options, origin, validate
 from lavender.config.values import COMMAND_LINE, Option, parse_json, unknown_option
 from lavender.runtime.errors import ConfigError
 from lavender.runtime.files import read_text
@@ -39,7 +39,9 @@ def load_config(arguments: Sequence[str] | None = None, *, required: Sequence[st
     source = path or COMMAND_LINE
     for name in required:
         if getattr(config, name) in ("", [], {}, -1):
-            raise ConfigError(f"{source}: {name} is missing; set it in the file, or with --{name}")
+            raise ConfigError(
+                f"{origin(config, [name], source)}: {name} is missing; set it in the file, or with --{name}"
+            )
     validate(config, source)
     return config
 

@@ -1,6 +1,5 @@
 """Values of options: what fits which type, what lies in bounds, and how a misfit is told."""
 
-import difflib
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin
 
+from lavender.config.names import advice
 from lavender.runtime.errors import ConfigError
 
 COMMAND_LINE = "command line"
@@ -141,11 +141,10 @@ def parse_json(text: str, source: str) -> Any:
 
 
 def unknown_option(name: str, valid: Iterable[str], source: str) -> ConfigError:
-    """The error for an option that does not exist, with the nearest one that does."""
-    nearest = difflib.get_close_matches(name.replace("-", "_").lower(), valid, n=1, cutoff=0.5)
+    """The error for an option that does not exist, with the one that is probably meant."""
     dashes = "--" if source == COMMAND_LINE else ""
-    advice = f"did you mean {dashes}{nearest[0]}?" if nearest else "--help lists them all"
-    return ConfigError(f"{source}: unknown option {_shown(dashes + name)}; {advice}")
+    hint = advice(name, valid, dashes)
+    return ConfigError(f"{source}: unknown option {_shown(dashes + name)}; {hint}")
 
 
 def _convert_to_first(value: Any, kinds: tuple) -> Any:

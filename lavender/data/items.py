@@ -21,6 +21,12 @@ logger = logging.getLogger("lavender.data")
 
 Item = dict[str, Any]
 
+SPLIT_NAMES = {  # what other programs call our splits
+    "train": ("train", "training", "trainset", "train_set", "train_split"),
+    "val": ("val", "validation", "valid", "validate", "dev", "eval", "evaluation", "val_set", "val_split"),
+    "test": ("test", "testing", "tests", "testset", "test_set", "test_split"),
+}
+
 
 class FrameFile:
     """The rows of `img_<dataset>.tsv`, by video id.
@@ -94,6 +100,11 @@ class ItemFile:
                 raise DataError(f'{self.where(split, number)}: an object with a "video" (text) is expected')
             check_text(item["video"], '"video"', self.where(split, number))
         return items
+
+    def misnamed(self, split: str) -> str:
+        """What a split that the file lacks is probably called in it, as a part of a sentence; else ""."""
+        found = next((key for key in self.content if key.strip().lower() in SPLIT_NAMES[split] and key != split), None)
+        return f' (found "{found}"; rename it "{split}")' if found else ""
 
     def where(self, split: str, number: int) -> str:
         """How messages call item `number` of a split, counted from 0."""

@@ -21,10 +21,15 @@ class MultipleChoiceDataset(ItemDataset):
     def check(self, item: Item, where: str) -> None:
         require_text(item, "question", where)
         size = self.config.size_option
+        count = 0
+        while item.get(f"option_{count}") is not None:
+            count += 1
+        if count > size:
+            raise DataError(f'{where}: there is an "option_{size}", but size_option is {size}; --size_option {count}')
+        if 2 <= count < size and f"option_{count}" not in item:
+            raise DataError(f'{where}: "option_{count}" is missing; for {count} options: --size_option {count}')
         for number in range(size):
             require_text(item, f"option_{number}", where)
-        if f"option_{size}" in item:
-            raise DataError(f'{where}: there is an "option_{size}", but size_option is {size}: set it to their number')
         if is_missing(item.get("answer")):
             self.allow_blind(item, where)
         else:

@@ -38,6 +38,11 @@ def best_number(entries: list[Entry], choice: Choice) -> int:
     return better(scored, key=scored.__getitem__) if scored else len(entries) - 1
 
 
+def has_validation(entries: list[Entry], choice: Choice) -> bool:
+    """Whether any entry was validated by the metric that chooses."""
+    return any(_validation(entry, choice[0]) is not None for entry in entries)
+
+
 def best_on_test(entries: list[Entry], choice: Choice) -> Entry | None:
     """The entry that is best on test itself, which the released code printed; a choice made there is no result."""
     name, better = choice

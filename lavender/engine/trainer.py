@@ -11,7 +11,7 @@ from torch import Tensor
 from lavender.config.load import read_object
 from lavender.config.schema import Config
 from lavender.data.loaders import Loader
-from lavender.engine.best import best_number, best_on_test, by_task, history, tasks_of
+from lavender.engine.best import best_number, best_on_test, by_task, has_validation, history, tasks_of
 from lavender.engine.checkpoint import save_weights
 from lavender.engine.evaluator import evaluate, in_words, report_faults
 from lavender.engine.optim import set_learning_rates
@@ -281,7 +281,11 @@ class Trainer:
         entries, choice = self.results["epochs"], self.task.choice_of(task)
         past = history(entries, task) if task else entries
         best = {key: value for key, value in past[best_number(past, choice)].items() if key != "train"}
-        LOGGER.info("%sbest on validation (%s): %s", f"{task}: " if task else "", choice[0], best)
+        name = f"{task}: " if task else ""
+        if has_validation(past, choice):
+            LOGGER.info("%sbest on validation (%s): %s", name, choice[0], best)
+        else:
+            LOGGER.info("%sno validation, so the last epoch counts: %s", name, best)
         tested = best_on_test(past, choice)
         if tested is not None:
             LOGGER.info("best on test, chosen on test itself (do not report): %s", tested["test"])

@@ -1,5 +1,6 @@
 """What the downstream tasks share: splits of a text file, answers at a `[MASK]`, the choice of an option."""
 
+import logging
 from functools import cached_property, partial
 from typing import Any
 
@@ -36,9 +37,13 @@ class DownstreamTask(Task):
             if texts.items(split):
                 datasets[split] = self.dataset_class(self.config, self.tokenizer, frames, texts, split)
             elif split == "train":
-                raise DataError(f'{texts.path}: no "train" items to train on; --size_epoch 0 evaluates alone')
+                raise DataError(
+                    f'{texts.path}: no "train" items to train on{texts.misnamed(split)}; --size_epoch 0 evaluates alone'
+                )
             else:
-                LOGGER.info("%s: no %s items, so no evaluation on them", texts.path, split)
+                hint = texts.misnamed(split)
+                line = f"{texts.path}: no {split} items{hint}, so no evaluation on them"
+                LOGGER.log(logging.WARNING if hint else logging.INFO, "%s", line)
         if not datasets:
             raise DataError(f'{texts.path}: neither "val" nor "test" items, so there is nothing to evaluate')
         LOGGER.info("%s: %s", texts.path, ", ".join(f"{split} {len(dataset)}" for split, dataset in datasets.items()))

@@ -9,10 +9,13 @@ from lavender.data.qaoe import ClosedVocabularyDataset, FillInTheBlankDataset, O
 from lavender.metrics.accuracy import accuracy
 from lavender.models.lavender import Heads, Lavender
 from lavender.runtime.errors import ConfigError
+from lavender.runtime.logging import LOGGER
 from lavender.tasks.base import Metrics, Record
 from lavender.tasks.downstream import TOP, DownstreamTask, counted_loss, with_answer
 from lavender.text.prompts import PROMPTS
 from lavender.text.questions import NOWHERE
+
+SIZE_TEST_MARGIN = 0.1  # of size_test: a file that differs by more is of another data set
 
 
 class QAOETask(DownstreamTask):
@@ -73,9 +76,23 @@ class QAOETask(DownstreamTask):
             "acc_5": [record["right_in_5"] for record in scored],
         }
         metrics: Metrics = {**{name: accuracy(column) for name, column in right.items()}, **missing}
-        if not missing and split == "test" and self.config.size_test not in (0, len(records)):
+        if not missing and split == "test" and self._is_of_this_data(len(records)):
             metrics |= {f"{name}_adjusted": accuracy(column, self.config.size_test) for name, column in right.items()}
         return metrics
+
+    def _is_of_this_data(self, found: int) -> bool:
+        """Whether `size_test` is given, differs from the number of questions, and can be of the same data set."""
+        expected = self.config.size_test
+        if expected in (0, found):
+            return False
+        near = abs(found - expected) <= SIZE_TEST_MARGIN * expected
+        if not near:
+            LOGGER.warning(
+                "size_test is %d, but the test split has %d questions: no adjusted accuracy; "
+                "set size_test to the size of your public test split, or to 0",
+                *(expected, found),
+            )
+        return near
 
     def curves(self, epochs: list[dict[str, Any]]) -> dict[str, Any]:
         """As released: `ac_1_vl`, `ac_5_vl`, `ac_1_ts`, `ac_5_ts`; on test the adjusted figure where there is one."""

@@ -226,7 +226,7 @@ def test_open_ended(ask, kit_weights, script: str, config: str, name: str, front
     for k in (1, 5):
         if f"ac_{k}" in expected:
             assert figures[f"acc_{k}"] == expected[f"ac_{k}"].mean()
-            assert figures[f"acc_{k}_adjusted"] == expected[f"ac_{k}"].sum() / run.json("args.json")["size_test"]
+            assert f"acc_{k}_adjusted" not in figures  # `size_test` is another data set's
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lavender.config import names
 from lavender.config.load import from_dict, load_config, read_object
 from lavender.config.schema import Config, options
 from lavender.runtime.errors import ConfigError
@@ -195,6 +196,53 @@ def test_a_fault_between_file_and_command_line(write):
     path = write({"enable_prompt": True})
     assert "choose one" in refused(["--config", path, "--enable_task_token"])
     assert load_config(["--config", path, "--enable_task_token", "--enable_prompt", "false"]).enable_task_token
+
+
+def test_a_fault_of_the_command_line_does_not_blame_the_file(write):
+    path = write({"max_size_patch": 8, "use_checkpoint": False})
+    assert refused(["--config", path, "--size_img", "100"]).startswith("command line: size_img is 100")
+    assert refused(["--config", path, "--size_img", "320"]).startswith(f"command line and {path}: size_img 320")
+    assert refused(["--config", path, "--size_frame", "9"]).startswith("command line: size_frame 9")
+    assert refused(["--config", path, "--datasets", "[{}]"]).startswith("command line: datasets, entry 1: ")
+    path = write({"size_img": 100})
+    assert refused(["--config", path, "--seed", "1"]).startswith(f"{path}: size_img is 100")
+    assert refused(["--config", path, "--task", ""], required=["task"]).startswith("command line: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("batch_size", "size_batch"),
+        ("train-batch-size", "size_batch"),
+        ("BatchSize", "size_batch"),
+        ("per_gpu_train_batch_size", "size_batch"),
+        ("epochs", "size_epoch"),
+        ("num_train_epochs", "size_epoch"),
+        ("num-workers", "n_workers"),
+        ("learning_rate", "lr"),
+        ("LR", "lr"),
+        ("output_dir", "path_output"),
+        ("resume_from", "resume"),
+        ("checkpoint", "path_ckpt"),
+        ("pretrained", "path_ckpt"),
+        ("img_size", "size_img"),
+        ("num_frames", "size_frame"),
+        ("max_len", "size_txt"),
+        ("weight_decay", "decay"),
+        ("data", "data_dir"),
+        ("fp16", "precision"),
+        ("amp", "precision"),
+        ("gpus", "nproc_per_node"),
+        ("warmup", "schedule"),
+    ],
+)
+def test_names_of_other_programs(name, ours, write):
+    assert ours in refused([f"--{name}", "8"]).partition(";")[2]
+    assert ours in refused(["--config", write({name: 8})]).partition(";")[2]
+
+
+def test_names_of_other_programs_lead_to_options_that_exist():
+    assert set(names._OURS.values()) <= set(options())
 
 
 # --- what released runs wrote -----------------------------------------------------------------------------------------

@@ -405,10 +405,22 @@ def test_items_without_an_answer_are_not_counted(right: list[bool | None], acc: 
     records = [{"right": value, "right_in_5": value} for value in right]
     missing = {"no_answer": right.count(None)} if None in right else {}
     assert ChoiceTask.metrics(None, records, "test") == ({} if acc is None else {"acc": acc, **missing})
-    task = SimpleNamespace(config=SimpleNamespace(size_test=10))
+    task = SimpleNamespace(config=SimpleNamespace(size_test=10), _is_of_this_data=lambda _: True)
     found = QAOETask.metrics(task, records, "test")
     adjusted = {} if missing else {"acc_1_adjusted": 0.1, "acc_5_adjusted": 0.1}
     assert found == ({} if acc is None else {"acc_1": acc, "acc_5": acc, **missing, **adjusted})
     assert QAOETask.curves(task, [{"train": {"loss": 1.0}, "test": found}])["ac_1_ts"] == [
         None if acc is None else adjusted.get("acc_1_adjusted", acc)
     ]
+
+
+@pytest.mark.parametrize("name", ["validation", "valid", "dev", "Eval"])
+def test_a_split_under_another_name_is_told(make, log, name: str):
+    task = make(QAOETask, {"val": None, name: [{"video": "vid0"}]})
+    assert list(task.evaluation_sets()) == ["test"]
+    assert f'found "{name}"; rename it "val"' in log.text
+
+
+def test_a_training_split_under_another_name_is_told(make):
+    with pytest.raises(DataError, match='found "training"; rename it "train"'):
+        make(QAOETask, {"train": None, "training": [{"video": "vid0"}]}).evaluation_sets()

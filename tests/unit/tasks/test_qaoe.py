@@ -192,10 +192,10 @@ def test_accuracy_is_over_all_questions(make, kind, split: str, size_test: int):
 
 
 def test_the_adjusted_accuracy_is_over_the_true_size_of_the_test_split(make):
-    task = make(QAOETask, size_test=10)
+    task, records = make(QAOETask, size_test=40), RECORDS * 11
     plain = {"acc_1": 0.25, "acc_5": 0.75}
-    assert task.metrics(RECORDS, "test") == {**plain, "acc_1_adjusted": 0.1, "acc_5_adjusted": 0.3}
-    assert task.metrics(RECORDS, "val") == plain
+    assert task.metrics(records, "test") == {**plain, "acc_1_adjusted": 11 / 40, "acc_5_adjusted": 33 / 40}
+    assert task.metrics(records, "val") == plain
 
 
 def test_curves_under_the_released_keys(make):
@@ -226,3 +226,15 @@ def test_the_best_epoch_has_the_highest_top_1(make):
     name, better = make(QAOETask).best_metric
     assert name in make(QAOETask).metrics(RECORDS, "val")
     assert better([0.1, 0.3, 0.2]) == 0.3
+
+
+@pytest.mark.parametrize(
+    ("size_test", "adjusted"), [(72821, False), (109, True), (112, False), (92, True), (90, False)]
+)
+def test_size_test_of_another_data_set_gives_no_adjusted_accuracy(make, caplog, size_test: int, adjusted: bool):
+    records = [{"right": True, "right_in_5": True}] * 100
+    with caplog.at_level("WARNING", logger="lavender"):
+        metrics = make(QAOETask, size_test=size_test).metrics(records, "test")
+    assert ("acc_1_adjusted" in metrics) == adjusted
+    warned = all(fact in caplog.text for fact in ("size_test", str(size_test), "100"))
+    assert warned == (not adjusted)
