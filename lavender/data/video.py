@@ -216,13 +216,23 @@ def _decode(path: str | Path, wanted: list[int], threads: int) -> _Decoded:
 
 
 def _as_shown(frame: Any, aspect: Any) -> np.ndarray:
-    """The RGB picture with square pixels, turned as the display matrix says."""
+    """The RGB picture with square pixels, as the display matrix says."""
     width = round(frame.width * float(aspect)) if aspect and 0.1 < aspect < 10 else frame.width
     picture = (
         frame.to_ndarray(format="rgb24", width=width) if width != frame.width else frame.to_ndarray(format="rgb24")
     )
-    turns = round(frame.rotation / 90)  # counterclockwise, as numpy counts
-    return np.ascontiguousarray(np.rot90(picture, turns)) if turns % 4 else picture
+    return _oriented(picture, frame.side_data.get("DISPLAYMATRIX"))
+
+
+def _oriented(picture: np.ndarray, matrix: Any) -> np.ndarray:
+    """The picture mirrored and turned by a display matrix: int32 (a, b, u, c, d, v, x, y, w), (p, q) → (ap+cq, bp+dq)."""
+    if matrix is None:
+        return picture
+    a, b, _, c, d, *_ = np.frombuffer(matrix, np.int32).astype(np.int64).tolist()
+    x, y = a, d
+    if abs(b) + abs(c) > abs(a) + abs(d):  # nearer to a quarter turn
+        picture, x, y = picture.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(picture[:: -1 if y < 0 else 1, :: -1 if x < 0 else 1])
 
 
 def _av_error() -> type[Exception]:
