@@ -82,3 +82,15 @@ def test_it_is_on_disk_before_it_is_in_place(path: Path, monkeypatch: pytest.Mon
 def test_a_missing_folder_is_an_error(tmp_path: Path):
     with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "nowhere" / "x"):
         pass
+
+
+def test_leftovers_of_dead_processes_are_removed_and_of_live_ones_kept(path: Path):
+    leftover = path.with_name(".ckpt.pt.0badcafe.tmp")
+    leftover.touch()
+    with atomic_file(path) as first:
+        assert not leftover.exists()
+        with atomic_file(path) as second:
+            second.write(b"second")
+        first.write(b"first")
+    assert path.read_bytes() == b"first"
+    assert alone(path)
