@@ -1,17 +1,25 @@
 """What all tools share. Importing it puts the repository's root on sys.path, so that a tool runs from any folder."""
 
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Runs a tool and exits with its code; a fault that the user can mend is one line on stderr and code 2."""
+    """Runs a tool and exits with its code; a fault that the user can mend is one line on stderr and code 2.
+
+    SIGTERM, SIGHUP and Ctrl-C stop it with 128 + their number; unfinished files are removed.
+    """
     from lavender.runtime.errors import LavenderError
 
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _stop)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         code = main()
@@ -19,3 +27,8 @@ def run(main: Callable[[], int | None]) -> None:
         print(fault, file=sys.stderr)
         code = 2
     sys.exit(code)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one must not stop the removal of unfinished files
+    sys.exit(128 + number)

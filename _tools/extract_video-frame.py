@@ -56,10 +56,10 @@ def main() -> int:
     clips = find_clips(arguments.path.with_name(f"_{arguments.path.name}"), arguments.pattern)
     output = arguments.output or arguments.path.with_name(f"{arguments.path.name}.pkl")
     options = {"count": arguments.sample, "min_decoded": arguments.min_decoded, "spread": arguments.spread}
-    frames = extract_all(list(clips.values()), options, min(arguments.workers, len(clips)))
-    if not frames:
-        raise DataError(f"none of the {len(clips)} videos could be decoded: {output} is not written")
-    with atomic_file(output) as file:
+    with atomic_file(output) as file:  # opened first: a folder that cannot be written to shows at once
+        frames = extract_all(list(clips.values()), options, min(arguments.workers, len(clips)))
+        if not frames:
+            raise DataError(f"none of the {len(clips)} videos could be decoded: {output} is not written")
         pickle.dump({video_id: frames[clip] for video_id, clip in clips.items() if clip in frames}, file)
 
     skipped = len(clips) - len(frames)

@@ -5,6 +5,9 @@ import io
 import logging
 import math
 import multiprocessing
+import os
+import signal
+import threading
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -116,7 +119,8 @@ def _until_killed(
     """Works `waiting` off until it is empty or a worker is killed; returns the paths that were then in work."""
     running: dict[Future[Any], Path] = {}
     # Spawned, not forked: the threads and locks of this process do not reach the workers.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_end_with_parent) as pool:
         try:
             while waiting or running:
                 while waiting and len(running) < workers:
@@ -131,7 +135,24 @@ def _until_killed(
                     yield running.pop(future), result
         except BrokenProcessPool:
             pass
+        except BaseException:  # stopped: the pool would wait for the clips in work
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
     return list(running.values())
+
+
+def _end_with_parent() -> None:
+    """In a worker: ends when the main process does, however that ends; Ctrl-C is the main process's to obey."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class _Survey(NamedTuple):
@@ -216,13 +237,23 @@ def _decode(path: str | Path, wanted: list[int], threads: int) -> _Decoded:
 
 
 def _as_shown(frame: Any, aspect: Any) -> np.ndarray:
-    """The RGB picture with square pixels, turned as the display matrix says."""
+    """The RGB picture with square pixels, as the display matrix says."""
     width = round(frame.width * float(aspect)) if aspect and 0.1 < aspect < 10 else frame.width
     picture = (
         frame.to_ndarray(format="rgb24", width=width) if width != frame.width else frame.to_ndarray(format="rgb24")
     )
-    turns = round(frame.rotation / 90)  # counterclockwise, as numpy counts
-    return np.ascontiguousarray(np.rot90(picture, turns)) if turns % 4 else picture
+    return _oriented(picture, frame.side_data.get("DISPLAYMATRIX"))
+
+
+def _oriented(picture: np.ndarray, matrix: Any) -> np.ndarray:
+    """The picture mirrored and turned by a display matrix: int32 a, b, u, c, d, …; (p, q) → (ap+cq, bp+dq)."""
+    if matrix is None:
+        return picture
+    a, b, _, c, d, *_ = np.frombuffer(matrix, np.int32).astype(np.int64).tolist()
+    x, y = a, d
+    if abs(b) + abs(c) > abs(a) + abs(d):  # nearer to a quarter turn
+        picture, x, y = picture.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(picture[:: -1 if y < 0 else 1, :: -1 if x < 0 else 1])
 
 
 def _av_error() -> type[Exception]:

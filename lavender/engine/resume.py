@@ -14,6 +14,7 @@ from lavender.engine.checkpoint import load_tensors, save_tensors, told_as_unwri
 from lavender.engine.parallel import Engine
 from lavender.runtime import distributed
 from lavender.runtime.errors import ConfigError, LavenderError, TrainingError
+from lavender.runtime.files import remove_leftovers
 from lavender.runtime.logging import LOGGER
 from lavender.runtime.seed import random_state, restore_random_state
 from lavender.tasks.base import Metrics
@@ -150,8 +151,7 @@ def load_state(state: Path, engine: Engine) -> tuple[Position, ProcessState]:
 def tidy(run: Path) -> None:
     """Removes what a run that was killed had not written to the end."""
     if distributed.is_main():
-        for unfinished in run.rglob(".*.tmp"):
-            unfinished.unlink(missing_ok=True)
+        remove_leftovers(run.rglob(".*.tmp"))
 
 
 def forget(run: Path) -> None:

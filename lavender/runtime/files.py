@@ -1,10 +1,12 @@
 """Text files of any editor, and files that are written whole or not at all."""
 
 import codecs
+import fcntl
+import glob
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,15 +47,38 @@ def other_encoding(beginning: bytes) -> str:
 def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     """A file opened for writing bytes that becomes `path` only once it is whole and on disk.
 
-    On an exception `path` is as it was before, and nothing is left beside it.
+    On an exception `path` is as it was before, and nothing is left beside it. What a killed process left of the same
+    file is removed.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    remove_leftovers(path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))
+    temporary, file = _locked(path)
     try:
-        with open(temporary, "xb") as file:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(temporaries: Iterable[Path]) -> None:
+    """Removes those temporary files of `atomic_file` whose process is dead; a live one holds a lock on its file."""
+    for temporary in temporaries:
+        # Locked, gone already, not ours, or a file system without locks: it is left alone.
+        with suppress(OSError), open(temporary, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            temporary.unlink()
+
+
+def _locked(path: Path) -> tuple[Path, BinaryIO]:
+    """A new temporary file beside `path`, with the lock that says that its process lives."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        file = open(temporary, "xb")  # noqa: SIM115 (closed by the caller)
+        with suppress(OSError):  # a file system without locks: nobody can lock it, so nobody removes it
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return temporary, file
+        file.close()  # another process removed it before it was locked

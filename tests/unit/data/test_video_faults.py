@@ -1,6 +1,7 @@
 """Videos as phones, broken disks and attackers write them."""
 
 import logging
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -54,6 +55,29 @@ def test_rotated_clips_are_upright(tmp_path: Path, rotation: int, shape: tuple, 
         for column in (0, 1):
             patch = frame[row * (shape[0] - 12) :, column * (shape[1] - 12) :][:12, :12]
             assert (patch.mean() > 220) == ((row, column) == corner)
+
+
+def set_display_matrix(path: Path, a: int, b: int, c: int, d: int) -> None:
+    """Writes (p, q) → (ap+cq, bp+dq) into the header of the only track of an MP4."""
+    data, matrix = path.read_bytes(), (a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+    at = data.index(b"tkhd") + 44
+    path.write_bytes(data[:at] + struct.pack(">9i", *matrix) + data[at + 36 :])
+
+
+ORIENTATIONS = [(x, 0, 0, y) for x in (1, -1) for y in (1, -1)] + [(0, x, y, 0) for x in (1, -1) for y in (1, -1)]
+
+
+@pytest.mark.parametrize("matrix", ORIENTATIONS)
+def test_mirrored_and_turned_clips_are_as_a_player_shows_them(tmp_path: Path, matrix: tuple[int, int, int, int]):
+    """Every pixel is where the matrix sends it."""
+    path = write_clip(tmp_path / "a.mp4")
+    plain = sample_frames(path, 1)[0].astype(int)
+    set_display_matrix(path, *matrix)
+    a, b, c, d = matrix
+    shown = sample_frames(path, 1)[0].astype(int)
+    rows, columns = np.mgrid[:48, :64] * 2 - np.array([47, 63])[:, None, None]  # doubled, from the middle
+    x, y = a * columns + c * rows, b * columns + d * rows
+    np.testing.assert_array_equal(shown[(y - y.min()) // 2, (x - x.min()) // 2], plain)
 
 
 @pytest.mark.parametrize("aspect", [Fraction(2, 1), Fraction(1, 2)])
