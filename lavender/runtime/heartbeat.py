@@ -51,7 +51,7 @@ class Heartbeat:
         """Tells the other hosts that this one leaves because its work is done."""
         self._leaving.set()
         for thread in self._threads:
-            thread.join(self.interval)
+            thread.join(2 * self.interval)
 
     def _run(self, work: Callable, *arguments: object) -> None:
         thread = threading.Thread(target=work, args=arguments, daemon=True, name="heartbeat")
@@ -81,23 +81,29 @@ class Heartbeat:
         with connection:
             try:
                 while not self._leaving.is_set():
-                    connection.send_bytes(_BEAT)
                     while connection.poll():
                         if connection.recv_bytes(16) == _FAREWELL:
                             return
                         heard = time.monotonic()
+                    connection.send_bytes(_BEAT)
                     if time.monotonic() - heard > self.silence:
                         break
                     self._leaving.wait(self.interval)
                 else:
-                    connection.send_bytes(_FAREWELL)
-                    return
+                    return self._part(connection)
             except (OSError, EOFError):  # closed: its process has ended
                 if self._leaving.wait(self.interval):
                     return
                 return self._give_up(f"process {rank}, the first of its host, has ended without a word")
         seconds = time.monotonic() - heard
         self._give_up(f"nothing was heard from the host of process {rank} for {seconds:.0f} s: it is down or cut off")
+
+    def _part(self, connection: Connection) -> None:
+        """Says farewell, and reads on until the other end has it: closing over unread signs would cut it off."""
+        connection.send_bytes(_FAREWELL)
+        end = time.monotonic() + self.interval
+        while connection.poll(max(0.0, end - time.monotonic())) and connection.recv_bytes(16) != _FAREWELL:
+            pass
 
     def _give_up(self, message: str) -> None:
         self._end(f"stopped: {message}; to go on from what was saved: --resume auto")

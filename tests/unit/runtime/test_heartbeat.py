@@ -86,6 +86,18 @@ def test_a_process_that_ends_without_a_word(make, said):
     assert wait_for(said).startswith("stopped: process 8, the first of its host, has ended without a word; to go on")
 
 
+def test_a_farewell_is_heard_however_busy_the_others_are(make, said):
+    """Thirty leave while their signs of life are still under way; none of them "has ended without a word"."""
+    for _ in range(30):
+        first, other = make(LONG), make(LONG)
+        port, key = first.listen(1)
+        other.join("127.0.0.1", port, key, 1)
+        other.stop()
+        time.sleep(INTERVAL)
+        first.stop()
+    assert said == []
+
+
 def test_the_fault_of_its_own_work_comes_first(make, said):
     """The end of a process is told after a while, in which the operation that it was part of fails and says why."""
     first = make()
