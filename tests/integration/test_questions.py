@@ -98,10 +98,10 @@ def curves(epochs: list[dict], kind: str, script: str) -> dict[str, list[float]]
     if kind == "qamc":
         keys = {"ac_vl": ("val", "acc"), "ac_ts": ("test", "acc")}
     elif script == ANSWER_SPECIFIC:
-        keys = {"ac_vl": ("val", "acc_1"), "ac_ts": ("test", "acc_1_adjusted")}
+        keys = {"ac_vl": ("val", "acc_1"), "ac_ts": ("test", "acc_1")}
     else:
         keys = {f"ac_{k}_vl": ("val", f"acc_{k}") for k in (1, 5)}
-        keys |= {f"ac_{k}_ts": ("test", f"acc_{k}_adjusted") for k in (1, 5)}
+        keys |= {f"ac_{k}_ts": ("test", f"acc_{k}") for k in (1, 5)}
     figures = {key: [entry[split][name] for entry in epochs] for key, (split, name) in keys.items()}
     return {"ls_tr": [entry["train"]["loss"] for entry in epochs], **figures}
 
