@@ -1,6 +1,8 @@
 """The tools as their users run them: from the repository's root and from `_tools`."""
 
+import os
 import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -169,3 +171,52 @@ def test_visualize_frame_tsv(toy: Path):
     done = run("visualize_frame_tsv", "--input_file", toy, "--ids", "vid9", folder=toy.parent)
     assert done.returncode == 2
     assert "has no video 'vid9'" in done.stderr.splitlines()[-1]
+
+
+STOPPED_TOOL = """
+import os, signal, sys, time
+sys.path.insert(0, sys.argv[1])
+from _root import run
+from lavender.data.tsv import TSVWriter
+def main():
+    with TSVWriter("toy.tsv") as writer:
+        writer.write(["a", "b"])
+        os.kill(os.getpid(), int(sys.argv[2]))
+        time.sleep(60)
+run(main)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_stopped_tool_leaves_nothing(tmp_path: Path, number: int):
+    command = [sys.executable, "-c", STOPPED_TOOL, str(ROOT / "_tools"), str(int(number))]
+    assert subprocess.run(command, cwd=tmp_path, timeout=60).returncode == 128 + number
+    assert list(tmp_path.iterdir()) == []
+
+
+WORKERS_OF_A_KILLED_TOOL = """
+import os, signal, time
+from pathlib import Path
+from lavender.data.video import in_processes
+def work(path):
+    if path.name == "first":
+        return
+    time.sleep(600)
+if __name__ == "__main__":
+    for _ in in_processes(work, map(Path, ["first", "b", "c"]), 2):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_end_with_a_killed_tool(tmp_path: Path):
+    """The pipe is at its end when the last of its processes is."""
+    (tmp_path / "killed.py").write_text(WORKERS_OF_A_KILLED_TOOL)
+    done = subprocess.run(
+        [sys.executable, "killed.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=300,
+    )
+    assert done.returncode == -signal.SIGKILL
