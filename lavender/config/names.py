@@ -8,33 +8,41 @@ _ELSEWHERE = {
     "config": "cfg configfile configpath opts",
     "data_dir": "data datadir dataroot datapath dataroots root rootdir inputdir",
     "dataset": "datasetname",
-    "txt_dir": "textdir annotationdir annotations anno annodir annfile annotationfile textfile trainfile "
-    "testfile valfile",
+    "txt_dir": (
+        "textdir annotationdir annotations anno annodir annfile annotationfile textfile trainfile testfile valfile"
+    ),
     "img_tsv_dir": "videodir videopath videoroot videofolder featuredir framesdir framedir imgdir imagedir",
     "data_ratio": "maxtrainsamples limittrainbatches subset numsamples trainfraction",
     "n_workers": "workers numworkers dataloadernumworkers dataloaderworkers numworker nworker j",
     "size_img": "imagesize imgsize inputsize resolution imageresolution cropsize imageres resizesize res",
-    "size_frame": "numframes nframes numframe nframe maxframes framenum numsegments numsegment testnumframes "
-    "videonumframes maxframe",
+    "size_frame": (
+        "numframes nframes numframe nframe maxframes framenum numsegments numsegment testnumframes videonumframes "
+        "maxframe"
+    ),
     "img_transform": "transform transforms augmentation",
-    "size_txt": "maxlen maxlength maxseqlen maxseqlength maxtextlength maxtxtlen maxwords textlen "
-    "contextlength maxtxtl",
+    "size_txt": (
+        "maxlen maxlength maxseqlen maxseqlength maxtextlength maxtxtlen maxwords textlen contextlength maxtxtl"
+    ),
     "size_option": "numoptions noptions numchoices nchoices",
     "size_vocab": "numanswers numclasses nclasses numlabels answervocabsize",
     "vis_backbone_size": "modelsize model arch backbonesize",
     "vis_backbone_path": "backbonepath visualcheckpoint",
     "txt_backbone": "bert bertmodel textencoder modelnameorpath tokenizername tokenizerpath",
-    "path_ckpt": "checkpoint ckpt checkpointpath ckptpath pretrained pretrainedpath pretrainedmodel "
-    "pretrainedcheckpoint "
-    "weights initmodel initweight initcheckpoint loadfrom loadcheckpoint modelpath finetune e2eweightspath",
+    "path_ckpt": (
+        "checkpoint ckpt checkpointpath ckptpath pretrained pretrainedpath pretrainedmodel pretrainedcheckpoint "
+        "weights initmodel initweight initcheckpoint loadfrom loadcheckpoint modelpath finetune e2eweightspath"
+    ),
     "p_mask": "maskprob mlmprob mlmprobability maskratio",
     "temp": "temperature tau",
     "size_epoch": "epochs epoch numepochs nepochs numtrainepochs maxepochs maxepoch totalepochs trainepochs",
-    "size_batch": "batchsize trainbatchsize evalbatchsize testbatchsize valbatchsize pergpubatchsize "
-    "perdevicebatchsize "
-    "pergputrainbatchsize perdevicetrainbatchsize perdeviceevalbatchsize batch bs b bsz",
-    "gradient_accumulation": "gradientaccumulationsteps gradaccum accumsteps accumulationsteps gradaccumsteps "
-    "accumiter updatefreq accumulategradbatches",
+    "size_batch": (
+        "batchsize trainbatchsize evalbatchsize testbatchsize valbatchsize pergpubatchsize perdevicebatchsize "
+        "pergputrainbatchsize perdevicetrainbatchsize perdeviceevalbatchsize batch bs b bsz"
+    ),
+    "gradient_accumulation": (
+        "gradientaccumulationsteps gradaccum accumsteps accumulationsteps gradaccumsteps accumiter updatefreq "
+        "accumulategradbatches"
+    ),
     "lr": "learningrate baselr initlr maxlr peaklr",
     "decay": "weightdecay wd",
     "max_grad_norm": "gradnorm clipgrad clipgradnorm gradclip gradientclipval gradclipnorm clipnorm",
@@ -45,9 +53,10 @@ _ELSEWHERE = {
     "max_gen_length": "maxnewtokens maxgenerationlength genmaxlen maxgenlen",
     "num_beams": "beams beamsize numbeam beam",
     "eval_split": "split testsplit evalset",
-    "path_output": "output outputdir outdir out savedir savepath outputpath logdir workdir resultdir "
-    "outputfolder exp "
-    "expdir rundir defaultrootdir",
+    "path_output": (
+        "output outputdir outdir out savedir savepath outputpath logdir workdir resultdir outputfolder exp expdir "
+        "rundir defaultrootdir"
+    ),
     "resume": "resumefrom resumefromcheckpoint autoresume continue resumepath resumecheckpoint",
     "save_steps": "saveinterval saveevery saveiter checkpointinterval",
     "seed": "randomseed randseed manualseed",
