@@ -15,7 +15,8 @@ from lavender.tasks.downstream import TOP, DownstreamTask, counted_loss, with_an
 from lavender.text.prompts import PROMPTS
 from lavender.text.questions import NOWHERE
 
-SIZE_TEST_MARGIN = 0.5  # of size_test: released files leave out questions, yet one that differs by more is of other data
+# Of size_test. Released files may leave out questions with rare answers; one that differs by more is of other data.
+SIZE_TEST_MARGIN = 0.5
 
 
 class QAOETask(DownstreamTask):
