@@ -99,6 +99,9 @@ class Config:
         8, "pretraining: parts of each data set, or an object name to number", minimum=1
     )
     n_workers: int = _data(4, "data loading processes of each process", minimum=0)
+    loader_timeout: float = _data(
+        900.0, "seconds without a batch from the DataLoader workers after which the run ends; 0: never", minimum=0
+    )
     on_bad_sample: str = _data(
         "error",
         "a video that is missing or unreadable: stop, or count it and use zeros",

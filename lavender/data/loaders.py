@@ -7,6 +7,7 @@ from typing import Any
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Sampler
 
 from lavender.data.samples import ClipDataset, Failure, SampleKey
+from lavender.data.workers import METHOD, POLL, SharedDataset, batches_of
 from lavender.runtime import distributed
 from lavender.runtime.errors import DataError
 from lavender.runtime.signals import leave_signals_to_parent
@@ -55,16 +56,20 @@ class Loader:
 
     Args:
         dataset: a `ClipDataset`, or several of them together, with `config` and `collate`.
+        title: what messages call it.
         epochs: what has to know the epoch, with `set_epoch`.
     """
 
-    def __init__(self, dataset: Any, batches: Sampler | BatchSampler, epochs: Any = None):
-        self.dataset, self._epochs, self._batches = dataset, epochs, FromBatch(batches)
+    def __init__(self, dataset: Any, batches: Sampler | BatchSampler, title: str, epochs: Any = None):
+        self.dataset, self.title, self._epochs, self._batches = dataset, title, epochs, FromBatch(batches)
+        self._shared, workers = SharedDataset(dataset), dataset.config.n_workers
         self._loader: DataLoader = DataLoader(
-            dataset,
+            self._shared,
             batch_sampler=self._batches,
-            collate_fn=dataset.collate,
-            num_workers=dataset.config.n_workers,
+            collate_fn=self._shared.collate,
+            num_workers=workers,
+            multiprocessing_context=METHOD if workers else None,
+            timeout=POLL if workers else 0,
             worker_init_fn=leave_signals_to_parent,
             pin_memory=distributed.uses_cuda(),
         )
@@ -83,7 +88,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[dict]:
         try:
-            for batch in self._loader:
+            for batch in self._pass():
                 if isinstance(batch, Failure):
                     raise DataError(batch.message)
                 yield batch
@@ -91,6 +96,11 @@ class Loader:
             if fault := lost_worker(error):
                 raise fault from error
             raise
+
+    def _pass(self) -> Iterator[Any]:
+        if not self._loader.num_workers:
+            return iter(self._loader)
+        return batches_of(self._loader, self._shared, self.title, self.dataset.config.loader_timeout)
 
 
 def lost_worker(error: RuntimeError) -> DataError | None:
@@ -105,12 +115,18 @@ def lost_worker(error: RuntimeError) -> DataError | None:
 def training_loader(dataset: ClipDataset) -> Loader:
     """Shuffled batches of this process's share."""
     sampler = EpochSampler(dataset, dataset.config.seed)
-    return Loader(dataset, BatchSampler(sampler, dataset.config.size_batch, drop_last=False), sampler)
+    batches = BatchSampler(sampler, dataset.config.size_batch, drop_last=False)
+    return Loader(dataset, batches, f"training loader ({_content(dataset)})", sampler)
 
 
 def evaluation_loader(dataset: ClipDataset, size_batch: int = 0) -> Loader:
     """Every sample once, over all processes; in batches of `size_batch`, by default that of the configuration."""
-    return Loader(dataset, WholeBatchSampler(len(dataset), size_batch or dataset.config.size_batch))
+    batches = WholeBatchSampler(len(dataset), size_batch or dataset.config.size_batch)
+    return Loader(dataset, batches, f"evaluation loader ({_content(dataset)})")
+
+
+def _content(dataset: ClipDataset) -> str:
+    return f"{type(dataset).__name__}, {len(dataset)} samples"
 
 
 def steps_in_epoch(samples: int, size_batch: int) -> int:

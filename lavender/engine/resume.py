@@ -23,7 +23,7 @@ FOLDER, POSITION = "resume", "position.json"
 # Options that a run may go on with changed: its numbers do not depend on them.
 FREE = (
     *("config", "path_output", "n_workers", "logging_steps", "resume", "save_steps", "keep_last", "host_timeout"),
-    "outside_paths",
+    *("outside_paths", "loader_timeout"),
 )
 
 

@@ -12,6 +12,7 @@ from lavender.config.inherit import inherit_from_checkpoint
 from lavender.config.load import load_config, read_object
 from lavender.config.schema import Config
 from lavender.data.loaders import lost_worker
+from lavender.data.workers import start_server
 from lavender.engine.optim import build_optimizer
 from lavender.engine.output import RunFolder
 from lavender.engine.parallel import build_engine, import_deepspeed
@@ -88,6 +89,8 @@ def run(task_class: type[Task], config: Config, work: Work = train) -> dict:
     if device.type == "cpu":
         keep_freed_memory()
     start_logging()
+    if config.n_workers:
+        start_server()  # it imports what workers need while the model is built
     if config.deepspeed and distributed.is_launched():
         import_deepspeed()  # before the processes meet: it prints and patches at import
     distributed.start(device)

@@ -42,7 +42,8 @@ def deferred_stop(request: StopRequest | None = None) -> Iterator[StopRequest]:
 
 def leave_signals_to_parent(worker: int) -> None:
     """In a data loading process: SIGTERM and Ctrl-C, which launchers and terminals send to all processes, are the main
-    one's to obey, which needs its workers to finish the step. They end with it; a second SIGTERM is obeyed.
+    one's to obey, which needs its workers to finish the step. They end with it; a second SIGTERM is obeyed. Both are
+    blocked until here, see `lavender.data.workers`.
     """
 
     def ignore_once(number: int, frame: FrameType | None) -> None:
@@ -50,3 +51,4 @@ def leave_signals_to_parent(worker: int) -> None:
 
     signal.signal(signal.SIGTERM, ignore_once)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))

@@ -1,0 +1,148 @@
+"""Worker processes of the loaders: forked by a server process that has no threads; they share a data set's arrays.
+
+A process with threads must not be forked: a lock that one of them holds stays locked in the child, which then waits
+for ever. Gloo has threads from the first collective operation on, and loaders start workers all through a run.
+"""
+
+import itertools
+import mmap
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import forkserver, reduction
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+from torch.utils.data import DataLoader, Dataset
+
+from lavender.runtime.errors import DataError
+
+METHOD = "forkserver"
+POLL = 1.0  # seconds between two looks whether all workers are alive
+_ALIGNMENT = 64  # bytes
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def start_server() -> None:
+    """Starts the process that forks the workers, unless it runs; returns at once, while it imports what they need.
+
+    It ends with this process. The signals that end a run stay blocked in it, and in its workers until
+    `leave_signals_to_parent` has said how they take them.
+    """
+    needed = [name for name in sys.modules if name == "torch" or name.startswith("lavender.data.")]
+    multiprocessing.get_context(METHOD).set_forkserver_preload(needed)
+    warnings = filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker:UserWarning"])
+    environment = {
+        "PYTHONPATH": os.pathsep.join(sys.path),  # the server does not take it over
+        "PYTHONWARNINGS": ",".join(warnings),  # the tracker tells what a process that left at once had open
+        "OMP_NUM_THREADS": "1",  # else numpy starts threads at import
+    }
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        with mock.patch.dict(os.environ, environment):
+            forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class SharedDataset(Dataset):
+    """A data set on its way to worker processes: they map its arrays, as one file in memory, and copy the rest."""
+
+    def __init__(self, dataset: Any):
+        self.dataset = dataset
+        self._file: tuple[int, list[int]] | None = None
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.dataset[key]
+
+    def collate(self, samples: list[Any]) -> Any:
+        return self.dataset.collate(samples)
+
+    @contextmanager
+    def packed(self) -> Iterator[None]:
+        """While it lasts, processes that are started get the data set as it is now."""
+        arrays: list[pickle.PickleBuffer] = []
+        head = pickle.dumps(self.dataset, protocol=5, buffer_callback=arrays.append)
+        sizes = []
+        with open(os.memfd_create("dataset"), "wb") as file:
+            for piece in (head, *(array.raw() for array in arrays)):
+                sizes.append(len(piece))
+                file.write(piece)
+                file.write(bytes(-len(piece) % _ALIGNMENT))
+            file.flush()
+            self._file = file.fileno(), sizes
+            try:
+                yield
+            finally:
+                self._file = None
+
+    def __reduce__(self) -> tuple:
+        if self._file is None:
+            return SharedDataset, (self.dataset,)
+        descriptor, sizes = self._file
+        return _unpacked, (reduction.DupFd(descriptor), sizes)
+
+
+def _unpacked(handle: Any, sizes: list[int]) -> SharedDataset:
+    with open(handle.detach(), "rb") as file:
+        content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+    starts = itertools.accumulate((size + -size % _ALIGNMENT for size in sizes), initial=0)
+    head, *arrays = (content[start : start + size] for start, size in zip(starts, sizes, strict=False))
+    return SharedDataset(pickle.loads(head, buffers=arrays))
+
+
+def batches_of(loader: DataLoader, dataset: SharedDataset, title: str, patience: float) -> Iterator[Any]:
+    """One pass of a loader with workers.
+
+    Args:
+        loader: gives up after `POLL` seconds without a batch.
+        patience: seconds without a batch after which the workers are given up; 0 waits for ever.
+
+    Raises:
+        DataError: no batch came for that long, or a worker could not be started.
+    """
+    start_server()
+    try:
+        with dataset.packed(), _script_hidden(dataset.dataset):
+            batches = iter(loader)
+    except (OSError, EOFError) as error:
+        raise DataError(
+            f"a data loading worker process could not be started ({error or 'its server has ended'}): most often memory "
+            "ran out; lower --n_workers"
+        ) from error
+    asked = time.monotonic()
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "timed out" not in str(error):
+                raise
+            waited = time.monotonic() - asked
+            if patience and waited > patience:
+                for worker in multiprocessing.active_children():
+                    worker.kill()  # leaving would wait for them
+                raise DataError(
+                    f"the {title} has given no batch for {waited:.0f} s: its {loader.num_workers} worker(s) hang, or the "
+                    "disk does; --n_workers 0 shows where, --loader_timeout sets the limit"
+                ) from None
+            continue
+        yield batch
+        asked = time.monotonic()
+
+
+@contextmanager
+def _script_hidden(dataset: Any) -> Iterator[None]:
+    """Keeps processes that are started from running the script again, which they do in search of its classes."""
+    if type(dataset).__module__ == "__main__":
+        yield
+        return
+    with mock.patch.dict(sys.modules, {"__main__": ModuleType("__main__")}):
+        yield
