@@ -7,10 +7,9 @@ from typing import Any
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Sampler
 
 from lavender.data.samples import ClipDataset, Failure, SampleKey
-from lavender.data.workers import METHOD, POLL, SharedDataset, batches_of
+from lavender.data.workers import METHOD, POLL, SharedDataset, batches_of, prepare_worker, worker_killed
 from lavender.runtime import distributed
 from lavender.runtime.errors import DataError
-from lavender.runtime.signals import leave_signals_to_parent
 
 
 class EpochSampler(DistributedSampler):
@@ -70,7 +69,7 @@ class Loader:
             num_workers=workers,
             multiprocessing_context=METHOD if workers else None,
             timeout=POLL if workers else 0,
-            worker_init_fn=leave_signals_to_parent,
+            worker_init_fn=prepare_worker,
             pin_memory=distributed.uses_cuda(),
         )
 
@@ -107,9 +106,7 @@ def lost_worker(error: RuntimeError) -> DataError | None:
     """What to tell where torch reports that a worker process has gone; it may do so at any place of the main one."""
     if "DataLoader worker" not in str(error):
         return None
-    return DataError(
-        f"a data loading worker process was killed ({error}): most often memory ran out; lower --n_workers"
-    )
+    return worker_killed(error)
 
 
 def training_loader(dataset: ClipDataset) -> Loader:

@@ -11,10 +11,11 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import forkserver, reduction
+from multiprocessing import forkserver, reduction, resource_tracker
 from types import ModuleType
 from typing import Any
 from unittest import mock
@@ -22,6 +23,7 @@ from unittest import mock
 from torch.utils.data import DataLoader, Dataset
 
 from lavender.runtime.errors import DataError
+from lavender.runtime.signals import leave_signals_to_parent
 
 METHOD = "forkserver"
 POLL = 1.0  # seconds between two looks whether all workers are alive
@@ -43,12 +45,13 @@ def start_server() -> None:
         "PYTHONWARNINGS": ",".join(warnings),  # the tracker tells what a process that left at once had open
         "OMP_NUM_THREADS": "1",  # else numpy starts threads at import
     }
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        with mock.patch.dict(os.environ, environment):
+    with mock.patch.dict(os.environ, environment):
+        resource_tracker.ensure_running()  # before the signals are blocked: it lets them through again
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
             forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class SharedDataset(Dataset):
@@ -71,7 +74,7 @@ class SharedDataset(Dataset):
         head = pickle.dumps(self.dataset, protocol=5, buffer_callback=arrays.append)
         sizes = []
         with open(os.memfd_create("dataset"), "wb") as file:
-            for piece in (head, *(array.raw() for array in arrays)):
+            for piece in map(memoryview, [head, *(array.raw() for array in arrays)]):
                 sizes.append(len(piece))
                 file.write(piece)
                 file.write(bytes(-len(piece) % _ALIGNMENT))
@@ -97,6 +100,17 @@ def _unpacked(handle: Any, sizes: list[int]) -> SharedDataset:
     return SharedDataset(pickle.loads(head, buffers=arrays))
 
 
+def prepare_worker(number: int) -> None:
+    """What a worker process begins with: it ends with the process that reads from it, however that ends."""
+    leave_signals_to_parent(number)
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()  # torch watches the server, which in turn lives as long as its workers
+    os._exit(1)
+
+
 def batches_of(loader: DataLoader, dataset: SharedDataset, title: str, patience: float) -> Iterator[Any]:
     """One pass of a loader with workers.
 
@@ -112,16 +126,15 @@ def batches_of(loader: DataLoader, dataset: SharedDataset, title: str, patience:
         with dataset.packed(), _script_hidden(dataset.dataset):
             batches = iter(loader)
     except (OSError, EOFError) as error:
-        raise DataError(
-            f"a data loading worker process could not be started ({error or 'its server has ended'}): most often memory "
-            "ran out; lower --n_workers"
-        ) from error
+        raise worker_killed(error) from error
     asked = time.monotonic()
     while True:
         try:
             batch = next(batches)
         except StopIteration:
             return
+        except (OSError, EOFError) as error:  # it ended between telling of a batch and handing it over
+            raise worker_killed(error) from error
         except RuntimeError as error:
             if "timed out" not in str(error):
                 raise
@@ -130,12 +143,18 @@ def batches_of(loader: DataLoader, dataset: SharedDataset, title: str, patience:
                 for worker in multiprocessing.active_children():
                     worker.kill()  # leaving would wait for them
                 raise DataError(
-                    f"the {title} has given no batch for {waited:.0f} s: its {loader.num_workers} worker(s) hang, or the "
-                    "disk does; --n_workers 0 shows where, --loader_timeout sets the limit"
+                    f"the {title} has given no batch for {waited:.0f} s: its {loader.num_workers} worker(s) hang, or "
+                    "the disk does; --n_workers 0 shows where, --loader_timeout sets the limit"
                 ) from None
             continue
         yield batch
         asked = time.monotonic()
+
+
+def worker_killed(error: Exception) -> DataError:
+    """What to tell where a worker process has gone."""
+    said = str(error) or type(error).__name__
+    return DataError(f"a data loading worker process was killed ({said}): most often memory ran out; lower --n_workers")
 
 
 @contextmanager

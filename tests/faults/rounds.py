@@ -12,10 +12,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from lavender.config.schema import Config  # noqa: E402
-from lavender.data.loaders import evaluation_loader  # noqa: E402
-from lavender.data.samples import ClipDataset, Guard  # noqa: E402
-from lavender.runtime import distributed  # noqa: E402
+from lavender.config.schema import Config
+from lavender.data.loaders import evaluation_loader
+from lavender.data.samples import ClipDataset, Guard
+from lavender.runtime import distributed
 
 SAMPLES = 8
 
@@ -52,4 +52,4 @@ def main(rounds: int, workers: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*map(int, sys.argv[1:3]))

@@ -125,14 +125,17 @@ def test_a_full_disk(train_here):
 
 def kill_a_worker(process: subprocess.Popen) -> None:
     """SIGKILL to the first data loading process that shows, as the kernel does when memory runs out."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     while process.poll() is None:
-        for pid in map(int, children.read_text().split()):
-            with contextlib.suppress(OSError):
-                if MLM.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(OSError):
+            for server in children(process.pid):
+                for worker in children(server):
+                    os.kill(worker, signal.SIGKILL)
                     return
         time.sleep(0.002)
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_a_killed_worker(start, tmp_path: Path):
