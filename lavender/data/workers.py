@@ -74,7 +74,7 @@ class SharedDataset(Dataset):
         head = pickle.dumps(self.dataset, protocol=5, buffer_callback=arrays.append)
         sizes = []
         with open(os.memfd_create("dataset"), "wb") as file:
-            for piece in map(memoryview, [head, *(array.raw() for array in arrays)]):
+            for piece in (memoryview(part) for part in (head, *(array.raw() for array in arrays))):  # type: ignore[arg-type]
                 sizes.append(len(piece))
                 file.write(piece)
                 file.write(bytes(-len(piece) % _ALIGNMENT))

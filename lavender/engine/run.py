@@ -25,6 +25,7 @@ from lavender.runtime.device import choose_device, keep_freed_memory
 from lavender.runtime.errors import LavenderError, Stopped
 from lavender.runtime.heartbeat import watched_hosts
 from lavender.runtime.logging import LOGGER, start_logging, stop_logging
+from lavender.runtime.ownership import end_with_launcher, owned
 from lavender.runtime.seed import seed_process
 from lavender.tasks.base import Task
 
@@ -85,6 +86,7 @@ def run(task_class: type[Task], config: Config, work: Work = train) -> dict:
     Raises:
         LavenderError: anything wrong with the input.
     """
+    end_with_launcher()
     device = choose_device(config.device)
     if device.type == "cpu":
         keep_freed_memory()
@@ -104,11 +106,11 @@ def run(task_class: type[Task], config: Config, work: Work = train) -> dict:
         return read_object(found.run / "results.json")
     folder = RunFolder(config.path_output, task.run_name(), *((found.run, found.state) if found else ()))
     try:
-        for notice in [*config.notices(), *notices]:
-            LOGGER.info("%s", notice)
-        LOGGER.info("output: %s", folder.path)
-        LOGGER.info("options: %s", json.dumps(config.to_dict()))
-        with watched_hosts(config.host_timeout, partial(_end, code=PEER_LOST)):
+        with owned(folder.path), watched_hosts(config.host_timeout, partial(_end, code=PEER_LOST)):
+            for notice in [*config.notices(), *notices]:
+                LOGGER.info("%s", notice)
+            LOGGER.info("output: %s", folder.path)
+            LOGGER.info("options: %s", json.dumps(config.to_dict()))
             results = work(task, config, device, folder)
         LOGGER.info("done: %s", folder.path)
     finally:
