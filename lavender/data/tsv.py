@@ -60,7 +60,7 @@ def split_columns(fields: Sequence[str], where: str) -> tuple[str, str | None, l
 class TSVReader:
     """Rows of a TSV file, found through its line index.
 
-    `X.lineidx.8b` (int64, little-endian) is mapped into memory where it fits `X.tsv`, else `X.lineidx` (text) is read.
+    `X.lineidx.8b` (int64, little-endian) is read where it fits `X.tsv`, else `X.lineidx` (text) is read.
     Where neither is there, the index is built, written beside the TSV if that folder can be written to, and the log
     says so. Every read checks that the row starts and ends at a line end, so that an index of another file is noticed.
 
@@ -168,10 +168,10 @@ class TSVReader:
         return b"".join(pieces)
 
     def _load_offsets(self) -> None:
-        mapped = Path(f"{self.lineidx}.8b")
-        if mapped.is_file():
+        binary = Path(f"{self.lineidx}.8b")
+        if binary.is_file():
             try:
-                return self._use(_map_offsets(mapped), mapped)
+                return self._use(_read_offsets(binary), binary)
             except DataError as fault:
                 logger.warning("%s (it is left aside)", fault)
         if self.lineidx.is_file():
@@ -218,22 +218,14 @@ class TSVReader:
         return self._size if line_end < 0 else self._size - length + line_end + 1
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__ | {"_file": None}
-        if isinstance(self.offsets, np.memmap):
-            del state["offsets"]  # mapped again where the reader is unpickled, rather than copied
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if "offsets" not in state:
-            self._load_offsets()
+        return self.__dict__ | {"_file": None}
 
 
-def _map_offsets(path: Path) -> np.ndarray:
+def _read_offsets(path: Path) -> np.ndarray:
     size = path.stat().st_size
     if size % 8:
         raise DataError(f"{path} has {size} bytes, which is no multiple of 8")
-    return np.memmap(path, "<i8", "r") if size else np.zeros(0, np.int64)
+    return np.fromfile(path, "<i8")  # a file that is cut while it is binary would end the process
 
 
 def _parse_offsets(path: Path) -> np.ndarray:

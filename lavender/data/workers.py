@@ -74,9 +74,9 @@ class SharedDataset(Dataset):
         head = pickle.dumps(self.dataset, protocol=5, buffer_callback=arrays.append)
         sizes = []
         with open(os.memfd_create("dataset"), "wb") as file:
-            for piece in (memoryview(part) for part in (head, *(array.raw() for array in arrays))):  # type: ignore[arg-type]
+            for piece in (head, *(array.raw() for array in arrays)):
                 sizes.append(len(piece))
-                file.write(piece)
+                file.write(piece)  # type: ignore[arg-type]
                 file.write(bytes(-len(piece) % _ALIGNMENT))
             file.flush()
             self._file = file.fileno(), sizes

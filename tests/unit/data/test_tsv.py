@@ -74,14 +74,13 @@ def test_build_lineidx_across_blocks(tsv: Path, monkeypatch: pytest.MonkeyPatch)
     assert build_lineidx(tsv).tolist() == offsets_of(tsv)
 
 
-def test_binary_index_is_mapped_and_a_wrong_one_left_aside(tsv: Path, caplog: pytest.LogCaptureFixture):
+def test_binary_index_is_read_and_a_wrong_one_left_aside(tsv: Path, caplog: pytest.LogCaptureFixture):
     binary = Path(f"{tsv.with_suffix('.lineidx')}.8b")
     np.array(offsets_of(tsv), "<i8").tofile(binary)
     reader = TSVReader(tsv)
-    assert isinstance(reader.offsets, np.memmap)
+    binary.write_bytes(b"")  # a file that is cut while it is mapped would end the process
     assert reader.row(2) == ROWS[2]
     again = pickle.loads(pickle.dumps(reader))
-    assert isinstance(again.offsets, np.memmap)
     assert again.row(1) == ROWS[1]
     for wrong in (np.array([0, 5, 10], "<i8").tobytes(), b"1234567", b"", np.array([0], "<i8").tobytes()):
         caplog.clear()
