@@ -1,9 +1,13 @@
 """The wiring of a run: configuration, processes, data, model, weights, engine, loop."""
 
 import json
+import os
 import sys
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -64,12 +68,25 @@ def guarded(work: Callable[[], object]) -> None:
 
 def _end(message: str, code: int) -> None:
     """Leaves at once: waiting for the other processes, which may never come, would hang."""
-    if distributed.world_size() > 1:
+    try:
+        several = distributed.world_size() > 1
+    except LavenderError:  # the launcher's variables are what is wrong
+        several = False
+    if several:
         message = f"{message} [process {distributed.rank()}]"
     print(message, file=sys.stderr, flush=True)
-    if distributed.world_size() > 1:
+    _report_to_torchrun(message)
+    if several:
         distributed.leave(code)
     sys.exit(code)
+
+
+def _report_to_torchrun(message: str) -> None:
+    """Lets the report that torchrun ends with show this message as the cause."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        content = {"message": {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}}
+        with suppress(OSError):
+            Path(path).write_text(json.dumps(content), encoding="utf-8")
 
 
 def train(task: Task, config: Config, device: torch.device, folder: RunFolder) -> dict:

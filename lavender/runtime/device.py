@@ -20,12 +20,15 @@ def choose_device(name: str = "auto") -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise ConfigError('"device" is "cuda", but torch finds no GPU: use --device cpu, or a CUDA build of torch')
-    if distributed.local_rank() >= torch.cuda.device_count():
+    number, count, launch = distributed.local_rank(), torch.cuda.device_count(), distributed.launch()
+    if launch and launch.binds_gpus:  # e.g. srun --gpus-per-task=1: each process sees its own alone; `start` compares
+        number %= count
+    if number >= count:
         raise ConfigError(
-            f"process {distributed.local_rank()} of this machine has no GPU of its own: it has "
-            f"{torch.cuda.device_count()}; start that many processes (--nproc_per_node)"
+            f"process {number} of this machine has no GPU of its own: it has "
+            f"{count}; start that many processes (--nproc_per_node)"
         )
-    device = torch.device("cuda", distributed.local_rank())
+    device = torch.device("cuda", number)
     torch.cuda.set_device(device)
     return device
 

@@ -1,42 +1,46 @@
 """Processes of a run: ranks from the environment of any launcher, gathering, and what only the first one does."""
 
+import logging
 import os
+import socket
 import sys
+import time
 from datetime import timedelta
 from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
 
-# torchrun, torch.distributed.launch and deepspeed set the first names; mpirun the second.
-_RANK_VARIABLES = {
-    "rank": ("RANK", "OMPI_COMM_WORLD_RANK"),
-    "local_rank": ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),
-    "world_size": ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"),
-}
+from lavender.runtime.errors import ConfigError
+from lavender.runtime.launchers import Launch, find_launch
+
+PATIENCE = 180.0  # seconds in which all processes of a run must have started
+LOGGER = logging.getLogger("lavender")  # lavender.runtime.logging imports this module
+
 _object_group: Any = None
 
 
-def _from_environment(name: str, default: int) -> int:
-    for variable in _RANK_VARIABLES[name]:
-        if variable in os.environ:
-            return int(os.environ[variable])
-    return default
+def launch() -> Launch | None:
+    """What the launcher of this process says, as `find_launch` does."""
+    return find_launch(os.environ)
 
 
 def rank() -> int:
     """Number of this process among all, from 0."""
-    return _from_environment("rank", 0)
+    found = launch()
+    return found.rank if found else 0
 
 
 def local_rank() -> int:
     """Number of this process on its machine, from 0: the GPU that it takes."""
-    return _from_environment("local_rank", 0)
+    found = launch()
+    return found.local_rank if found else 0
 
 
 def world_size() -> int:
     """How many processes run together."""
-    return _from_environment("world_size", 1)
+    found = launch()
+    return found.world_size if found else 1
 
 
 def is_main() -> bool:
@@ -46,7 +50,7 @@ def is_main() -> bool:
 
 def is_launched() -> bool:
     """Whether a launcher started this process, be it the only one."""
-    return any(variable in os.environ for variable in _RANK_VARIABLES["world_size"])
+    return launch() is not None
 
 
 def uses_cuda() -> bool:
@@ -54,21 +58,116 @@ def uses_cuda() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_initialized()
 
 
-def start(device: torch.device, minutes: float = 30) -> None:
-    """Joins the processes of a run: nccl on CUDA, gloo on a CPU; does nothing without a launcher."""
+def start(device: torch.device, minutes: float = 30, patience: float = PATIENCE) -> None:
+    """Joins the processes of a run: nccl on CUDA, gloo on a CPU; does nothing without a launcher.
+
+    Args:
+        minutes: how long an operation waits for the others, once all have met.
+        patience: seconds to wait for all of them at the start.
+
+    Raises:
+        ConfigError: the processes cannot meet; it says which one did not come, and where.
+    """
     global _object_group
-    if not is_launched() or dist.is_initialized():
+    found = launch()
+    if found is None or dist.is_initialized():
         return
-    for name, variables in _RANK_VARIABLES.items():  # mpirun sets its own names alone; torch reads the first
-        os.environ.setdefault(variables[0], str(_from_environment(name, 0)))
-    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    os.environ.setdefault("MASTER_PORT", "5566")
-    timeout = timedelta(minutes=minutes)
+    options: dict[str, Any] = {"timeout": timedelta(minutes=minutes)}
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # else torchrun has let them meet
+        store = _meet(found, device, patience)
+        store.set_timeout(options["timeout"])
+        options |= {"store": store, "rank": found.rank, "world_size": found.world_size}
+    # torch and DeepSpeed read these alone
+    os.environ |= {
+        "RANK": str(found.rank),
+        "LOCAL_RANK": str(_gpu_number(device, found)),
+        "WORLD_SIZE": str(found.world_size),
+        "MASTER_ADDR": found.address,
+        "MASTER_PORT": str(found.port),
+    }
     if device.type == "cuda":
-        dist.init_process_group("nccl", timeout=timeout, device_id=device)
-        _object_group = dist.new_group(backend="gloo", timeout=timeout)
+        dist.init_process_group("nccl", device_id=device, **options)
+        _object_group = dist.new_group(backend="gloo", timeout=options["timeout"])
     else:
-        dist.init_process_group("gloo", timeout=timeout)
+        dist.init_process_group("gloo", **options)
+
+
+def _meet(found: Launch, device: torch.device, patience: float) -> dist.Store:
+    """Waits until every process of the run is there, and has a GPU of its own."""
+    where, end = f"MASTER_ADDR={found.address} MASTER_PORT={found.port}", time.monotonic() + patience
+    me = f"process {found.rank} of {found.world_size}"
+    try:
+        _wait_for_address(found, end)
+        store = dist.TCPStore(
+            found.address,
+            found.port,
+            is_master=found.rank == 0,
+            timeout=timedelta(seconds=patience),
+            wait_for_workers=False,
+            multi_tenant=True,
+        )
+    except (OSError, dist.DistError) as error:
+        if "EADDRINUSE" in str(error):
+            raise ConfigError(
+                f"{me}: {where} is taken by another program or run; "
+                "set MASTER_PORT to a free port, or start each rank once"
+            ) from error
+        raise ConfigError(
+            f"{me} found no process 0 at {where} within {patience:g} s ({str(error).splitlines()[0]}): "
+            "start all of them, e.g. with srun, and see that MASTER_ADDR is the host of process 0"
+        ) from error
+    if store.add(f"came {found.rank}", 1) > 1:
+        raise ConfigError(f"two processes say that they are {me}, at {where}: start each rank once")
+    gpu = f"{socket.gethostname()} {torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else ""
+    store.set(f"gpu {found.rank}", gpu)
+    missing = set(range(found.world_size))
+    told = time.monotonic() + 10
+    while missing := {other for other in missing if not store.check([f"gpu {other}"])}:
+        if time.monotonic() > end:
+            raise ConfigError(
+                f"{me} waited {patience:g} s at {where}, but process {_some(missing)} did not come: "
+                "start all of them, e.g. with srun; for a run of one process unset the launcher's variables"
+            )
+        if time.monotonic() > told:
+            LOGGER.warning("%s waits for process %s at %s", me, _some(missing), where)
+            told = end
+        time.sleep(0.1)
+    owners = [store.get(f"gpu {other}").decode() for other in range(found.world_size)]
+    if gpu and owners.count(gpu) > 1:
+        sharing = {other for other, its in enumerate(owners) if its == gpu}
+        raise ConfigError(
+            f"processes {_some(sharing)} share one GPU ({gpu}): give each its own, e.g. srun --gpus-per-task=1"
+        )
+    store.add("met", 1)
+    if found.rank == 0:  # the store ends with this process, so the others first
+        while store.add("met", 0) < found.world_size and time.monotonic() < end + 5:
+            time.sleep(0.02)
+    return store
+
+
+def _some(ranks: set[int]) -> str:
+    shown = ", ".join(map(str, sorted(ranks)[:8]))
+    return shown + (f" and {len(ranks) - 8} more" if len(ranks) > 8 else "")
+
+
+def _wait_for_address(found: Launch, end: float) -> None:
+    """Until somebody listens at the address (torch waits too, but with a screenful of warnings)."""
+    while True:
+        try:
+            if found.rank == 0:
+                socket.getaddrinfo(found.address, found.port)
+            else:
+                socket.create_connection((found.address, found.port), timeout=5).close()
+            return
+        except OSError:
+            if time.monotonic() > end or found.rank == 0:
+                raise
+            time.sleep(0.2)
+
+
+def _gpu_number(device: torch.device, found: Launch) -> int:
+    """LOCAL_RANK for libraries that take the GPU of this number: that of the device, where there is one."""
+    return device.index if device.type == "cuda" and device.index is not None else found.local_rank
 
 
 def stop() -> None:

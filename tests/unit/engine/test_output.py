@@ -62,6 +62,7 @@ def test_curves(tmp_path: Path):
 
 def test_the_other_processes_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     folder = RunFolder(str(tmp_path / "snapshot"), "x")
     folder.write("args.json", {})
     folder.curve("train/loss", 1.0, 0)

@@ -203,6 +203,7 @@ def test_a_missing_package_is_an_error_with_the_line_to_type(monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "deepspeed", None)
     with pytest.raises(TrainingError, match=r"pip install deepspeed==[\d.]+, or train with --deepspeed false"):
         import_deepspeed()
+    monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
     with pytest.raises(TrainingError, match="cannot be imported"):
         make_engine(deepspeed=True)

@@ -135,6 +135,7 @@ def test_launched_processes_leave_without_winding_down(left, monkeypatch: pytest
     """There a thread of gloo may abort a run that went well."""
     done = []
     guarded(lambda: done.append("alone"))
+    monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
     with pytest.raises(left, match="0"):
         guarded(lambda: done.append("launched"))

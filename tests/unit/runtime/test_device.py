@@ -43,13 +43,15 @@ def test_without_a_gpu():
 @pytest.mark.parametrize("name", ["auto", "cuda"])
 def test_each_process_takes_its_own_gpu(two_gpus: list, monkeypatch: pytest.MonkeyPatch, name: str):
     assert choose_device(name) == torch.device("cuda", 0)
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    for name, value in (("RANK", "1"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "4")):
+        monkeypatch.setenv(name, value)
     assert choose_device(name) == torch.device("cuda", 1)
     assert two_gpus == [torch.device("cuda", 0), torch.device("cuda", 1)]
 
 
 def test_more_processes_than_gpus(two_gpus: list, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("LOCAL_RANK", "2")
+    for name, value in (("RANK", "2"), ("LOCAL_RANK", "2"), ("WORLD_SIZE", "4")):
+        monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=r"process 2 .*it has 2; .*--nproc_per_node"):
         choose_device()
     assert choose_device("cpu") == CPU

@@ -46,7 +46,7 @@ def test_ranks_of_mpirun(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_launcher_may_start_a_single_process(monkeypatch: pytest.MonkeyPatch):
-    set_variables(monkeypatch, WORLD_SIZE=1)
+    set_variables(monkeypatch, RANK=0, WORLD_SIZE=1)
     assert distributed.is_launched()
     assert distributed.is_main()
 

@@ -33,6 +33,7 @@ def test_starting_twice_says_nothing_twice(capsys: pytest.CaptureFixture):
 
 def test_the_others_only_warn(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     start_logging()
     log_to_file(tmp_path / "stdout.txt")
     LOGGER.info("epoch 3")
@@ -57,6 +58,7 @@ def test_bars_of_the_first_process_alone(monkeypatch: pytest.MonkeyPatch, capsys
     assert list(progress(range(3), desc="reading")) == [0, 1, 2]
     assert "reading" in capsys.readouterr().err
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     bar = progress(range(3), desc="reading")
     assert list(bar) == [0, 1, 2]
     assert bar.format_dict["rate"] is None

@@ -1,0 +1,152 @@
+"""Who started this process: rank, size and meeting point, read from the environment of ONE launcher."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lavender.runtime.errors import ConfigError
+
+LOOPBACK = "127.0.0.1"
+PORT = 5566
+_PORTS_OF_JOBS = range(12000, 32000)  # below those that Linux gives to outgoing connections
+_NODE_LISTS = ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
+_MAX_STEP = 0xFFFFFFF0  # the ids from here on are Slurm's own: batch script, external and interactive step
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One process of a run.
+
+    Attributes:
+        binds_gpus: the launcher may show each process its own GPUs alone, numbered from 0.
+    """
+
+    rank: int
+    local_rank: int
+    world_size: int
+    address: str = LOOPBACK
+    port: int = PORT
+    binds_gpus: bool = False
+
+
+def find_launch(environment: Mapping[str, str]) -> Launch | None:
+    """What the launcher of this process says; None where none started it.
+
+    The first that is complete of: torchrun (also torch.distributed.launch and deepspeed), Open MPI, MPICH or Intel MPI,
+    Slurm.
+
+    Raises:
+        ConfigError: variables that are missing, no numbers, or contradict each other.
+    """
+    for rank, size, local_rank, local_size in (
+        ("RANK", "WORLD_SIZE", "LOCAL_RANK", ""),
+        ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+        ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+    ):
+        if rank in environment and size in environment:
+            here = _whole(environment, local_size) if local_size in environment else None
+            several_hosts = here is not None and here < _whole(environment, size)
+            return _launch(environment, rank, size, local_rank, several_hosts=several_hosts)
+    if launch := _slurm(environment):
+        if environment.get("WORLD_SIZE", str(launch.world_size)) != str(launch.world_size):
+            raise ConfigError(f"WORLD_SIZE={environment['WORLD_SIZE']}, but Slurm starts {launch.world_size} tasks")
+        return launch
+    for rank, size in (
+        ("RANK", "WORLD_SIZE"),
+        ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+        ("PMI_RANK", "PMI_SIZE"),
+    ):
+        for name, other in ((rank, size), (size, rank)):
+            if name in environment:
+                raise ConfigError(
+                    f"{name}={environment[name]} is set, but {other} is not: set both, "
+                    "or neither for a run of one process"
+                )
+    return None
+
+
+def _slurm(environment: Mapping[str, str]) -> Launch | None:
+    """A task of `srun`; None for a run of one task and for a shell of `salloc`."""
+    if "SLURM_PROCID" not in environment:
+        return None
+    size = next((name for name in ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS") if name in environment), "")
+    rank = _whole(environment, "SLURM_PROCID")
+    if not size:
+        if rank:
+            raise ConfigError(f"SLURM_PROCID={rank}, but SLURM_NTASKS is not set: start the script with srun")
+        return None
+    if _whole(environment, size) == 1 and rank == 0:
+        return None
+    step = environment.get("SLURM_STEP_ID", environment.get("SLURM_STEPID", ""))
+    special = (step.isdigit() and int(step) >= _MAX_STEP) or step in ("batch", "extern", "interactive")
+    if rank == 0 and (special or (not step and environment.get("ENVIRONMENT") == "BATCH")):
+        raise ConfigError(
+            f"{size}={environment[size]}, but this is the batch script, not one of its tasks: "
+            "write `srun python …` in it, or, for one process, `SLURM_NTASKS=1 python …`"
+        )
+    nodes = next((environment[name] for name in _NODE_LISTS if environment.get(name)), "")
+    count = next((name for name in ("SLURM_STEP_NUM_NODES", "SLURM_NNODES") if name in environment), "")
+    several = _whole(environment, count) > 1 if count else has_several_hosts(nodes)
+    return _launch(
+        environment, "SLURM_PROCID", size, "SLURM_LOCALID", several, first_host(nodes), _job_port(environment)
+    )
+
+
+def _launch(
+    environment: Mapping[str, str],
+    rank: str,
+    size: str,
+    local_rank: str,
+    several_hosts: bool,
+    first: str = "",
+    port: int = PORT,
+) -> Launch:
+    number, count = _whole(environment, rank), _whole(environment, size)
+    if number >= count:
+        raise ConfigError(f"{rank}={number}, but {size}={count}: ranks go from 0 to {size} - 1")
+    address = environment.get("MASTER_ADDR") or (first if several_hosts else LOOPBACK)
+    if not address:
+        raise ConfigError(f"{size}={count} processes on several hosts: set MASTER_ADDR to the host of process 0")
+    if environment.get("MASTER_PORT"):
+        port = _whole(environment, "MASTER_PORT")
+        if not 0 < port < 2**16:
+            raise ConfigError(f"MASTER_PORT={port}: ports go from 1 to 65535")
+    by_torch = rank == "RANK"
+    if local_rank in environment:
+        local = _whole(environment, local_rank)
+        if local >= count:
+            raise ConfigError(f"{local_rank}={local}, but {size}={count}: ranks on a host are below that")
+    elif by_torch:
+        local = 0
+    elif several_hosts:
+        raise ConfigError(f"{rank}={number} is set, but {local_rank}, the rank on this host, is not")
+    else:
+        local = number
+    return Launch(number, local, count, address, port, binds_gpus=not by_torch)
+
+
+def _whole(environment: Mapping[str, str], name: str) -> int:
+    value = environment[name]
+    if not re.fullmatch(r"[0-9]{1,9}", value.strip()):
+        raise ConfigError(f"{name}={value!r} is not a whole number from 0 on")
+    return int(value)
+
+
+def _job_port(environment: Mapping[str, str]) -> int:
+    """A port of this job and step, the same on all of its tasks."""
+    job = next((environment[name] for name in ("SLURM_JOB_ID", "SLURM_JOBID") if name in environment), "")
+    if not job.isdigit():
+        return PORT
+    step = environment.get("SLURM_STEP_ID", environment.get("SLURM_STEPID", ""))
+    return _PORTS_OF_JOBS[(int(job) * 16 + (int(step) if step.isdigit() else 0)) % len(_PORTS_OF_JOBS)]
+
+
+def first_host(nodes: str) -> str:
+    """The first of a Slurm node list: `node[03-05,9],x` is node03."""
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes.strip())
+    return re.sub(r"\[([^\],-]*)[^\]]*\]", r"\1", first[0]) if first else ""
+
+
+def has_several_hosts(nodes: str) -> bool:
+    """Whether a Slurm node list names more than one."""
+    return bool(re.search(r",|\[[^\]]*-", nodes))
