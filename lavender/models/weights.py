@@ -13,8 +13,18 @@ from transformers import BertConfig, BertForMaskedLM
 from transformers.utils import logging as transformers_logging
 
 from lavender.config.schema import Config
+from lavender.models.checkpoint_file import plain_names, seen_names
 from lavender.models.encoders import SwinBertVideoEncoder
-from lavender.models.foreign import UNREADABLE, from_swinbert, is_swinbert, read_backbone, read_state, reason, swin_size
+from lavender.models.foreign import (
+    UNREADABLE,
+    from_swinbert,
+    is_swinbert,
+    read_backbone,
+    read_state,
+    reason,
+    swin_size,
+    swinbert_names,
+)
 from lavender.models.heads import classifier_name
 from lavender.models.lavender import Heads, Lavender
 from lavender.runtime.errors import ConfigError, WeightsError
@@ -293,6 +303,7 @@ def load_checkpoint(model: Lavender, path: Path, reinit_head: bool = False, own_
         own_head: what a multi-head checkpoint calls the head that is `fc` here, where it has one of that name.
     """
     state = _our_names(model, read_state(path), path)
+    names = seen_names(state)
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise WeightsError(f"{path}: {len(broken)} weights are not finite (the first: {broken[0]}); use an earlier one")
@@ -305,12 +316,14 @@ def load_checkpoint(model: Lavender, path: Path, reinit_head: bool = False, own_
         state = {name: tensor for name, tensor in state.items() if not name.startswith(("fc_mtm.", "fc.", "fc_"))}
     report = load_state(model, state, str(path))
     _log(report)
-    _refuse_poor_fit(report, str(path))
+    _refuse_poor_fit(report, str(path), names)
     return report
 
 
 def _our_names(model: Lavender, state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """A checkpoint's tensors under our names; its video encoder must be of the model's kind."""
+    own = model.state_dict().keys()
+    state = plain_names(state, {*own, *swinbert_names(own)}, path)
     renamed = from_swinbert(state) if is_swinbert(state) else state
     swinbert = any(name.startswith("enc_img.img_embedding.") for name in renamed)
     if swinbert and not isinstance(model.enc_img, SwinBertVideoEncoder):
@@ -320,7 +333,7 @@ def _our_names(model: Lavender, state: dict[str, Tensor], path: Path) -> dict[st
     return renamed
 
 
-def _refuse_poor_fit(report: LoadReport, source: str) -> None:
+def _refuse_poor_fit(report: LoadReport, source: str, names: str) -> None:
     """A file of another model is an error; a head of another task is not."""
     heads = (*HEADS, "fc_mtm.")
     other_shape, missing, loaded = (
@@ -331,7 +344,8 @@ def _refuse_poor_fit(report: LoadReport, source: str) -> None:
         first = [*other_shape, *missing][0]
         raise WeightsError(
             f"{source} is not of this model: {len(other_shape)} weights are of another shape, {len(missing)} are "
-            f"missing (the first: {first}); check vis_backbone_size, txt_backbone and fusion_encoder"
+            f"missing (the first: {first}); check vis_backbone_size, txt_backbone and fusion_encoder; "
+            f"{names}"
         )
 
 

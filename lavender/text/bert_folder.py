@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from lavender.runtime.errors import WeightsError
-from lavender.runtime.files import read_text
+from lavender.runtime.files import mistaken_file, read_text
 
 LOCAL_MODELS = Path("_models/huggingface_transformers")
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -49,6 +49,10 @@ def _checked(folder: Path) -> Path:
     for name in ("config.json", "vocab.txt"):
         if not (folder / name).is_file():
             raise WeightsError(f"{folder}: no {name}; a BERT folder holds config.json, vocab.txt and its weights")
+    for name in (*_TEXT_FILES, *WEIGHT_FILES):
+        path = folder / name
+        if path.is_file() and path.stat().st_size and (fault := mistaken_file(path, zipped=name.endswith(".bin"))):
+            raise WeightsError(f"{path}: {fault}")
     return folder
 
 
