@@ -166,8 +166,8 @@ def _wrapped(content: Any, source: Path, depth: int = 4) -> tuple[list[str], dic
     averages = [key for key in inner if any(word in key for word in AVERAGES)]
     models = [key for key in inner if key not in averages]
     known = [key for key in WRAPPERS if key in models]
-    own = sum(isinstance(value, Tensor) for value in content.values())
-    if known or (inner and not own):
+    own = sum(isinstance(value, Tensor) for value in content.values())  # a loss or a random state, beside the weights
+    if known or any(len(found or ()) > own for _, found in inner.values()):
         if len(models) > 1 and not known:
             raise WeightsError(f"{source}: holds the weights of several models ({', '.join(models)}): save one alone")
         key = (known or models or averages)[0]

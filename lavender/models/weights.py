@@ -30,7 +30,7 @@ from lavender.models.lavender import Heads, Lavender
 from lavender.runtime.errors import ConfigError, WeightsError
 from lavender.runtime.files import read_text
 from lavender.runtime.logging import LOGGER
-from lavender.text.bert_folder import find_bert, has_weights
+from lavender.text.bert_folder import bert_of, find_bert, has_weights
 
 EXPORTED = "lavender"  # model_type in the config.json of an exported folder
 AS_INITIALISED = "as initialised (random)"
@@ -169,6 +169,7 @@ def build_model(config: Config, heads: Heads) -> Lavender:
         WeightsError: a file that is named is missing, broken, or of another model.
         ConfigError: captions are to be longer than BERT's positions.
     """
+    bert_of(config, "fusion_encoder")
     text = bert_config(config.txt_backbone, "text")
     fusion = bert_config(config.fusion_encoder, "fusion")
     if text.hidden_size != fusion.hidden_size:
@@ -202,7 +203,10 @@ def build_model(config: Config, heads: Heads) -> Lavender:
         origins.add(report)
     if config.path_ckpt:
         own_head = classifier_name(config.type, config.task) if "fc" in heads.classifiers else ""
-        origins.add(load_checkpoint(model, Path(config.path_ckpt), config.reinit_head, own_head))
+        report = load_checkpoint(model, Path(config.path_ckpt), config.reinit_head, own_head)
+        if not (config.size_epoch or config.allow_random):
+            _refuse_random_heads(report, config)
+        origins.add(report)
     else:
         backbone = load_backbone(model, config)
         if backbone:
@@ -210,6 +214,18 @@ def build_model(config: Config, heads: Heads) -> Lavender:
     for line in origins.lines():
         LOGGER.info("%s", line)
     return model
+
+
+def _refuse_random_heads(report: LoadReport, config: Config) -> None:
+    """An evaluation needs its heads from the checkpoint: figures of others look like figures and mean nothing."""
+    heads = (*HEADS[:2], "fc_mtm.", *(("emb_task",) if config.enable_task_token else ()))
+    absent = [name for name in (*report.missing, *report.other_shape) if name.startswith(heads)]
+    if absent:
+        raise WeightsError(
+            f"{report.source} has not the head that is evaluated: {', '.join(absent[:4])} would be random; give a "
+            "checkpoint that was trained on this task with this script, train it (--size_epoch 1 or more), or allow "
+            "it: --allow_random true"
+        )
 
 
 def bert_config(name: str, part: str) -> BertConfig:
