@@ -15,7 +15,6 @@ from lavender.runtime import distributed
 from lavender.runtime.errors import TrainingError
 from lavender.runtime.files import atomic_file, mistaken_file
 
-
 _UNREADABLE = (
     *(OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
     *(MemoryError, OverflowError, pickle.UnpicklingError),

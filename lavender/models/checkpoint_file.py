@@ -92,7 +92,7 @@ def load_checkpoint_file(path: Path) -> Any:
     """
     classes = _survey(path)
     known = torch._weights_only_unpickler._get_allowed_globals()
-    inert = [(kind, origin) for origin, kind in classes.items() if origin not in known]
+    inert: list[Any] = [(kind, origin) for origin, kind in classes.items() if origin not in known]
     with torch.serialization.safe_globals(inert):
         content = torch.load(path, map_location="cpu", weights_only=True)
     if inert:

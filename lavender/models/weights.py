@@ -125,6 +125,9 @@ def load_state(module: nn.Module, state: dict[str, Tensor], source: str, prefix:
             continue
         if name not in own:
             report.left_over.append(name)
+        elif own[name].is_floating_point() and not (tensor.is_floating_point() and tensor.isfinite().all()):
+            kind = "not finite" if tensor.is_floating_point() else str(tensor.dtype).removeprefix("torch.")
+            raise WeightsError(f"{source}: {name} is {kind}, and no weight can be; use another file")
         elif own[name].shape == tensor.shape:
             fitting[name] = tensor
         elif name in GROWING_TABLES and _differs_in(own[name], tensor, GROWING_TABLES[name]):

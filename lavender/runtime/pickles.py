@@ -2,7 +2,7 @@
 
 import pickle
 import pickletools
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 DEEPEST = 200  # containers in each other
 HASHING = 100  # steps of hashing allowed for each byte read, as a container may be shared, and hashed again each time
@@ -39,6 +39,8 @@ def _check_nesting(file: BinaryIO, start: int) -> None:
     stack: list[Value | None] = []  # None: a mark
     memo: dict[int, Value | None] = {}
     hashed = 0
+    argument: Any
+    position: Any
     for opcode, argument, position in pickletools.genops(file):
         name = opcode.name
         if name in _GET:

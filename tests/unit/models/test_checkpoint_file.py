@@ -104,3 +104,18 @@ def test_a_call_that_takes_memory_is_refused(tmp_path: Path):
 
     with pytest.raises(WeightsError, match=r"x\.pt: .*bytearray"):
         read_state(saved({"a": torch.zeros(2), "b": Huge()}, tmp_path / "x.pt"))
+
+
+@pytest.mark.parametrize("tensor", [torch.ones(64, dtype=torch.int64), torch.ones(64, dtype=torch.bool)])
+def test_whole_numbers_are_no_weights(make_model, tmp_path: Path, tensor: torch.Tensor):
+    model = make_model()
+    state = {**model.state_dict(), "trsfr.layer.0.output.dense.bias": tensor}
+    with pytest.raises(WeightsError, match=r"x\.pt: trsfr\.layer\.0\.output\.dense\.bias is (int64|bool)"):
+        load_checkpoint(model, saved(state, tmp_path / "x.pt"))
+
+
+def test_a_number_too_large_for_single_precision_is_told(make_model, tmp_path: Path):
+    model = make_model()
+    state = {**model.state_dict(), "trsfr.layer.0.output.dense.bias": torch.full((64,), 1e300, dtype=torch.float64)}
+    with pytest.raises(WeightsError, match=r"x\.pt: .*not finite.*trsfr\.layer\.0\.output\.dense\.bias"):
+        load_checkpoint(model, saved(state, tmp_path / "x.pt"))
