@@ -25,6 +25,7 @@ def check_pickle(file: BinaryIO) -> None:
         pickle.UnpicklingError: it is such a pickle, or damaged.
     """
     start, nesting = file.tell(), False
+    argument: Any
     for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         nesting = nesting or opcode.name in _NESTING
         if opcode.name in _PUT and argument > 2 * count + 1000:
