@@ -111,8 +111,8 @@ class Config:
     # --- frames
     size_img: int = _frames(224, "height and width of a frame in pixels, a multiple of 32", minimum=32)
     size_frame: int = _frames(4, "frames taken of a video", minimum=1)
-    max_size_frame: int = _frames(6, "rows of the frame position table", minimum=1)
-    max_size_patch: int = _frames(14, "patches a side in the patch position table", minimum=1)
+    max_size_frame: int = _frames(6, "rows of the frame position table", minimum=1, maximum=10_000)
+    max_size_patch: int = _frames(14, "patches a side in the patch position table", minimum=1, maximum=256)
     size_patch: int = _frames(32, "pixels of a patch, fixed by Video Swin", choices=(32,))
     img_transform: list[str] = _frames(
         ["img_rand_crop"],
@@ -155,6 +155,7 @@ class Config:
     fusion_encoder_rand_init: bool = _model(False, "take its shape alone, with random weights")
     swinbert: bool = _model(False, "captioning: the video encoder of SwinBERT, for its checkpoints")
     path_ckpt: str = _model("", "checkpoint to start from")
+    allow_random: bool = _model(False, "evaluate a model or a head with random weights, as for benchmarks")
     reinit_head: bool = _model(False, "start with a fresh head, whatever the checkpoint holds")
 
     # --- objective

@@ -11,7 +11,8 @@ import numpy as np
 from lavender.data.ids import VideoIds, without_extension
 from lavender.data.tsv import TSVReader
 from lavender.runtime.errors import DataError
-from lavender.runtime.files import atomic_file
+from lavender.runtime.files import atomic_file, refuse_mistaken
+from lavender.runtime.pickles import check_pickle
 
 logger = logging.getLogger("lavender.data")
 
@@ -25,6 +26,7 @@ _CUT_OR_MANGLED = (
     LookupError,
     MemoryError,
     OverflowError,
+    RecursionError,
     TypeError,
     ValueError,
 )
@@ -51,10 +53,13 @@ def load_plain_pickle(path: str | Path) -> dict[Any, Any]:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: there is no such file")
+    refuse_mistaken(path, DataError)
     with open(path, "rb") as file:
         unpickler = _PlainUnpickler(file)
         unpickler.path = path
         try:
+            check_pickle(file)
+            file.seek(0)
             content = unpickler.load()
         except _CUT_OR_MANGLED as error:
             raise DataError(f"{path} is cut or is no pickle ({str(error) or type(error).__name__})") from None
@@ -115,6 +120,7 @@ class VideoIndex:
         self.path = Path(pkl_path) if pkl_path is not None else Path(tsv_path).with_suffix(".id2lineidx.pkl")
         fault = "is missing"
         if self.path.is_file():
+            _refuse_too_large(self.path, Path(tsv_path))
             self._offsets = load_id2lineidx(self.path)
             fault = _misfit(self._offsets, TSVReader(tsv_path)) if pkl_path is None else ""
         if fault:
@@ -139,6 +145,13 @@ class VideoIndex:
         if name is None:
             raise DataError(f"{self.path} has no video {video_id!r} among its {len(self)}")
         return self._offsets[name]
+
+
+def _refuse_too_large(index: Path, tsv: Path) -> None:
+    """An index names each row's id once, so it is not larger than the TSV, whose rows begin with it."""
+    size, most = index.stat().st_size, 4 * tsv.stat().st_size + 2**20 if tsv.is_file() else 0
+    if most and size > most:
+        raise DataError(f"{index} has {size:,} bytes, too many for an index of {tsv}; delete it to have it rebuilt")
 
 
 def _misfit(offsets: dict[str, int], reader: TSVReader) -> str:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from lavender.runtime.errors import DataError
-from lavender.runtime.files import atomic_file, other_encoding
+from lavender.runtime.files import atomic_file, other_encoding, refuse_mistaken
 
 logger = logging.getLogger("lavender.data")
 
@@ -82,6 +82,8 @@ class TSVReader:
         if not self.path.is_file():
             raise DataError(f"{self.path}: there is no such file")
         self._size = self.path.stat().st_size
+        if self._size:  # an empty one has no rows
+            refuse_mistaken(self.path, DataError)
         self._file: BinaryIO | None = None
         if found := other_encoding(self._read(0, 4)):
             raise DataError(f"{self.path}: the text is {found}; save it as UTF-8")

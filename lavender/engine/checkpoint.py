@@ -13,7 +13,12 @@ from torch import Tensor
 
 from lavender.runtime import distributed
 from lavender.runtime.errors import TrainingError
-from lavender.runtime.files import atomic_file
+from lavender.runtime.files import atomic_file, mistaken_file
+
+_UNREADABLE = (
+    *(OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
+    *(MemoryError, OverflowError, pickle.UnpicklingError),
+)
 
 
 @contextmanager
@@ -50,10 +55,12 @@ def load_tensors(path: Path) -> Any:
     Raises:
         TrainingError: it is missing or damaged.
     """
+    if fault := mistaken_file(path, zipped=True):
+        raise TrainingError(f"{path}: {fault}; or resume from another state")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).split("\n")[0]
+    except _UNREADABLE as error:
+        reason = str(error).split("\n")[0] or type(error).__name__
         raise TrainingError(f"{path}: this state cannot be read ({reason}); resume from another") from error
 
 

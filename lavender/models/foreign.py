@@ -7,10 +7,11 @@ timm and torchvision tests hold them against the installed ones.
 import math
 import pickle
 import re
+import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
@@ -18,10 +19,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lavender.config.schema import Config
+from lavender.models.checkpoint_file import (
+    State,
+    file_in_folder,
+    find_state,
+    load_checkpoint_file,
+    plain_tensors,
+)
 from lavender.models.video_swin import SWIN_SIZES, Size3
 from lavender.runtime.errors import WeightsError
-
-State = dict[str, Tensor]
+from lavender.runtime.files import mistaken_file
 
 VIDEO_SWIN_FOLDER = Path("_models/video_swin_transformer")
 SWIN_FOLDER = Path("_models/swin_transformer")
@@ -45,7 +52,8 @@ SWINBERT = {  # beginnings of the names in a SwinBERT checkpoint → of ours
 # What torch, safetensors and transformers raise at a cut, damaged or hostile file, as tried with many of them.
 UNREADABLE = (
     *(pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, AssertionError),
-    *(OSError, TypeError, SafetensorError, StrictDataclassError),
+    *(OSError, TypeError, SafetensorError, StrictDataclassError, zipfile.BadZipFile),
+    *(MemoryError, RecursionError, OverflowError),
 )
 
 
@@ -70,24 +78,16 @@ def read_state(path: Path) -> State:
     Raises:
         WeightsError: missing, not such a file, or not a dictionary of tensors.
     """
-    file = path / WEIGHTS_FILE if path.is_dir() else path
+    file = file_in_folder(path, WEIGHTS_FILE) if path.is_dir() else path
     if not file.is_file():
-        hint = f"; a folder of weights holds {WEIGHTS_FILE}" if path.is_dir() else ""
-        raise WeightsError(f"{path}: no such checkpoint; check --path_ckpt (or the file under _models/){hint}")
+        raise WeightsError(f"{path}: no such checkpoint; check --path_ckpt (or the file under _models/)")
+    if fault := mistaken_file(file, zipped=True):
+        raise WeightsError(f"{file}: {fault}")
     try:
-        state = load_file(file) if file.suffix == ".safetensors" else _unpickled(file)
+        content = load_file(file) if file.suffix == ".safetensors" else load_checkpoint_file(file)
     except UNREADABLE as error:
         raise WeightsError(f"{file}: cannot be read as a file of weights alone ({reason(error)})") from error
-    for key in ("state_dict", "model", "module"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not any(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path}: holds no dictionary of tensors, so it is not a checkpoint")
-    return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
-
-
-def _unpickled(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return plain_tensors(find_state(content, file), file)
 
 
 # --- the video backbone -----------------------------------------------------------------------------------------------
@@ -253,6 +253,12 @@ def resize_bias(name: str, table: Tensor, height: int, width: int) -> Tensor:
 def is_swinbert(state: State) -> bool:
     """Whether a checkpoint has SwinBERT's own names (one that was trained further here has ours)."""
     return any(name.startswith("trans_encoder.") for name in state)
+
+
+def swinbert_names(own: Iterable[str]) -> list[str]:
+    """Our names as a SwinBERT checkpoint has them."""
+    pairs = SWINBERT.items()
+    return [theirs + name.removeprefix(ours) for name in own for theirs, ours in pairs if name.startswith(ours)]
 
 
 def from_swinbert(state: State) -> State:

@@ -13,14 +13,24 @@ from transformers import BertConfig, BertForMaskedLM
 from transformers.utils import logging as transformers_logging
 
 from lavender.config.schema import Config
+from lavender.models.checkpoint_file import plain_names, seen_names
 from lavender.models.encoders import SwinBertVideoEncoder
-from lavender.models.foreign import UNREADABLE, from_swinbert, is_swinbert, read_backbone, read_state, reason, swin_size
+from lavender.models.foreign import (
+    UNREADABLE,
+    from_swinbert,
+    is_swinbert,
+    read_backbone,
+    read_state,
+    reason,
+    swin_size,
+    swinbert_names,
+)
 from lavender.models.heads import classifier_name
 from lavender.models.lavender import Heads, Lavender
 from lavender.runtime.errors import ConfigError, WeightsError
 from lavender.runtime.files import read_text
 from lavender.runtime.logging import LOGGER
-from lavender.text.bert_folder import find_bert, has_weights
+from lavender.text.bert_folder import bert_of, find_bert, has_weights
 
 EXPORTED = "lavender"  # model_type in the config.json of an exported folder
 AS_INITIALISED = "as initialised (random)"
@@ -115,6 +125,9 @@ def load_state(module: nn.Module, state: dict[str, Tensor], source: str, prefix:
             continue
         if name not in own:
             report.left_over.append(name)
+        elif own[name].is_floating_point() and not (tensor.is_floating_point() and tensor.isfinite().all()):
+            kind = "not finite" if tensor.is_floating_point() else str(tensor.dtype).removeprefix("torch.")
+            raise WeightsError(f"{source}: {name} is {kind}, and no weight can be; use another file")
         elif own[name].shape == tensor.shape:
             fitting[name] = tensor
         elif name in GROWING_TABLES and _differs_in(own[name], tensor, GROWING_TABLES[name]):
@@ -159,6 +172,7 @@ def build_model(config: Config, heads: Heads) -> Lavender:
         WeightsError: a file that is named is missing, broken, or of another model.
         ConfigError: captions are to be longer than BERT's positions.
     """
+    bert_of(config, "fusion_encoder")
     text = bert_config(config.txt_backbone, "text")
     fusion = bert_config(config.fusion_encoder, "fusion")
     if text.hidden_size != fusion.hidden_size:
@@ -192,7 +206,10 @@ def build_model(config: Config, heads: Heads) -> Lavender:
         origins.add(report)
     if config.path_ckpt:
         own_head = classifier_name(config.type, config.task) if "fc" in heads.classifiers else ""
-        origins.add(load_checkpoint(model, Path(config.path_ckpt), config.reinit_head, own_head))
+        report = load_checkpoint(model, Path(config.path_ckpt), config.reinit_head, own_head)
+        if not (config.size_epoch or config.allow_random):
+            _refuse_random_heads(report, config)
+        origins.add(report)
     else:
         backbone = load_backbone(model, config)
         if backbone:
@@ -200,6 +217,18 @@ def build_model(config: Config, heads: Heads) -> Lavender:
     for line in origins.lines():
         LOGGER.info("%s", line)
     return model
+
+
+def _refuse_random_heads(report: LoadReport, config: Config) -> None:
+    """An evaluation needs its heads from the checkpoint: figures of others look like figures and mean nothing."""
+    heads = (*HEADS[:2], "fc_mtm.", *(("emb_task",) if config.enable_task_token else ()))
+    absent = [name for name in (*report.missing, *report.other_shape) if name.startswith(heads)]
+    if absent:
+        raise WeightsError(
+            f"{report.source} has not the head that is evaluated: {', '.join(absent[:4])} would be random; give a "
+            "checkpoint that was trained on this task with this script, train it (--size_epoch 1 or more), or allow "
+            "it: --allow_random true"
+        )
 
 
 def bert_config(name: str, part: str) -> BertConfig:
@@ -293,6 +322,7 @@ def load_checkpoint(model: Lavender, path: Path, reinit_head: bool = False, own_
         own_head: what a multi-head checkpoint calls the head that is `fc` here, where it has one of that name.
     """
     state = _our_names(model, read_state(path), path)
+    names = seen_names(state)
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise WeightsError(f"{path}: {len(broken)} weights are not finite (the first: {broken[0]}); use an earlier one")
@@ -305,12 +335,14 @@ def load_checkpoint(model: Lavender, path: Path, reinit_head: bool = False, own_
         state = {name: tensor for name, tensor in state.items() if not name.startswith(("fc_mtm.", "fc.", "fc_"))}
     report = load_state(model, state, str(path))
     _log(report)
-    _refuse_poor_fit(report, str(path))
+    _refuse_poor_fit(report, str(path), names)
     return report
 
 
 def _our_names(model: Lavender, state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """A checkpoint's tensors under our names; its video encoder must be of the model's kind."""
+    own = model.state_dict().keys()
+    state = plain_names(state, {*own, *swinbert_names(own)}, path)
     renamed = from_swinbert(state) if is_swinbert(state) else state
     swinbert = any(name.startswith("enc_img.img_embedding.") for name in renamed)
     if swinbert and not isinstance(model.enc_img, SwinBertVideoEncoder):
@@ -320,7 +352,7 @@ def _our_names(model: Lavender, state: dict[str, Tensor], path: Path) -> dict[st
     return renamed
 
 
-def _refuse_poor_fit(report: LoadReport, source: str) -> None:
+def _refuse_poor_fit(report: LoadReport, source: str, names: str) -> None:
     """A file of another model is an error; a head of another task is not."""
     heads = (*HEADS, "fc_mtm.")
     other_shape, missing, loaded = (
@@ -331,7 +363,8 @@ def _refuse_poor_fit(report: LoadReport, source: str) -> None:
         first = [*other_shape, *missing][0]
         raise WeightsError(
             f"{source} is not of this model: {len(other_shape)} weights are of another shape, {len(missing)} are "
-            f"missing (the first: {first}); check vis_backbone_size, txt_backbone and fusion_encoder"
+            f"missing (the first: {first}); check vis_backbone_size, txt_backbone and fusion_encoder; "
+            f"{names}"
         )
 
 

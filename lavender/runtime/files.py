@@ -1,9 +1,10 @@
-"""Text files of any editor, and files that are written whole or not at all."""
+"""Text files of any editor, files that are written whole or not at all, and files that are not what their names say."""
 
 import codecs
 import fcntl
 import glob
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +21,7 @@ def read_text(path: str | Path, error: type[LavenderError]) -> str:
     """The text of a UTF-8 file without its byte order mark; line ends are as they stand in the file.
 
     Raises:
-        error: names the file: it is missing, cannot be read, or is not UTF-8.
+        error: names the file: it is missing, cannot be read, is not UTF-8, or is no text of ours (a page, a pointer).
     """
     try:
         content = Path(path).read_bytes()
@@ -28,6 +29,7 @@ def read_text(path: str | Path, error: type[LavenderError]) -> str:
         raise error(f"{path}: no such file") from fault
     except OSError as fault:
         raise error(f"{path}: cannot be read: {fault.strerror}") from fault
+    refuse_mistaken(path, error)
     if found := other_encoding(content):
         raise error(f"{path}: the text is {found}; save it as UTF-8")
     try:
@@ -82,3 +84,51 @@ def _locked(path: Path) -> tuple[Path, BinaryIO]:
         if os.fstat(file.fileno()).st_nlink:
             return temporary, file
         file.close()  # another process removed it before it was locked
+
+
+# What is found in a file's place where a download or a clone went wrong: how it begins, and what to do about it.
+_IN_ITS_PLACE = {
+    rb"version https://(git-lfs|hawser)": "it is a Git-LFS pointer; the file itself is still on the server: run "
+    "`git lfs pull` where it was cloned, or download it again",
+    rb"(?i)\s*(<!--.*?-->\s*)?<(!doctype html|html|head|body|title|script|meta)\b": "it is an HTML page: the link "
+    "leads to a page about the file, or asks for a login; download it again with the direct link",
+    rb"(?i)(?![^\n]*\t)\s*(<(\?xml|error|!doctype)\b|\{\s*\"(error\w*|message|code|status\w*|detail)\"\s*:"
+    rb"|access ?denied|(entry |repository |file )?not found|forbidden|unauthorized|invalid (username|credentials)"
+    rb"|quota exceeded|too many requests|(http/[\d.]+ )?[45]\d\d:? [a-z])": "it is a server's error message; download "
+    "it again, with the right link and access",
+    rb"\x1f\x8b|BZh\d|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!|.{257}ustar": "it is an archive: unpack it, "
+    "and name the file in it",
+}
+_ZIP = rb"PK[\x03\x05]"
+_HEAD = 1024  # bytes that tell
+
+
+def mistaken_file(path: str | Path, zipped: bool = False) -> str:
+    """What stands in a file's place, and what to do: it is empty, a Git-LFS pointer, a web page, an archive.
+
+    Args:
+        zipped: the file may be a zip, as torch's own are.
+
+    Returns:
+        words that follow the file's name; "" for all else, a missing file among it.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return ""
+    if not head:
+        return "it is empty (0 bytes), as after a failed download or copy; fetch it again"
+    head = head.removeprefix(b"\xef\xbb\xbf")
+    if not zipped and re.match(_ZIP, head):
+        return "it is a zip archive: unpack it, and name the file in it"
+    return next((meaning for start, meaning in _IN_ITS_PLACE.items() if re.match(start, head, re.DOTALL)), "")
+
+
+def refuse_mistaken(path: str | Path, error: type[LavenderError]) -> None:
+    """Raises `error`, with the file's name, where something else stands in its place: see `mistaken_file`.
+
+    An empty file is left to its reader, which knows what is missing.
+    """
+    if os.path.getsize(path) and (fault := mistaken_file(path)):
+        raise error(f"{path}: {fault}")

@@ -18,7 +18,7 @@ from lavender.data.samples import ClipDataset
 from lavender.models.encoders import Encoded
 from lavender.models.lavender import Heads, Lavender
 from lavender.runtime.errors import ConfigError
-from lavender.text.bert_folder import find_bert
+from lavender.text.bert_folder import bert_of
 from lavender.text.masking import IGNORED
 from lavender.text.prompts import PROMPTS
 from lavender.text.tokens import TextTokenizer
@@ -72,7 +72,7 @@ class Task(ABC):
         if (config.enable_prompt or config.enable_task_token) and not self.heads.task_tokens:
             raise ConfigError("the task-specific models take no prompt and no task token: use the MLM script")
         self.config = config
-        self.tokenizer = TextTokenizer(find_bert(config.txt_backbone))
+        self.tokenizer = TextTokenizer(bert_of(config, "txt_backbone"))
         self._prompt = torch.from_numpy(self.tokenizer.prompt(self.prompt())) if config.enable_prompt else None
 
     def prompt(self) -> str:

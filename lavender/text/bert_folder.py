@@ -3,12 +3,24 @@
 import json
 from pathlib import Path
 
+from lavender.config.schema import Config
 from lavender.runtime.errors import WeightsError
-from lavender.runtime.files import read_text
+from lavender.runtime.files import mistaken_file, read_text
 
 LOCAL_MODELS = Path("_models/huggingface_transformers")
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 _TEXT_FILES = ["config.json", "vocab.txt", "tokenizer_config.json"]
+
+
+def bert_of(config: Config, option: str) -> Path:
+    """The folder of `txt_backbone` or `fusion_encoder`; where a checkpoint's `args.json` named it, an error says so."""
+    try:
+        return find_bert(getattr(config, option))
+    except WeightsError as error:
+        source = config.given.get(option, "")
+        if not source.endswith("args.json"):
+            raise
+        raise WeightsError(f"{error}; {source} names it as {option}: name your own with --{option}") from error
 
 
 def find_bert(name: str) -> Path:
@@ -49,6 +61,10 @@ def _checked(folder: Path) -> Path:
     for name in ("config.json", "vocab.txt"):
         if not (folder / name).is_file():
             raise WeightsError(f"{folder}: no {name}; a BERT folder holds config.json, vocab.txt and its weights")
+    for name in (*_TEXT_FILES, *WEIGHT_FILES):
+        path = folder / name
+        if path.is_file() and path.stat().st_size and (fault := mistaken_file(path, zipped=name.endswith(".bin"))):
+            raise WeightsError(f"{path}: {fault}")
     return folder
 
 

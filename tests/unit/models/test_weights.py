@@ -6,6 +6,7 @@ import pickle
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -116,9 +117,16 @@ def test_a_file_with_code_is_refused_and_nothing_runs(tmp_path: Path, wrapped: b
         assert trace.exists(), "the file was harmless and the test proves nothing"
 
 
+def test_objects_beside_the_tensors_are_named_and_left_out(tmp_path: Path, log):
+    beside = {"args": argparse.Namespace(lr=1, out=Path("x")), "seen": np.float64(2.0), "shape": torch.Size([2])}
+    path = saved({"model": {"a": torch.ones(2)}, **beside}, tmp_path / "x.pt")
+    assert read_state(path)["a"].tolist() == [1, 1]
+    assert "argparse.Namespace" in log.text
+
+
 def test_a_refusal_names_what_was_met_and_advises_no_danger(tmp_path: Path):
-    path = saved({"a": torch.zeros(2), "args": argparse.Namespace(lr=1)}, tmp_path / "x.pt")
-    with pytest.raises(WeightsError, match=r"argparse\.Namespace") as raised:
+    path = saved({"a": torch.zeros(2), "b": Hostile(tmp_path / "it_ran")}, tmp_path / "x.pt")
+    with pytest.raises(WeightsError, match=r"posix\.system") as raised:
         read_state(path)
     for unfit in ("\x1b", "weights_only", "you have two options"):
         assert unfit not in str(raised.value)
@@ -326,7 +334,7 @@ def test_a_checkpoint_of_another_model_is_refused(make_model, tmp_path: Path, sp
             for name, tensor in state.items()
         }
     elif spoil == "other names":
-        state = {f"module.{name}": tensor for name, tensor in state.items()}
+        state = {f"other_{name}": tensor for name, tensor in state.items()}
     elif spoil == "text":
         state = {f"layer{number}.weight": torch.zeros(3) for number in range(5)}
     else:  # of a wider BERT: every side of 64 is 128

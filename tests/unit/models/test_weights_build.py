@@ -333,3 +333,12 @@ def test_large_at_384_pixels_has_its_own_window(config: Config, monkeypatch: pyt
         with pytest.raises(Stop):
             build_model(replace(config, vis_backbone_size=size, size_img=size_img, max_size_patch=14), Heads())
     assert sizes == ["large_384", "large", "base"]
+
+
+def test_an_evaluation_of_a_head_that_the_checkpoint_lacks_is_refused(config: Config, make_model, tmp_path: Path):
+    torch.save(make_model().state_dict(), tmp_path / "ckpt.pt")
+    config.path_ckpt, config.size_epoch, heads = str(tmp_path / "ckpt.pt"), 0, Heads(classifiers={"fc": 1})
+    with pytest.raises(WeightsError, match=r"ckpt\.pt .*fc\.1\.weight.*--allow_random"):
+        build_model(config, heads)
+    for options in ({"allow_random": True}, {"size_epoch": 1}):
+        assert build_model(replace(config, **options), heads)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from lavender.runtime.errors import DataError
-from lavender.runtime.files import atomic_file, read_text
+from lavender.runtime.files import atomic_file, mistaken_file, read_text
 
 
 @pytest.fixture
@@ -122,3 +122,24 @@ def test_leftovers_of_dead_processes_are_removed_and_of_live_ones_kept(path: Pat
         first.write(b"first")
     assert path.read_bytes() == b"first"
     assert alone(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"\n<!DOCTYPE html><html>", "HTML page"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied", "error message"),
+        (b'{"error": "gated"}', "error message"),
+        (b"PK\x03\x04", "zip"),
+        (b"\x1f\x8b\x08", "archive"),
+        (b"", "empty"),
+        (b"not found footage\t/9j/", ""),
+        (b'{"train": []}', ""),
+    ],
+)
+def test_what_stands_in_a_files_place_is_known(tmp_path: Path, content: bytes, words: str):
+    (tmp_path / "x").write_bytes(content)
+    found = mistaken_file(tmp_path / "x")
+    assert words in found
+    assert bool(found) is bool(words)

@@ -1,0 +1,303 @@
+"""Files of weights from strangers: their tensors, under plain names, and nothing else of what is in them.
+
+Before torch loads a file, it is read once with every class replaced by an inert one: what it asks for, and how large
+its storages say they are, is known then. torch loads it with `weights_only`, and the same inert classes for what is
+neither a tensor nor plain; no class of the file is imported, and none of its code is run.
+"""
+
+import io
+import pickle
+import sys
+import zipfile
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lavender.runtime.errors import WeightsError
+from lavender.runtime.logging import LOGGER
+from lavender.runtime.pickles import check_pickle
+
+State = dict[str, Tensor]
+
+# Where the weights are in a checkpoint, the likeliest first; and where a copy of them is, averaged over training.
+WRAPPERS = ("model_state_dict", "state_dict", "model_state", "model", "module", "net", "network", "params", "weights")
+AVERAGES = ("ema", "teacher", "averaged", "shadow")
+OTHERS = ("optim", "sched", "scaler", "rng", "amp", "args", "config")
+# Names that torch's own wrappers put between the parts of a name: DDP, torch.compile, FSDP, activation checkpointing.
+WRAPPER_PARTS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+_PICKLE_LIMIT = 64 << 20  # bytes of a file's pickle, its tensors' data not counted
+_LEGACY_PICKLES = 4  # before the tensors' data: magic number, version, system, content
+# Of the standard library, what stands for data; anything else in it that a file calls is an attack.
+_DATA_MODULES = {"collections", "pathlib", "datetime", "argparse", "types", "copyreg", "_codecs", "uuid", "decimal"}
+_DATA_MODULES |= {"fractions", "enum", "ipaddress", "functools"}
+_BUILTIN_DATA = {"set", "frozenset", "complex", "slice", "range", "object", "list", "dict", "tuple", "bytes", "int"}
+_BUILTIN_DATA |= {"float", "str", "bool"}
+
+
+class Inert:
+    """Stands for an object of a class that is not loaded."""
+
+    origin = ""  # module and name of the class
+
+    def __new__(cls, *_: Any, **__: Any) -> "Inert":
+        return object.__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __call__(self, *_: Any, **__: Any) -> "Inert":
+        return Inert()
+
+    def __setstate__(self, state: Any) -> None: ...
+
+    def __setitem__(self, key: Any, value: Any) -> None: ...
+
+    def append(self, value: Any) -> None: ...
+
+    add = append
+
+    def extend(self, values: Any) -> None: ...
+
+
+class _Survey(pickle.Unpickler):
+    """Reads a pickle of inert objects, and notes their classes."""
+
+    def __init__(self, file: io.BytesIO, bytes_there: int):
+        super().__init__(file, encoding="bytes")
+        self.bytes_there = bytes_there
+        self.classes: dict[str, type[Inert]] = {}
+
+    def find_class(self, module: str, name: str) -> type[Inert]:
+        origin = f"{module}.{name}"
+        top = module.split(".")[0]
+        known = name in _BUILTIN_DATA if top in ("builtins", "__builtin__") else top in _DATA_MODULES
+        if (top in sys.stdlib_module_names or top == "__builtin__") and not known and top != "__main__":
+            raise pickle.UnpicklingError(f"GLOBAL {origin} is refused")
+        return self.classes.setdefault(origin, type("Inert", (Inert,), {"origin": origin}))
+
+    def persistent_load(self, identity: Any) -> Inert:
+        for number in identity if isinstance(identity, tuple) else ():
+            if isinstance(number, int) and number > self.bytes_there:
+                raise pickle.UnpicklingError(f"a tensor says it has {number:,} numbers, more than the file has bytes")
+        return Inert()
+
+
+def load_checkpoint_file(path: Path) -> Any:
+    """What `torch.save` wrote into a file; objects of classes that are no tensors are `Inert`.
+
+    Raises:
+        pickle.UnpicklingError, and what torch raises: the file is damaged or hostile.
+    """
+    classes = _survey(path)
+    known = torch._weights_only_unpickler._get_allowed_globals()
+    inert: list[Any] = [(kind, origin) for origin, kind in classes.items() if origin not in known]
+    with torch.serialization.safe_globals(inert):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    if inert:
+        names = sorted(origin for _, origin in inert)
+        LOGGER.info("%s: holds objects beside its tensors, which are not loaded: %s", path, ", ".join(names[:5]))
+    return content
+
+
+def _survey(path: Path) -> dict[str, type[Inert]]:
+    """The classes that a file asks for, each with an inert one in its place."""
+    size = path.stat().st_size
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            pickles = [entry for entry in entries if entry.filename.endswith("data.pkl")]
+            if len(pickles) != 1:
+                first = entries[0].filename if entries else "nothing"
+                raise pickle.UnpicklingError(f"it is a zip archive of other files ({first}): unpack it")
+            if sum(entry.file_size for entry in entries) > size:
+                raise pickle.UnpicklingError("its zip is compressed, which torch's own never is")
+            content, count = archive.read(pickles[0]), 1
+    else:
+        with open(path, "rb") as file:
+            content = file.read(_PICKLE_LIMIT)
+        count = _LEGACY_PICKLES
+    if len(content) > _PICKLE_LIMIT:
+        raise pickle.UnpicklingError("it has more than 64 MiB beside its tensors")
+    stream, classes = io.BytesIO(content), {}
+    for _ in range(count):
+        start = stream.tell()
+        check_pickle(stream)
+        stream.seek(start)
+        survey = _Survey(stream, size)
+        survey.load()
+        classes.update(survey.classes)
+    return classes
+
+
+# --- which tensors, under which names ---------------------------------------------------------------------------------
+
+
+def find_state(content: Any, source: Path) -> State:
+    """The weights in what a file holds: its own tensors, or those under a key such as `model_state_dict`.
+
+    Raises:
+        WeightsError: none, or several without one that is known to be the model's.
+    """
+    if isinstance(content, Inert):
+        raise WeightsError(
+            f"{source}: holds a whole object of {content.origin}, not its weights: save its state_dict() instead"
+        )
+    keys, state = _wrapped(content, source)
+    if state is None:
+        raise WeightsError(f"{source}: holds no dictionary of tensors, so it is not a checkpoint")
+    if keys:
+        LOGGER.info("%s: its weights are under %s", source, ".".join(keys))
+    return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def _wrapped(content: Any, source: Path, depth: int = 4) -> tuple[list[str], dict | None]:
+    """The dictionary of the weights and the keys that lead to it."""
+    if not isinstance(content, dict) or not depth:
+        return [], None
+    inner = {
+        str(key): found
+        for key, value in content.items()
+        if isinstance(value, dict)
+        and not str(key).startswith(OTHERS)
+        and (found := _wrapped(value, source, depth - 1))[1]
+    }
+    averages = [key for key in inner if any(word in key for word in AVERAGES)]
+    models = [key for key in inner if key not in averages]
+    known = [key for key in WRAPPERS if key in models]
+    own = sum(isinstance(value, Tensor) for value in content.values())  # a loss or a random state, beside the weights
+    if known or any(len(found or ()) > own for _, found in inner.values()):
+        if len(models) > 1 and not known:
+            raise WeightsError(f"{source}: holds the weights of several models ({', '.join(models)}): save one alone")
+        key = (known or models or averages)[0]
+        if averages and key not in averages:
+            LOGGER.info("%s: an average of its weights (%s) is there too, and is not used", source, averages[0])
+        elif key in averages:
+            LOGGER.info("%s: the average of its weights (%s) is used, as it has no others", source, key)
+        return [key, *inner[key][0]], inner[key][1]
+    return [], content if own else None
+
+
+def plain_names(state: State, own: Collection[str], source: Path | str) -> State:
+    """A state without the prefix that its names have before the model's own.
+
+    Args:
+        own: the names that the model knows.
+
+    Raises:
+        WeightsError: two prefixes lead to as many names of the model.
+    """
+    bare = {".".join(part for part in name.split(".") if part not in WRAPPER_PARTS): name for name in state}
+    if len(bare) == len(state) and any(new != old for new, old in bare.items()):
+        example = next(old for new, old in bare.items() if new != old)
+        state = {new: state[old] for new, old in bare.items()}
+        LOGGER.info("%s: names such as %s are read without their wrappers' parts", source, example)
+    counts: dict[str, int] = {}
+    for name in state:
+        for prefix in _prefixes(name):
+            if name.removeprefix(prefix) in own:
+                counts[prefix] = counts.get(prefix, 0) + 1
+    most = max(counts.values(), default=0)
+    best = [prefix for prefix, count in counts.items() if count == most]
+    if "" in best or not best:
+        return state
+    models = [prefix for prefix in best if not any(word in prefix for word in AVERAGES)] or best
+    if len(models) > 1:
+        raise WeightsError(
+            f"{source}: holds several models, whose names begin with {' and '.join(models)}: save one alone"
+        )
+    prefix = models[0]
+    LOGGER.info('%s: names are read without their prefix "%s" (such as %s)', source, prefix, next(iter(state)))
+    own_names = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    return own_names | {name: tensor for name, tensor in state.items() if not name.startswith(prefix)}
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    yield ""
+    for place, letter in enumerate(name):
+        if letter == ".":
+            yield name[: place + 1]
+
+
+def seen_names(state: Collection[str]) -> str:
+    """A few names of a file, and what they begin with, for a message."""
+    prefixes = sorted({name.split(".")[0] for name in state})
+    return f"its names begin with {', '.join(prefixes[:4])} (such as {', '.join(sorted(state)[:2])})"
+
+
+# --- tensors that are no weights --------------------------------------------------------------------------------------
+
+_TAKEN = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def plain_tensors(state: State, source: Path) -> State:
+    """The tensors of a file, after a check of what each is; double precision as single.
+
+    Raises:
+        WeightsError: one that cannot be a weight, by its name.
+    """
+    plain = {}
+    for name, tensor in state.items():
+        if fault := _fault(tensor):
+            raise WeightsError(f"{source}: {name} {fault}; save plain weights (float32, dense)")
+        if tensor.dtype == torch.float64:
+            tensor = tensor.float()
+        plain[name] = tensor
+    return plain
+
+
+def _fault(tensor: Tensor) -> str:
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if tensor.layout != torch.strided or tensor.is_nested:
+        return f"is {str(tensor.layout).removeprefix('torch.')}, not dense"
+    if tensor.is_quantized:
+        return f"is quantized ({kind})"
+    if tensor.is_meta:
+        return "is a meta tensor, which has no numbers"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        shape = "×".join(map(str, tensor.shape))
+        return f"says it is {shape}, and the file has {tensor.untyped_storage().nbytes():,} bytes for it"
+    if tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype not in _TAKEN):
+        return f"is {kind}"
+    return ""
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+DEEPSPEED_FILE = "mp_rank_00_model_states.pt"
+
+
+def file_in_folder(folder: Path, default: str) -> Path:
+    """The file of weights in a folder: an exported model's, or that of a DeepSpeed checkpoint.
+
+    Raises:
+        WeightsError: none, several, or weights that ZeRO 3 has split; says what to give.
+    """
+    if (folder / default).is_file():
+        return folder / default
+    latest = folder / "latest"
+    tag = latest.read_text(errors="replace").strip()[:200] if latest.is_file() else ""
+    step = folder / tag if tag and "/" not in tag and (folder / tag).is_dir() else folder
+    found = step / DEEPSPEED_FILE
+    split = sorted(step.glob("zero_pp_rank_*_model_states.pt"))
+    if split:
+        raise WeightsError(
+            f"{step}: its weights are split over {len(split)} files (ZeRO 3): join them with DeepSpeed's "
+            f"`python zero_to_fp32.py {folder} weights.pt`, and give --path_ckpt weights.pt"
+        )
+    if found.is_file():
+        if len(list(step.glob("mp_rank_*_model_states.pt"))) > 1:
+            raise WeightsError(f"{step}: its weights are split by model parallelism; join them and give one file")
+        LOGGER.info("%s: DeepSpeed's %s is read", folder, found.relative_to(folder))
+        return found
+    steps = sorted(path.parent.name for path in folder.glob(f"*/{DEEPSPEED_FILE}"))
+    if steps:
+        raise WeightsError(f"{folder}: checkpoints of DeepSpeed are in it; give one of {', '.join(steps[-5:])}")
+    files = sorted(path.name for kind in ("pt", "pth", "bin", "safetensors") for path in folder.glob(f"*.{kind}"))
+    if files:
+        raise WeightsError(f"{folder}: a folder; give one of its files to --path_ckpt: {', '.join(files[-5:])}")
+    raise WeightsError(
+        f"{folder}: no such checkpoint; check --path_ckpt (or the file under _models/); a folder of weights holds "
+        f"{default}"
+    )
