@@ -56,7 +56,7 @@ def test_a_fresh_head(ask, kit_weights, script: str, config: str, table: str):
     words = ("--path_ckpt", kit_weights(table), "--size_epoch", 0, "--size_vocab", 4)
     kept, fresh = (
         ask(script, config, *words).check_passed(),
-        ask(script, config, *words, "--reinit_head").check_passed(),
+        ask(script, config, *words, "--reinit_head", "--allow_random", True).check_passed(),
     )
     given, begun = torch.load(kit_weights(table), weights_only=True), first_checkpoint(fresh)
     changed = {name for name, tensor in given.items() if not torch.equal(tensor, begun[name])}
