@@ -114,7 +114,7 @@ class CaptionSplit:
 
     def __init__(self, path: Path, split: str):
         self.path, self.name, self.trains = path, f"{path.parent.name}/{path.name}", split == "train"
-        self._folder = CaptionFolder(path, tolerant=True)  # whether each video has frames is for the run to check
+        self._folder = CaptionFolder(path, tolerant=True, blind=not self.trains)  # whether videos have frames: the run
         self._facts = dict(self._folder.facts)
         beside = path.with_name(f"{path.stem}_caption_coco_format.json")
         if beside.is_file():  # found by its name, which does not lead from the new folder to this one

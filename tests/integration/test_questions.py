@@ -212,6 +212,27 @@ def test_two_processes_evaluate_as_one(
     check_predictions(pair, script, pair.results["zero_shot"])
 
 
+@pytest.mark.parametrize(("script", "config"), [(ANSWER, "msvd-qa"), (CHOICE, "tgif-action"), (MATCHING, "lsmdc-mc")])
+def test_a_blind_test_split(ask, questions: Path, spoil, script: str, config: str):
+    """Each item is predicted as ever; there is no figure, and a line says why."""
+    words = ("--size_epoch", 1, "--lr", 1e-3)
+    known = ask(script, config, *words).check_passed()
+
+    def withhold(texts: dict) -> None:
+        texts["test"] = [{**item, "answer": -1, "answer_text": None} for item in texts["test"]]
+
+    for path in questions.glob("txt_toy-*.json"):
+        spoil.texts(path, withhold)
+    blind = ask(script, config, *words, data=questions).check_passed()
+    figures = blind.results["best"]
+    assert figures["test"] == {}
+    assert figures["val"] == known.results["best"]["val"]
+    assert "test: no item has an answer, so there are no metrics" in blind.log
+    assert [one["prediction"] for one in blind.predictions("test")] == [
+        one["prediction"] for one in known.predictions("test")
+    ]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("deepspeed", ["false", "true"])
 @pytest.mark.parametrize("options", [(), ("--enable_prompt",), ("--enable_task_token",)])

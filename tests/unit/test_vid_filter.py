@@ -1,15 +1,8 @@
 """The filter of several tasks' training splits: no test video of one task is left in the training of another."""
 
-import hashlib
-import importlib
 import json
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterable
 from pathlib import Path, PurePath
-from typing import Any
 
 import pytest
 import yaml
@@ -17,18 +10,28 @@ import yaml
 from lavender.config.load import load_config
 from lavender.data.caption_folder import CaptionFolder
 from lavender.data.tsv import TSVWriter
-from lavender.runtime.errors import DataError
-
-ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "_tools"))
-tool = importlib.import_module("multi_task_vid_filter")
-filter_training = tool.filter_training
-TEXTS = {dataset: tasks for dataset, (tasks, _) in tool.TASKS.items()}
-FOLDERS = {dataset: folder for dataset, (_, folder) in tool.TASKS.items() if folder}
-YAMLS = TRAIN_YAML, VAL_YAML, TEST_YAML = [f"{split}_32frames.yaml" for split in ("train", "val", "test")]
-LINE_LIST = "train_32frames.caption.linelist.tsv"
-DEFAULT_COCO = "val_32frames_caption_coco_format.json"
-VAL_FILES = "img: val.img.tsv\ncaption: val.caption.tsv\n"
+from tests.unit.filter_world import (
+    DEFAULT_COCO,
+    FOLDERS,
+    LINE_LIST,
+    ROOT,
+    TEST_YAML,
+    TEXTS,
+    TRAIN_YAML,
+    VAL_YAML,
+    YAMLS,
+    command,
+    filter_training,
+    small_msvd,
+    snapshot,
+    texts_of,
+    trained_on,
+    write_coco,
+    write_rows,
+    write_split,
+    write_texts,
+    write_world,
+)
 
 
 @pytest.fixture
@@ -37,94 +40,6 @@ def root(tmp_path: Path) -> Path:
     folder = tmp_path / "_datasets"
     folder.mkdir()
     return folder
-
-
-def command(folder: Path, script: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-B", str(script), *words]
-    return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=300)
-
-
-def write_texts(root: Path, task: str, **splits: Iterable[str]) -> None:
-    items = {
-        split: [{"video": video, "caption": f"{video}, {number}"} for number, video in enumerate(videos)]
-        for split, videos in splits.items()
-    }
-    (root / f"txt_{task}.json").write_text(json.dumps(items))
-
-
-def texts_of(folder: Path, task: str, split: str = "train") -> list[str]:
-    return [item["video"] for item in json.loads((folder / f"txt_{task}.json").read_text())[split]]
-
-
-def write_rows(path: Path, videos: Iterable[str]) -> None:
-    """`<path>.img.tsv` and `<path>.caption.tsv`: a frame and two captions of each video."""
-    path.parent.mkdir(exist_ok=True)
-    with TSVWriter(f"{path}.img.tsv") as frames, TSVWriter(f"{path}.caption.tsv") as captions:
-        for video in videos:
-            frames.write([video, "{}", "/9j/x"])
-            captions.write([video, json.dumps([{"caption": f"{video} {number}"} for number in range(2)])])
-
-
-def write_split(folder: Path, split: str, videos: Iterable[str], lines: str = "", **facts: Any) -> Path:
-    """A YAML with its files; `lines` are those of its line list."""
-    write_rows(folder / split, videos)
-    if lines:
-        (folder / f"{split}.linelist.tsv").write_text(lines)
-        facts["caption_linelist"] = f"{split}.linelist.tsv"
-    path = folder / f"{split}_32frames.yaml"
-    path.write_text(yaml.safe_dump({"img": f"{split}.img.tsv", "caption": f"{split}.caption.tsv", **facts}))
-    return path
-
-
-def write_coco(path: Path, videos: Iterable[Any], images: Iterable[Any] = ()) -> str:
-    annotations = [{"image_id": video, "caption": "so it is", "id": number} for number, video in enumerate(videos)]
-    path.write_text(json.dumps({"images": [{"id": video} for video in images], "annotations": annotations}))
-    return path.name
-
-
-def trained_on(path: Path) -> list[str]:
-    """The training captions of a YAML, as a run reads them."""
-    folder = CaptionFolder(path)
-    return [folder.caption(*sample) for sample in folder.training_samples().tolist()]
-
-
-def write_world(root: Path) -> dict[str, list[str]]:
-    """All files of all data sets. Every task trains on all videos of its set and tests on some that no other does.
-
-    Returns:
-        data set → the videos that may stay.
-    """
-    stay = {}
-    for dataset, tasks in TEXTS.items():
-        videos = [f"{dataset}{letter}" for letter in "abcdefghijklmn"]
-        rest = iter(videos)
-        for task in tasks:
-            splits = {"val": [f"clips/{next(rest)}.avi"], "test": [f"{next(rest)}.mp4"]}
-            write_texts(root, task, **splits if task == "msrvtt-mc" else {"train": [*videos, *videos], **splits})
-        if dataset in FOLDERS:
-            folder = root / FOLDERS[dataset]
-            write_split(folder, "train", [f"{video}.mp4" for video in videos])
-            val, in_coco, test, in_default = (next(rest) for _ in range(4))
-            write_split(folder, "val", [val], caption_coco_format=write_coco(folder / "refs.json", [val, in_coco]))
-            write_split(folder, "test", [test])
-            write_coco(folder / "test_32frames_caption_coco_format.json", [test, in_default])
-        stay[dataset] = list(rest)
-        assert len(stay[dataset]) >= 4
-    return stay
-
-
-def small_msvd(root: Path, train: Iterable[str] = "abc", tested: Iterable[str] = "z") -> None:
-    """MSVD with `train` in all training splits; QA tests on `tested`, the other tasks on z."""
-    write_texts(root, "msvd-retrieval", train=train, val="y", test="z")
-    write_texts(root, "msvd-qa", train=train, val="y", test=tested)
-    for split, videos in (("train", train), ("val", "y"), ("test", "z")):
-        write_split(root / "MSVD", split, videos)
-
-
-def snapshot(folder: Path) -> dict[str, str]:
-    """File → digest, of all below a folder."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 # --- what is removed --------------------------------------------------------------------------------------------------
@@ -356,106 +271,21 @@ def test_a_training_split_that_becomes_empty(root: Path, caplog):
     assert warnings == [f"{root / name}: no training item is left" for name in names]
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
-
-
-def refused(root: Path, *words: str, output: Path | None = None, dataset: str = "msvd", **options: bool) -> None:
-    """The tool names the fault in one line and leaves all as it was."""
-    before = snapshot(root.parent)
-    with pytest.raises(DataError) as fault:
-        filter_training(dataset, root, output or root / "out", **options)
-    message = str(fault.value)
-    assert "\n" not in message
-    assert all(word in message for word in words), message
-    assert snapshot(root.parent) == before
-    assert not (root / "out").exists()
-
-
-def test_an_output_that_is_an_input(root: Path, tmp_path: Path):
-    small_msvd(root, tested="b")
-    (tmp_path / "link").symlink_to(root)
-    for output in (root, tmp_path / "link", root / "MSVD" / ".."):
-        refused(root, "txt_msvd-retrieval.json would overwrite", "--output_folder", output=output)
-    out = tmp_path / "filtered"
-    out.mkdir()
-    (out / "txt_msvd-qa.json").symlink_to(root / "txt_msvd-retrieval.json")  # of another task, but read as well
-    refused(root, f"{out / 'txt_msvd-qa.json'} would overwrite {root / 'txt_msvd-retrieval.json'}", output=out)
-    (out / "txt_msvd-qa.json").unlink()
-    (out / "MSVD").symlink_to(root / "MSVD")
-    refused(root, f"{TRAIN_YAML} would overwrite", output=out)
-    (out / "MSVD").unlink()
-    filter_training("msvd", root, out)
-    write_split(root / "MSVD", "train", "abc", caption_linelist=str(out / "MSVD" / LINE_LIST))
-    refused(root, f"{out / 'MSVD' / LINE_LIST} would overwrite", output=out)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [
-        ("txt_msvd-qa.json", '{"train": [', ["line 1, column 12"]),
-        ("txt_msvd-qa.json", "[]", ["a JSON object"]),
-        ("txt_msvd-qa.json", '{"train": {"a": 1}}', ['"train" is a dict']),
-        ("txt_msvd-qa.json", '{"train": [{"video": "a"}, {"video": 7}]}', ["train, item 1 (counted from 0)"]),
-        ("txt_msvd-qa.json", '{"train": [], "val": ["a"]}', ["val, item 0", '"video"']),
-        ("txt_msvd-qa.json", '{"train": [], "test": [{"caption": "a"}]}', ["test, item 0"]),
-        (f"MSVD/{TRAIN_YAML}", "img: [", ["line 1", "not valid YAML"]),
-        (f"MSVD/{VAL_YAML}", "img: val.img.tsv\n", ['"caption" is missing']),
-        (f"MSVD/{VAL_YAML}", "img: gone.tsv\n", ['"img" names', "gone.tsv"]),
-        (f"MSVD/{VAL_YAML}", f"{VAL_FILES}caption_coco_format: gone.json", ["gone.json, which is not there"]),
-        (f"MSVD/{VAL_YAML}", f"{VAL_FILES}caption_coco_format: 5", ['"caption_coco_format" is 5']),
-        (f"MSVD/{VAL_YAML}", f"{VAL_FILES}label: {{a: 1}}", ['"label" is {']),
-        ("MSVD/test.caption.tsv", "z\tno captions\n", ["line 1", "not valid JSON"]),
-        (f"MSVD/{DEFAULT_COCO}", "{}", ['no list of "annotations"']),
-        (f"MSVD/{DEFAULT_COCO}", '{"annotations": [{"image_id": null}]}', ["annotation 0", '"image_id"']),
-        (f"MSVD/{DEFAULT_COCO}", '{"annotations": ["y"]}', ["annotation 0 (counted from 0)"]),
-    ],
-)
-def test_a_broken_file(root: Path, name: str, content: str, words: list[str]):
-    small_msvd(root)
-    (root / name).write_text(content)
-    refused(root, str(root / name), *words)
-
-
-@pytest.mark.parametrize("name", ["txt_msvd-qa.json", *(f"MSVD/{name}" for name in YAMLS)])
-def test_a_missing_file(root: Path, caplog, name: str):
-    small_msvd(root, tested="b")
-    (root / name).unlink()
-    refused(root, str(root / name), "no such file", "--allow_missing")
-    filter_training("msvd", root, root / "out", allow_missing=True)
-    assert f"{root / name} is missing and left out" in caplog.text
-    assert not (root / "out" / name).exists()
-    left = ["a", "b", "c"] if name == "txt_msvd-qa.json" else ["a", "c"]
-    assert texts_of(root / "out", "msvd-retrieval") == left
-    assert "earlier run" not in caplog.text
-    (root / "out" / name).touch()
-    filter_training("msvd", root, root / "out", allow_missing=True)
-    assert f"{root / 'out' / name} of an earlier run stays as it is" in caplog.text
-
-
-def test_no_file_at_all(root: Path):
-    names = [f"txt_{task}.json" for task in TEXTS["lsmdc"]]
-    refused(root, *names, "no such file", dataset="lsmdc")
-    refused(root, *names, "no such file", dataset="lsmdc", allow_missing=True)
-
-
-def test_msrvtt_mc_may_be_missing(root: Path, caplog):
-    stay = write_world(root)["msrvtt"]
-    (root / "txt_msrvtt-mc.json").unlink()
-    filter_training("msrvtt", root, root / "out")
-    assert "txt_msrvtt-mc.json is missing and left out" in caplog.text
-    assert texts_of(root / "out", "msrvtt-qa") == 2 * ["msrvtte", "msrvttf", *stay]  # the two that it alone tests on
-
-
-def test_a_file_is_written_whole_or_not_at_all(root: Path, monkeypatch: pytest.MonkeyPatch):
-    small_msvd(root)
-
-    def fail(*_: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        filter_training("msvd", root, root / "out")
-    assert snapshot(root / "out") == {}
+def test_a_test_split_without_references(root: Path):
+    """Its frames alone tell what is held out; captions that are empty or not there make no difference."""
+    small_msvd(root, train="abc", tested="z")
+    write_rows(root / "MSVD" / "test", "b")
+    tsv = root / "MSVD" / "test.caption.tsv"
+    tsv.write_text("b\t[]\n")
+    tsv.with_suffix(".lineidx").unlink(missing_ok=True)
+    filter_training("msvd", root, root / "empty")
+    (root / "MSVD" / TEST_YAML).write_text(yaml.safe_dump({"img": "test.img.tsv"}))
+    tsv.unlink()
+    filter_training("msvd", root, root / "none")
+    for folder in ("empty", "none"):
+        left = trained_on(root / folder / "MSVD" / TRAIN_YAML)
+        assert left == ["a 0", "c 0"]
+        assert texts_of(root / folder, "msvd-qa") == ["a", "c"]
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -79,6 +79,16 @@ def test_true_for_the_right_option_and_false_for_the_others(make, tokenizer: Tex
     assert found["answer"] == answer
 
 
+@pytest.mark.parametrize(
+    ("way", "taught"), [("distinct", ["", "true", "false"]), ("released", ["false", "true", "false"])]
+)
+def test_the_text_of_the_right_option_is_not_false_elsewhere(make, tokenizer: TextTokenizer, way: str, taught: list):
+    same = item(option_0=" A DOG  jumps over a cat ", option_1="a dog jumps over a cat", option_2="a red circle")
+    found = sample(make(MatchingChoiceDataset, same, size_txt=12, vtm_negatives=way))
+    rows = [[tokenizer.word(label) for label in row if label != -1] for row in found["labels"].tolist()]
+    assert rows == [[word] if word else [] for word in taught]
+
+
 def test_the_task_specific_way_has_no_labels_but_the_answer(make):
     found = sample(make(MatchingTextDataset, item(answer=2)))
     assert "labels" not in found

@@ -155,6 +155,21 @@ def test_which_samples_of_a_batch_show_the_same_video(make):
     assert batch["video"] == [item["video"] for item in TWICE]
 
 
+def test_which_videos_of_a_batch_have_one_text(make):
+    """As the tokenizer reads it: case and blanks make no difference."""
+    items = captions(("vid0", "red circle"), ("vid1", " Red  CIRCLE "), ("vid2", "circle red"), ("vid0", "red circle"))
+    for kind in (RetrievalDataset, RetrievalTextDataset):
+        dataset = make(*items, kind=kind, split="train")
+        batch = dataset.collate([sample(dataset, index) for index in range(4)])
+        shared = [[0, 1, 0, 0], [1, 0, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0]]  # not the same video's, which is `same`
+        assert batch["shared_text"].int().tolist() == shared
+
+
+def test_as_released_equal_texts_are_false(make):
+    dataset = make(*captions(("vid0", "red"), ("vid1", "red")), split="train", vtm_negatives="released")
+    assert "shared_text" not in dataset.collate([sample(dataset, 0), sample(dataset, 1)])
+
+
 def test_a_bad_sample_of_a_batch_stays_a_fault(make, tmp_path: Path):
     with TSVWriter(tmp_path / "img_toy.tsv") as writer:
         writer.write(["vid0", "{}", "/9j/broken"])
