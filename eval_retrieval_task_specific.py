@@ -4,8 +4,7 @@ python eval_retrieval_task_specific.py --config _args/args_msrvtt-retrieval.json
     --path_output _snapshot --path_ckpt _snapshot/RUN/ckpt_violet_msrvtt-retrieval_10.pt
 """
 
-from lavender.engine.gallery import main
-from lavender.tasks.retrieval import RetrievalTaskSpecificTask
+from lavender.engine.start import main
 
 if __name__ == "__main__":
-    main(RetrievalTaskSpecificTask)
+    main("lavender.tasks.retrieval:RetrievalTaskSpecificTask", work="lavender.engine.gallery:evaluate")

@@ -4,8 +4,7 @@ python eval_retrieval_tsv.py --config _args/args_msrvtt-retrieval.json \
     --path_output _snapshot --path_ckpt _snapshot/RUN/ckpt_violet_msrvtt-retrieval_10.pt
 """
 
-from lavender.engine.gallery import main
-from lavender.tasks.retrieval import RetrievalTask
+from lavender.engine.start import main
 
 if __name__ == "__main__":
-    main(RetrievalTask)
+    main("lavender.tasks.retrieval:RetrievalTask", work="lavender.engine.gallery:evaluate")

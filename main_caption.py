@@ -4,8 +4,7 @@ python -m torch.distributed.launch --nproc_per_node=8 --master_port=5566 main_ca
     --config _args/args_msrvtt-cap.json --path_output _snapshot --path_ckpt _models/lavender.pt
 """
 
-from lavender.engine.run import main
-from lavender.tasks.caption import CaptionTask
+from lavender.engine.start import main
 
 if __name__ == "__main__":
-    main(CaptionTask)
+    main("lavender.tasks.caption:CaptionTask")

@@ -4,8 +4,7 @@ python -m torch.distributed.launch --nproc_per_node=8 --master_port=5566 main_pr
     --config _args/args_pretrain.json --path_output _snapshot
 """
 
-from lavender.engine.run import main
-from lavender.tasks.pretrain import PretrainTaskSpecificTask
+from lavender.engine.start import main
 
 if __name__ == "__main__":
-    main(PretrainTaskSpecificTask)
+    main("lavender.tasks.pretrain:PretrainTaskSpecificTask")

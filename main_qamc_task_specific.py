@@ -4,8 +4,7 @@ python -m torch.distributed.launch --nproc_per_node=8 --master_port=5566 main_qa
     --config _args/args_tgif-action.json --path_output _snapshot --path_ckpt _models/ckpt_lavender.pt
 """
 
-from lavender.engine.run import main
-from lavender.tasks.qamc import QAMCTaskSpecificTask
+from lavender.engine.start import main
 
 if __name__ == "__main__":
-    main(QAMCTaskSpecificTask)
+    main("lavender.tasks.qamc:QAMCTaskSpecificTask")

@@ -4,8 +4,7 @@ python -m torch.distributed.launch --nproc_per_node=8 --master_port=5566 main_qa
     --config _args/args_msrvtt-qa.json --path_output _snapshot --path_ckpt _models/ckpt_lavender.pt
 """
 
-from lavender.engine.run import main
-from lavender.tasks.qaoe import QAOETask
+from lavender.engine.start import main
 
 if __name__ == "__main__":
-    main(QAOETask)
+    main("lavender.tasks.qaoe:QAOETask")

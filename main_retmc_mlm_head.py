@@ -4,8 +4,7 @@ python -m torch.distributed.launch --nproc_per_node=8 --master_port=5566 main_re
     --config _args/args_lsmdc-mc.json --path_output _snapshot --path_ckpt _models/ckpt_lavender.pt
 """
 
-from lavender.engine.run import main
-from lavender.tasks.retmc import RetMCTask
+from lavender.engine.start import main
 
 if __name__ == "__main__":
-    main(RetMCTask)
+    main("lavender.tasks.retmc:RetMCTask")

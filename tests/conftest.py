@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from lavender.data.tsv import TSVReader
-from lavender.engine.run import main
+from lavender.engine.start import main
 from lavender.tasks.base import Task
 from lavender.tasks.pretrain import PretrainTask
 

@@ -204,7 +204,7 @@ PLANTED = {
     ),
 }
 HARMLESS = {
-    "main_one.py": "from lavender.engine.run import main\nfrom lavender.tasks.pretrain import PretrainTask\n",
+    "main_one.py": "from lavender.engine.start import main\nfrom lavender.tasks.pretrain import PretrainTask\n",
     "lavender/tasks/multi_task.py": "from lavender.tasks.pretrain import PretrainTask\nimport torch.cuda\n",
     "lavender/tasks/qamc.py": "from lavender.tasks.downstream import DownstreamTask\n",
     "lavender/tasks/base.py": "from lavender.data.tsv import TSVReader\nfrom lavender.models.heads import head\n",

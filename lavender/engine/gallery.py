@@ -14,13 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lavender.config.load import load_config
 from lavender.config.schema import Config
 from lavender.data.loaders import evaluation_loader
 from lavender.data.retrieval import Gallery
 from lavender.engine.gallery_output import ScoreFile, fingerprint, write_results
 from lavender.engine.output import RunFolder
-from lavender.engine.run import guarded, run
+from lavender.engine.run import run
 from lavender.models.encoders import Encoded
 from lavender.models.lavender import Lavender
 from lavender.models.pairs import gather
@@ -37,13 +36,12 @@ TEXTS_AT_ONCE = 256
 SHARE_OF_MEMORY = 0.5  # of what is free on the device: features that take more stay in host memory
 
 
-def main(task: type[GalleryTask], arguments: Sequence[str] | None = None) -> None:
-    """An evaluation script's whole body. A plain `python` command uses every GPU that it sees."""
-    guarded(lambda: _start(task, arguments))
+def evaluate(task: type[GalleryTask], config: Config) -> None:
+    """What an evaluation script does. A plain `python` command uses all visible GPUs.
 
-
-def _start(task: type[GalleryTask], arguments: Sequence[str] | None) -> None:
-    config = load_config(arguments)
+    Raises:
+        ConfigError: no checkpoint is named.
+    """
     if not config.path_ckpt:
         raise ConfigError("--path_ckpt is empty: name the checkpoint to evaluate")
     config.size_epoch = 0  # nothing is trained, so frames and text sizes are those of the checkpoint

@@ -1,32 +1,26 @@
 """The wiring of a run: configuration, processes, data, model, weights, engine, loop."""
 
 import json
-import os
-import sys
-import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from lavender.config.inherit import inherit_from_checkpoint
-from lavender.config.load import load_config, read_object
+from lavender.config.load import read_object
 from lavender.config.schema import Config
-from lavender.data.loaders import lost_worker
 from lavender.data.workers import start_server
 from lavender.engine.optim import build_optimizer
 from lavender.engine.output import RunFolder
 from lavender.engine.parallel import build_engine, import_deepspeed
 from lavender.engine.resume import find_run
+from lavender.engine.start import PEER_LOST, end
 from lavender.engine.trainer import Trainer
 from lavender.models.recompute import checkpoint_activations
 from lavender.models.weights import build_model
 from lavender.runtime import distributed
 from lavender.runtime.device import choose_device, keep_freed_memory
-from lavender.runtime.errors import LavenderError, Stopped
 from lavender.runtime.heartbeat import watched_hosts
 from lavender.runtime.logging import LOGGER, start_logging, stop_logging
 from lavender.runtime.ownership import end_with_launcher, owned
@@ -34,59 +28,6 @@ from lavender.runtime.seed import seed_process
 from lavender.tasks.base import Task
 
 Work = Callable[[Any, Config, torch.device, RunFolder], dict]
-
-BAD_INPUT = 2
-PEER_LOST = 3
-STOPPED = 75  # of sysexits.h: try again later
-INTERRUPTED = 130
-
-
-def main(task: type[Task], arguments: Sequence[str] | None = None) -> None:
-    """A training script's whole body: runs a task; a fault of the input is one line and exit code 2."""
-    guarded(lambda: run(task, load_config(arguments)))
-
-
-def guarded(work: Callable[[], object]) -> None:
-    """Does a script's work; what goes wrong is one line and an exit code."""
-    try:
-        work()
-    except LavenderError as error:
-        _end(f"error: {error}", BAD_INPUT)
-    except RuntimeError as error:
-        if fault := lost_worker(error):
-            _end(f"error: {fault}", BAD_INPUT)
-        if not distributed.is_lost_peer(error):
-            raise
-        _end("stopped: another process of this run ended first; its own message says why", PEER_LOST)
-    except Stopped as stopped:
-        _end(str(stopped), STOPPED)
-    except KeyboardInterrupt:
-        _end("interrupted", INTERRUPTED)
-    if distributed.is_launched():
-        distributed.leave()
-
-
-def _end(message: str, code: int) -> None:
-    """Leaves at once: waiting for the other processes, which may never come, would hang."""
-    try:
-        several = distributed.world_size() > 1
-    except LavenderError:  # the launcher's variables are what is wrong
-        several = False
-    if several:
-        message = f"{message} [process {distributed.rank()}]"
-    print(message, file=sys.stderr, flush=True)
-    _report_to_torchrun(message)
-    if several:
-        distributed.leave(code)
-    sys.exit(code)
-
-
-def _report_to_torchrun(message: str) -> None:
-    """Lets the report that torchrun ends with show this message as the cause."""
-    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        content = {"message": {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}}
-        with suppress(OSError):
-            Path(path).write_text(json.dumps(content), encoding="utf-8")
 
 
 def train(task: Task, config: Config, device: torch.device, folder: RunFolder) -> dict:
@@ -123,7 +64,7 @@ def run(task_class: type[Task], config: Config, work: Work = train) -> dict:
         return read_object(found.run / "results.json")
     folder = RunFolder(config.path_output, task.run_name(), *((found.run, found.state) if found else ()))
     try:
-        with owned(folder.path), watched_hosts(config.host_timeout, partial(_end, code=PEER_LOST)):
+        with owned(folder.path), watched_hosts(config.host_timeout, partial(end, code=PEER_LOST)):
             for notice in [*config.notices(), *notices]:
                 LOGGER.info("%s", notice)
             LOGGER.info("output: %s", folder.path)

@@ -3,10 +3,9 @@
 import logging
 import os
 import socket
-import sys
 import time
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -176,17 +175,6 @@ def stop() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
     _object_group = None
-
-
-def leave(code: int = 0) -> NoReturn:
-    """Ends this process at once, with what it has printed.
-
-    For processes that a launcher started: where an interpreter winds down, a thread of gloo that still holds a tensor
-    may abort it (PyTorch issue 190489), and a run that went well would seem to have failed.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def is_lost_peer(error: RuntimeError) -> bool:

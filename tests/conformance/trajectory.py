@@ -21,6 +21,7 @@ from lavender.data.tsv import TSVReader, split_columns  # noqa: E402
 from lavender.engine.optim import build_optimizer, set_learning_rates  # noqa: E402
 from lavender.engine.parallel import build_engine  # noqa: E402
 from lavender.runtime import distributed  # noqa: E402
+from lavender.runtime.launchers import leave  # noqa: E402
 from lavender.tasks.base import at_labels, labelled_loss  # noqa: E402
 
 
@@ -82,7 +83,7 @@ def main(name: str, engine_name: str, out: str) -> None:
         Path(out).write_text(json.dumps(found))
     distributed.stop()
     if distributed.is_launched():
-        distributed.leave()
+        leave()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from lavender.config.schema import Config
 from lavender.data.loaders import evaluation_loader
 from lavender.data.samples import ClipDataset, Guard
 from lavender.runtime import distributed
+from lavender.runtime.launchers import leave
 
 SAMPLES = 8
 
@@ -48,7 +49,7 @@ def main(rounds: int, workers: int) -> None:
             print(f"{number} rounds, {time.monotonic() - start:.1f} s", flush=True)
     distributed.barrier()
     distributed.stop()
-    distributed.leave()
+    leave()
 
 
 if __name__ == "__main__":

@@ -8,8 +8,7 @@ import torch
 from lavender.config.schema import Config
 from lavender.engine import run as run_module
 from lavender.engine.parallel import TorchEngine
-from lavender.engine.run import guarded, main, run
-from lavender.runtime import distributed
+from lavender.engine.run import run
 from lavender.runtime.errors import DataError
 from lavender.runtime.logging import LOGGER, stop_logging
 from lavender.tasks.pretrain import PretrainTask
@@ -97,57 +96,6 @@ def test_a_missing_part_shows_before_training(options: Config):
     with pytest.raises(DataError, match=r"toy_train_2\.tsv is missing"):
         run(PretrainTask, options)
     assert not list(only_folder(options).glob("*.pt"))
-
-
-def test_main_tells_a_fault_of_the_input_in_one_line(capsys: pytest.CaptureFixture):
-    with pytest.raises(SystemExit) as exited:
-        main(PretrainTask, ["--config", "nowhere.json"])
-    assert exited.value.code == 2
-    assert capsys.readouterr().err == "error: nowhere.json: no such file\n"
-
-
-def test_main_leaves_on_an_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(run_module, "run", interrupt)
-    with pytest.raises(SystemExit) as exited:
-        main(PretrainTask, [])
-    assert exited.value.code == 130
-    assert capsys.readouterr().err == "interrupted\n"
-
-
-@pytest.fixture
-def left(monkeypatch: pytest.MonkeyPatch) -> type[BaseException]:
-    """What stands for the end of the process: an exception with its exit code."""
-
-    class Left(BaseException):
-        pass
-
-    def leave(code: int) -> None:
-        raise Left(code)
-
-    monkeypatch.setattr(distributed.os, "_exit", leave)
-    return Left
-
-
-def test_launched_processes_leave_without_winding_down(left, monkeypatch: pytest.MonkeyPatch):
-    """There a thread of gloo may abort a run that went well."""
-    done = []
-    guarded(lambda: done.append("alone"))
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "1")
-    with pytest.raises(left, match="0"):
-        guarded(lambda: done.append("launched"))
-    assert done == ["alone", "launched"]
-
-
-def test_main_of_several_processes_leaves_at_once(left, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
-    with pytest.raises(left, match="2"):
-        main(PretrainTask, ["--config", "nowhere.json"])
-    assert capsys.readouterr().err == "error: nowhere.json: no such file [process 1]\n"
 
 
 def test_the_engine_of_a_checkpointed_run(options: Config, engines: list[Any]):

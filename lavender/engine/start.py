@@ -1,0 +1,109 @@
+"""How a script starts and how it ends: options are read at once, and only then what is heavy is imported."""
+
+import json
+import os
+import pkgutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lavender.config.load import load_config
+from lavender.config.schema import Config
+from lavender.runtime.errors import ConfigError, LavenderError, Stopped
+from lavender.runtime.launchers import find_launch, leave
+
+BAD_INPUT = 2
+PEER_LOST = 3
+STOPPED = 75  # of sysexits.h: try again later
+INTERRUPTED = 130
+NAMED = {
+    "data_dir": "data folder",
+    "txt_dir": "folder of texts",
+    "path_ckpt": "checkpoint",
+    "vis_backbone_path": "backbone file",
+}  # options that name what must be there
+
+
+def main(task: str | type, arguments: Sequence[str] | None = None, work: str = "lavender.engine.run:run") -> None:
+    """A script's whole body; a fault of the input is one line and exit code 2.
+
+    Args:
+        task: the task's class, or its name, `module:class`, to import once the options are known to be good.
+        arguments: words of the command line, by default those of this process.
+        work: name of the function that is called with the task and its configuration.
+    """
+    guarded(lambda: _start(task, arguments, work))
+
+
+def _start(task: str | type, arguments: Sequence[str] | None, work: str) -> None:
+    config = load_config(arguments)
+    check_inputs(config)
+    do: Callable[[Any, Config], object] = pkgutil.resolve_name(work)
+    do(pkgutil.resolve_name(task) if isinstance(task, str) else task, config)
+
+
+def check_inputs(config: Config) -> None:
+    """What can be told of the input before anything heavy is imported.
+
+    Raises:
+        ConfigError: a file or folder that an option names is missing; an evaluation has no weights to evaluate.
+    """
+    for name, kind in NAMED.items():
+        path = getattr(config, name)
+        if path and not path.startswith("timm:") and not Path(path).exists():
+            raise ConfigError(f"{path}: no such {kind}; check --{name}")
+    if config.size_epoch == 0 and not config.path_ckpt and not config.allow_random:
+        raise ConfigError(
+            "--size_epoch 0 evaluates a checkpoint, and none is given: name it with --path_ckpt; to run the model with "
+            "random weights, for a benchmark, add --allow_random true"
+        )
+
+
+def guarded(work: Callable[[], object]) -> None:
+    """Does a script's work; what goes wrong is one line and an exit code."""
+    try:
+        work()
+    except LavenderError as error:
+        end(f"error: {error}", BAD_INPUT)
+    except RuntimeError as error:
+        from lavender.data.loaders import lost_worker
+        from lavender.runtime.distributed import is_lost_peer
+
+        if fault := lost_worker(error):
+            end(f"error: {fault}", BAD_INPUT)
+        if not is_lost_peer(error):
+            raise
+        end("stopped: another process of this run ended first; its own message says why", PEER_LOST)
+    except Stopped as stopped:
+        end(str(stopped), STOPPED)
+    except KeyboardInterrupt:
+        end("interrupted", INTERRUPTED)
+    if find_launch(os.environ):
+        leave()
+
+
+def end(message: str, code: int) -> None:
+    """Leaves at once: waiting for the other processes, which may never come, would hang."""
+    try:
+        launch = find_launch(os.environ)
+    except LavenderError:  # the launcher's variables are what is wrong
+        launch = None
+    several = launch is not None and launch.world_size > 1
+    if launch and several:
+        message = f"{message} [process {launch.rank}]"
+    print(message, file=sys.stderr, flush=True)
+    _report_to_torchrun(message)
+    if several:
+        leave(code)
+    sys.exit(code)
+
+
+def _report_to_torchrun(message: str) -> None:
+    """Lets the report that torchrun ends with show this message as the cause."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        content = {"message": {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}}
+        with suppress(OSError):
+            Path(path).write_text(json.dumps(content), encoding="utf-8")
