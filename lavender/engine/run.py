@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from lavender.config.inherit import inherit_from_checkpoint
+from lavender.config.inherit import inherit_from_checkpoint, other_task
 from lavender.config.load import load_config, read_object
 from lavender.config.schema import Config
 from lavender.data.loaders import lost_worker
@@ -26,7 +26,7 @@ from lavender.models.recompute import checkpoint_activations
 from lavender.models.weights import build_model
 from lavender.runtime import distributed
 from lavender.runtime.device import choose_device, keep_freed_memory
-from lavender.runtime.errors import LavenderError, Stopped
+from lavender.runtime.errors import ConfigError, LavenderError, Stopped
 from lavender.runtime.heartbeat import watched_hosts
 from lavender.runtime.logging import LOGGER, start_logging, stop_logging
 from lavender.runtime.ownership import end_with_launcher, owned
@@ -103,6 +103,7 @@ def run(task_class: type[Task], config: Config, work: Work = train) -> dict:
     Raises:
         LavenderError: anything wrong with the input.
     """
+    refuse_random_weights(config)
     end_with_launcher()
     device = choose_device(config.device)
     if device.type == "cpu":
@@ -122,25 +123,41 @@ def run(task_class: type[Task], config: Config, work: Work = train) -> dict:
         distributed.stop()
         return read_object(found.run / "results.json")
     folder = RunFolder(config.path_output, task.run_name(), *((found.run, found.state) if found else ()))
+    finished = False
     try:
         with owned(folder.path), watched_hosts(config.host_timeout, partial(_end, code=PEER_LOST)):
             for notice in [*config.notices(), *notices]:
                 LOGGER.info("%s", notice)
+            if warning := other_task(config, task.related_types):
+                LOGGER.warning("%s", warning)
             LOGGER.info("output: %s", folder.path)
             LOGGER.info("options: %s", json.dumps(config.to_dict()))
             results = work(task, config, device, folder)
         LOGGER.info("done: %s", folder.path)
+        finished = True
     finally:
         folder.close()
         stop_logging()
+        if not finished:
+            folder.remove_unused()
     distributed.barrier()
     distributed.stop()
     return results
 
 
+def refuse_random_weights(config: Config) -> None:
+    """Raises ConfigError for an evaluation of no checkpoint: its metrics look like metrics and mean nothing."""
+    if not (config.size_epoch or config.path_ckpt or config.allow_random):
+        raise ConfigError(
+            "--path_ckpt is empty and --size_epoch is 0: name the checkpoint to evaluate, or train (--size_epoch 1 or "
+            "more); --allow_random true evaluates random weights, for benchmarks"
+        )
+
+
 def prepare(task: Task, config: Config, device: torch.device, folder: RunFolder) -> Trainer:
     """Model, weights, optimizer, engine and loop of a task, ready to run."""
     task.evaluation_sets()  # a missing file shows now, not after an epoch
+    task.check_frames()
     model = build_model(config, task.heads)
     for name, parameter in model.named_parameters():
         if name.startswith(task.unused_parameters()):
