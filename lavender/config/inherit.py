@@ -1,5 +1,6 @@
-"""Options taken over from the run that a checkpoint came from."""
+"""What the `args.json` beside a checkpoint says: options taken over from it, and the task it was trained on."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from lavender.config.load import from_dict, read_object
@@ -26,11 +27,10 @@ def inherit_from_checkpoint(config: Config) -> list[str]:
     Raises:
         ConfigError: together they make no configuration.
     """
-    checkpoint = Path(config.path_ckpt)
-    path = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "args.json"
-    if not config.path_ckpt or not path.is_file():
+    found = _trained(config)
+    if found is None:
         return []
-    trained = from_dict(read_object(path), str(path), strict=False)
+    trained, path = found
     entries = [entry for entry in trained.entries() if (entry.type, entry.task) == (config.type, config.task)]
     names: tuple[str, ...] = ARCHITECTURE
     if config.size_epoch == 0:
@@ -49,3 +49,46 @@ def inherit_from_checkpoint(config: Config) -> list[str]:
             notices.append(f"{name}: {theirs} from {path}, instead of {ours}")
     validate(config, config.config or COMMAND_LINE)
     return notices
+
+
+def other_task(config: Config, related: Collection[str] = ()) -> str:
+    """A warning where an evaluation's checkpoint was trained on another task; else "".
+
+    A pretrained checkpoint, and a multi-task one that was trained on the task too, are no other task's.
+
+    Args:
+        related: types of checkpoints that this task is evaluated from as well.
+    """
+    found = _trained(config)
+    if config.size_epoch or found is None:
+        return ""
+    trained, path = found
+    sources, ours = trained.entries() or [trained], config.entries() or [config]
+    if any(source.type in ("", "pretrain", *related) for source in sources):
+        return ""
+    unseen = [one for one in ours if one.type and not any(_is_same(one, source) for source in sources)]
+    if not unseen:
+        return ""
+    return (
+        f"{config.path_ckpt} was trained on {_named(sources)}, as {path} says, but is evaluated on {_named(unseen)}: "
+        "the metrics are those of a model that was not trained on this task. Give --path_ckpt a checkpoint of this "
+        "task, or train first: --size_epoch 1 or more"
+    )
+
+
+def _trained(config: Config) -> tuple[Config, Path] | None:
+    """The options that the checkpoint was trained with and their file, where it has one."""
+    checkpoint = Path(config.path_ckpt)
+    path = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "args.json"
+    if not config.path_ckpt or not path.is_file():
+        return None
+    return from_dict(read_object(path), str(path), strict=False), path
+
+
+def _is_same(one: Config, other: Config) -> bool:
+    """Whether two configurations are of one task; where one has no task's name, its type alone counts."""
+    return one.type == other.type and (one.task == other.task or not (one.task and other.task))
+
+
+def _named(tasks: list[Config]) -> str:
+    return ", ".join(f"{one.task} ({one.type})" if one.task else one.type for one in tasks)

@@ -155,7 +155,9 @@ class Config:
     fusion_encoder_rand_init: bool = _model(False, "take its shape alone, with random weights")
     swinbert: bool = _model(False, "captioning: the video encoder of SwinBERT, for its checkpoints")
     path_ckpt: str = _model("", "checkpoint to start from")
-    allow_random: bool = _model(False, "evaluate a model or a head with random weights, as for benchmarks")
+    allow_random: bool = _model(
+        False, "allow an evaluation of random weights (no checkpoint, or no head in it), for benchmarks"
+    )
     reinit_head: bool = _model(False, "start with a fresh head, whatever the checkpoint holds")
 
     # --- objective
@@ -183,7 +185,7 @@ class Config:
     )
 
     # --- training
-    size_epoch: int = _training(20, "epochs; 0 evaluates alone", minimum=0)
+    size_epoch: int = _training(20, "epochs; 0 evaluates path_ckpt without training", minimum=0)
     size_batch: int = _training(8, "samples a step on each process", minimum=1)
     gradient_accumulation: int = _training(1, "steps for each update of the weights", minimum=1)
     lr: float = _training(1.2e-5, "highest learning rate", minimum=0)
@@ -227,6 +229,7 @@ class Config:
 
     # --- run
     path_output: str = _run("./_snapshot/", "folder of the outputs")
+    save_evaluated: bool = _run(False, "size_epoch 0: save the evaluated weights in the run's folder too, as released")
     resume: str = _run("", "go on with a stopped run: auto finds the last one of these options, or name its folder")
     save_steps: int = _run(1000, "steps between two saves to resume from; 0: only at the end of each part", minimum=0)
     keep_last: int = _run(1, "how many of those saves are kept", minimum=1)

@@ -39,6 +39,10 @@ class MixedDataset(Dataset):
         batch = self.datasets[name].collate([sample for _, sample in samples])
         return batch if isinstance(batch, Failure) else {**batch, "task": name}
 
+    def check_frames(self) -> None:
+        for dataset in self.datasets.values():
+            dataset.check_frames()
+
 
 class MixedBatchSampler(Sampler[list[MixedKey]]):
     """This process's batches of an epoch: as many as all data sets have together, each of one that is drawn.

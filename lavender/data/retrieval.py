@@ -160,6 +160,10 @@ class Gallery(ClipDataset):
             raise DataError(f"{self.where}: no captions are left to evaluate")
         return numbers
 
+    def check_frames(self) -> None:
+        if not self.config.allow_missing:
+            super().check_frames()
+
     def __len__(self) -> int:
         return len(self.videos)
 

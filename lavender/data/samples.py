@@ -28,6 +28,9 @@ class SampleKey:
     index: int
 
 
+PROBED = 4  # videos of a data set that are looked at before a run
+
+
 @dataclass(frozen=True)
 class Failure:
     """A fault met in a worker process, carried to the main one to be raised there in one line."""
@@ -63,6 +66,24 @@ class ClipDataset(Dataset, ABC):
     @abstractmethod
     def text(self, index: int, stream: np.random.Generator, guard: "Guard") -> dict[str, Any]:
         """The sample's text: arrays and strings by name."""
+
+    def check_frames(self) -> None:
+        """Looks at a few videos, spread over the data set, before anything is built.
+
+        Other faults of a row are left to its reading.
+
+        Raises:
+            DataError: one has fewer frames than are asked for, and neither `repeat_frames` nor `on_bad_sample` allows it.
+        """
+        if self.config.repeat_frames or self.config.on_bad_sample == "zero":
+            return
+        for number in np.unique(np.linspace(0, len(self) - 1, PROBED).astype(int)) if len(self) else ():
+            try:
+                fields, where = self.row(int(number))
+                _, _, images = split_columns(fields, where)
+            except DataError:
+                continue
+            evaluation_indices(len(images), self.size_frame, where=where)
 
     def collate(self, samples: list[Any]) -> dict[str, Any] | Failure:
         """Samples → one batch: arrays become tensors with the batch in front; `faults` has an entry a bad sample."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lavender.runtime import distributed
 from lavender.runtime.errors import TrainingError
-from lavender.runtime.files import atomic_file, mistaken_file
+from lavender.runtime.files import atomic_file, mistaken_file, unwritable_advice
 
 _UNREADABLE = (
     *(OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
@@ -23,15 +23,13 @@ _UNREADABLE = (
 
 @contextmanager
 def told_as_unwritable(path: Path) -> Iterator[None]:
-    """A full disk is an error that says so."""
+    """A file that cannot be written is an error that says why, and what helps."""
     try:
         yield
     except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as a RuntimeError
         if isinstance(error, RuntimeError) and distributed.is_lost_peer(error):
             raise
-        raise TrainingError(
-            f"{path}: could not be written ({error}); free space, or choose another --path_output"
-        ) from error
+        raise TrainingError(f"{path}: could not be written ({error}); {unwritable_advice(error)}") from error
 
 
 @contextmanager

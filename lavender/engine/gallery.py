@@ -65,6 +65,7 @@ def evaluate_gallery(task: GalleryTask, config: Config, device: torch.device, fo
         DataError: something of the split is missing. TrainingError: a score is not finite.
     """
     gallery, precision = task.gallery, choose_precision(config.precision, device)
+    gallery.check_frames()
     folder.write("args.json", config.to_dict())
     model = build_model(config, task.heads).to(device).eval()
     LOGGER.info("%s: %d texts, %d videos; %s", gallery.where, len(gallery.captions), len(gallery), precision)

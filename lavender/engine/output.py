@@ -1,5 +1,6 @@
 """The folder of a run: `args.json`, `stdout.txt`, `log.json`, `results.json`, curves, checkpoints."""
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from lavender.engine.checkpoint import write_json
 from lavender.runtime import distributed
 from lavender.runtime.errors import TrainingError
+from lavender.runtime.files import unwritable_advice
 from lavender.runtime.logging import LOGGER, log_to_file
 
 
@@ -23,10 +25,12 @@ def _make_folder(path_output: str, name: str) -> Path:
             if not path.is_dir():
                 break
         except OSError as error:
-            raise TrainingError(f"{path}: the output folder cannot be made ({error}); see --path_output") from error
+            advice = unwritable_advice(error)
+            raise TrainingError(f"{path}: the output folder cannot be made ({error}); {advice}") from error
     raise TrainingError(f"{path_output}: no folder of a free name can be made there; see --path_output")
 
 
+_BEFORE_RESULTS = {"args.json", "stdout.txt"}  # files that say what was asked for, and hold no result
 LATEST = ".latest"  # predictions that may not be those of the best epoch
 
 
@@ -38,6 +42,7 @@ class RunFolder:
     """
 
     def __init__(self, path_output: str, name: str, resumed: Path | None = None, state: Path | None = None):
+        self._is_new = resumed is None
         made = resumed or (_make_folder(path_output, name) if distributed.is_main() else Path(path_output))
         self.path: Path = distributed.broadcast_object(made)
         self.state = state
@@ -49,6 +54,19 @@ class RunFolder:
             )
         self._curves: Any = None
         log_to_file(self.path / "stdout.txt")
+
+    def remove_unused(self) -> None:
+        """Removes the folder of a run that failed before it had any result; what stood there before is never touched.
+
+        Call it once the log is closed.
+        """
+        if not (self._is_new and distributed.is_main() and self.path.is_dir()):
+            return
+        if {path.name for path in self.path.iterdir()} <= _BEFORE_RESULTS:
+            with suppress(OSError):  # it may be on the disk that failed
+                for name in _BEFORE_RESULTS:
+                    (self.path / name).unlink(missing_ok=True)
+                self.path.rmdir()
 
     def write(self, name: str, value: Any) -> None:
         """A JSON file of the run."""

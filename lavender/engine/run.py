@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lavender.config.inherit import inherit_from_checkpoint
+from lavender.config.inherit import inherit_from_checkpoint, other_task
 from lavender.config.load import read_object
 from lavender.config.schema import Config
 from lavender.data.workers import start_server
@@ -15,7 +15,7 @@ from lavender.engine.optim import build_optimizer
 from lavender.engine.output import RunFolder
 from lavender.engine.parallel import build_engine, import_deepspeed
 from lavender.engine.resume import find_run
-from lavender.engine.start import PEER_LOST, end
+from lavender.engine.start import PEER_LOST, end, refuse_random_weights
 from lavender.engine.trainer import Trainer
 from lavender.models.recompute import checkpoint_activations
 from lavender.models.weights import build_model
@@ -44,6 +44,7 @@ def run(task_class: type[Task], config: Config, work: Work = train) -> dict:
     Raises:
         LavenderError: anything wrong with the input.
     """
+    refuse_random_weights(config)
     end_with_launcher()
     device = choose_device(config.device)
     if device.type == "cpu":
@@ -63,17 +64,23 @@ def run(task_class: type[Task], config: Config, work: Work = train) -> dict:
         distributed.stop()
         return read_object(found.run / "results.json")
     folder = RunFolder(config.path_output, task.run_name(), *((found.run, found.state) if found else ()))
+    finished = False
     try:
         with owned(folder.path), watched_hosts(config.host_timeout, partial(end, code=PEER_LOST)):
             for notice in [*config.notices(), *notices]:
                 LOGGER.info("%s", notice)
+            if warning := other_task(config, task.related_types):
+                LOGGER.warning("%s", warning)
             LOGGER.info("output: %s", folder.path)
             LOGGER.info("options: %s", json.dumps(config.to_dict()))
             results = work(task, config, device, folder)
         LOGGER.info("done: %s", folder.path)
+        finished = True
     finally:
         folder.close()
         stop_logging()
+        if not finished:
+            folder.remove_unused()
     distributed.barrier()
     distributed.stop()
     return results
@@ -82,6 +89,7 @@ def run(task_class: type[Task], config: Config, work: Work = train) -> dict:
 def prepare(task: Task, config: Config, device: torch.device, folder: RunFolder) -> Trainer:
     """Model, weights, optimizer, engine and loop of a task, ready to run."""
     task.evaluation_sets()  # a missing file shows now, not after an epoch
+    task.check_frames()
     model = build_model(config, task.heads)
     for name, parameter in model.named_parameters():
         if name.startswith(task.unused_parameters()):

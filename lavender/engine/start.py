@@ -55,10 +55,15 @@ def check_inputs(config: Config) -> None:
         path = getattr(config, name)
         if path and not path.startswith("timm:") and not Path(path).exists():
             raise ConfigError(f"{path}: no such {kind}; check --{name}")
-    if config.size_epoch == 0 and not config.path_ckpt and not config.allow_random:
+    refuse_random_weights(config)
+
+
+def refuse_random_weights(config: Config) -> None:
+    """Raises ConfigError for an evaluation of no checkpoint: its metrics look like metrics and mean nothing."""
+    if not (config.size_epoch or config.path_ckpt or config.allow_random):
         raise ConfigError(
-            "--size_epoch 0 evaluates a checkpoint, and none is given: name it with --path_ckpt; to run the model with "
-            "random weights, for a benchmark, add --allow_random true"
+            "--path_ckpt is empty and --size_epoch is 0: name the checkpoint to evaluate, or train (--size_epoch 1 or "
+            "more); --allow_random true evaluates random weights, for benchmarks"
         )
 
 

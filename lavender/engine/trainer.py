@@ -35,7 +35,7 @@ class Trainer:
 
     def __init__(self, task: Task, engine: Engine, config: Config, device: torch.device, folder: RunFolder):
         self.task, self.engine, self.config, self.device, self.folder = task, engine, config, device, folder
-        self.parts = task.training_parts() if config.size_epoch else []
+        self.parts = task.parts
         batches = sum(part.batches(config.size_batch) for part in self.parts) * config.size_epoch
         self.total_steps = batches // config.gradient_accumulation
         if self.parts and not self.total_steps:
@@ -64,12 +64,13 @@ class Trainer:
         return self.results
 
     def begin(self) -> Position:
-        """Checkpoint 0 and the zero-shot evaluation."""
+        """Checkpoint 0 and the zero-shot evaluation; where nothing is trained, no copy of the weights is saved."""
         self.results["epochs"] = []
-        self.save(0, None)
+        if self.config.size_epoch or self.config.save_evaluated:
+            self.save(0, None)
         if self.config.path_ckpt or not self.config.size_epoch:
             if not self.config.path_ckpt:
-                LOGGER.info("path_ckpt is empty and size_epoch 0: the weights as initialised are evaluated")
+                LOGGER.warning("path_ckpt is empty and size_epoch 0: random weights are evaluated (allow_random)")
             checkpoint = Path(self.config.path_ckpt or self.checkpoint(0, None))
             figures = self.evaluate(self.task.evaluation_sets(), checkpoint)
             self.results = {"zero_shot": by_task(figures), "epochs": []}
@@ -214,6 +215,8 @@ class Trainer:
 
     def kept(self) -> str:
         """What there is to go back to."""
+        if not self.config.size_epoch:
+            return f"the weights are those of {self.config.path_ckpt or 'no checkpoint: they are random'}"
         saved = self.last_checkpoint
         return f"the last good checkpoint is {saved}" if saved else "nothing was saved yet"
 
@@ -286,6 +289,7 @@ class Trainer:
             LOGGER.info("%sbest on validation (%s): %s", name, choice[0], best)
         else:
             LOGGER.info("%sno validation, so the last epoch counts: %s", name, best)
+            best["chosen"] = "the last epoch: there is no validation"
         tested = best_on_test(past, choice)
         if tested is not None:
             LOGGER.info("best on test, chosen on test itself (do not report): %s", tested["test"])

@@ -1,6 +1,7 @@
 """Text files of any editor, files that are written whole or not at all, and files that are not what their names say."""
 
 import codecs
+import errno
 import fcntl
 import glob
 import os
@@ -63,6 +64,31 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+_FREE_SPACE = "free space, or choose another --path_output"
+_NO_RIGHT = "choose a --path_output that this user may write to"
+_ADVICE = {
+    errno.ENOSPC: _FREE_SPACE,
+    errno.EDQUOT: "the quota of this user is used up: delete files of your own, or choose another --path_output",
+    errno.EFBIG: "files of this size are not allowed here: see `ulimit -f`, or choose another --path_output",
+    errno.EROFS: "the file system is read-only: choose another --path_output",
+    errno.EACCES: _NO_RIGHT,
+    errno.EPERM: _NO_RIGHT,
+}
+
+
+def unwritable_advice(error: BaseException) -> str:
+    """What helps against the reason for which an output of a run could not be written.
+
+    torch's writer reports the system's error as one of its own, without a number; it is then what led to it.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _ADVICE:
+            return _ADVICE[cause.errno]
+        cause = cause.__cause__ or cause.__context__
+    return _FREE_SPACE if isinstance(error, RuntimeError) else "choose another --path_output"
 
 
 def remove_leftovers(temporaries: Iterable[Path]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from lavender.runtime import distributed
 from lavender.runtime.errors import TrainingError
+from lavender.runtime.files import unwritable_advice
 
 LOCK = "run.lock"
 INTERVAL = 10.0  # seconds between two signs of life, the lock file's modification time
@@ -65,7 +66,7 @@ def _take(path: Path, own: dict[str, Any]) -> str:
                 file.write(json.dumps(own))
                 return ""
     except OSError as error:
-        return f"{path}: the lock of the run cannot be written ({error.strerror})"
+        return f"{path}: the lock of the run cannot be written ({error.strerror}); {unwritable_advice(error)}"
 
 
 def _owner(content: str, path: Path, host: str) -> str:

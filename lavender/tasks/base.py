@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ class Task(ABC):
 
     config_type: str  # the `type` of its configurations
     dataset_types: tuple[str, ...] = ()  # what `dataset_type` may say; all, where none is named
+    related_types: tuple[str, ...] = ()  # types of other tasks whose checkpoints it is evaluated from, as released
     heads: Heads
     token = "vtm"  # its task token, unless `task_token` names another
     classifier = "fc"  # its head in a task-specific model
@@ -88,6 +90,19 @@ class Task(ABC):
     @abstractmethod
     def training_parts(self) -> list[TrainingPart]:
         """The parts of one epoch, in order."""
+
+    @cached_property
+    def parts(self) -> list[TrainingPart]:
+        """The parts of one epoch, looked up once; none where nothing is trained."""
+        return self.training_parts() if self.config.size_epoch else []
+
+    def check_frames(self) -> None:
+        """Raises DataError where videos have fewer frames than `size_frame`; a few of each data set are looked at."""
+        first = {part.dataset: part for part in reversed(self.parts)}  # one part is open at a time
+        for part in first.values():
+            part.open().check_frames()
+        for dataset in self.evaluation_sets().values():
+            dataset.check_frames()
 
     @abstractmethod
     def evaluation_sets(self, part: TrainingPart | None = None) -> dict[str, ClipDataset]:

@@ -17,6 +17,9 @@ class RetMCTask(ChoiceTask):
     """The MLM way: "true" or "false" at the `[MASK]` after each option's text."""
 
     dataset_types = ("retmc",)
+    related_types = (
+        "retrieval",
+    )  # MSRVTT-MC has no training split: the released recipe evaluates MSRVTT retrieval on it
     heads = Heads(mlm=True, task_tokens=True)
     dataset_class = MatchingChoiceDataset
 
