@@ -155,9 +155,7 @@ class Config:
     fusion_encoder_rand_init: bool = _model(False, "take its shape alone, with random weights")
     swinbert: bool = _model(False, "captioning: the video encoder of SwinBERT, for its checkpoints")
     path_ckpt: str = _model("", "checkpoint to start from")
-    allow_random: bool = _model(
-        False, "allow an evaluation of random weights (no checkpoint, or no head in it), for benchmarks"
-    )
+    allow_random: bool = _model(False, "allow to evaluate random weights (no checkpoint, or one without the head)")
     reinit_head: bool = _model(False, "start with a fresh head, whatever the checkpoint holds")
 
     # --- objective

@@ -17,9 +17,7 @@ class RetMCTask(ChoiceTask):
     """The MLM way: "true" or "false" at the `[MASK]` after each option's text."""
 
     dataset_types = ("retmc",)
-    related_types = (
-        "retrieval",
-    )  # MSRVTT-MC has no training split: the released recipe evaluates MSRVTT retrieval on it
+    related_types = ("retrieval",)  # as released for MSRVTT-MC, which has no training split
     heads = Heads(mlm=True, task_tokens=True)
     dataset_class = MatchingChoiceDataset
 

@@ -68,9 +68,8 @@ def test_a_checkpoint_is_scored_before_training(train_here):
     assert len(second.results["epochs"]) == 2
     given, begun = first.checkpoint(LAST), second.checkpoint(FIRST)
     assert all(torch.equal(given[name], begun[name]) for name in given)
-    fresh = (
-        train_here(*words, "--reinit_head", "--allow_random", True, "--size_epoch", 0).check_passed().checkpoint(FIRST)
-    )
+    words = (*words, "--size_epoch", 0, "--save_evaluated")
+    fresh = train_here(*words, "--reinit_head", "--allow_random", True).check_passed().checkpoint(FIRST)
     word_weights = "fc_mtm.predictions.transform.dense.weight"
     assert not torch.equal(fresh[word_weights], given[word_weights])
     assert torch.equal(fresh["enc_img.emb_cls"], given["enc_img.emb_cls"])

@@ -162,7 +162,7 @@ def test_a_bad_text_file(ask, questions: Path, spoil, script: str, harm: Callabl
 
 def test_nothing_to_evaluate(ask, questions: Path, spoil):
     spoil.texts(text_file(questions, CHOICE), without("val", "test"))
-    run = ask(CHOICE, CONFIG[CHOICE], "--size_epoch", 0, data=questions)
+    run = ask(CHOICE, CONFIG[CHOICE], "--size_epoch", 0, "--allow_random", True, data=questions)
     run.check_refused("txt_toy-action.json", "nothing to evaluate")
 
 

@@ -18,6 +18,7 @@ COMMANDS = [
     *[(MATCHING, "lsmdc-mc"), (MATCHING_SPECIFIC, "lsmdc-mc")],
     *[(ANSWER, "msvd-qa"), (BLANK, "lsmdc-fib"), (ANSWER_SPECIFIC, "msvd-qa")],
 ]
+RANDOM = ("--allow_random", True)
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------
 
@@ -56,7 +57,7 @@ def test_a_fresh_head(ask, kit_weights, script: str, config: str, table: str):
     words = ("--path_ckpt", kit_weights(table), "--size_epoch", 0, "--size_vocab", 4)
     kept, fresh = (
         ask(script, config, *words).check_passed(),
-        ask(script, config, *words, "--reinit_head", "--allow_random", True).check_passed(),
+        ask(script, config, *words, "--reinit_head", *RANDOM, "--save_evaluated").check_passed(),
     )
     given, begun = torch.load(kit_weights(table), weights_only=True), first_checkpoint(fresh)
     changed = {name for name, tensor in given.items() if not torch.equal(tensor, begun[name])}
@@ -123,7 +124,7 @@ def test_a_split_is_missing(ask, questions: Path, spoil, left_out: tuple[str, ..
 
 def test_names_with_an_ending_and_no_index(ask, questions: Path, spoil):
     """`clips/vid0.mp4` is `vid0`, and what is missing beside the TSV is built."""
-    words = ("--size_epoch", 0)
+    words = ("--size_epoch", 0, *RANDOM)
     before = ask(CHOICE, "tgif-action", *words, data=questions).check_passed()
     for name in ("img_toy.lineidx", "img_toy.id2lineidx.pkl"):
         (questions / name).unlink()
@@ -142,10 +143,11 @@ def test_texts_and_frames_in_folders_of_their_own(ask, questions: Path):
     below = questions / "multi_task"
     below.mkdir()
     (questions / "txt_toy-mc.json").rename(below / "txt_toy-mc.json")
-    found = ask(MATCHING, "msrvtt-mc", data=below).check_passed()
-    named = ask(MATCHING, "msrvtt-mc", "--txt_dir", below, "--img_tsv_dir", questions, data=below / "nowhere")
+    found = ask(MATCHING, "msrvtt-mc", *RANDOM, data=below).check_passed()
+    places = ("--txt_dir", below, "--img_tsv_dir", questions)
+    named = ask(MATCHING, "msrvtt-mc", *RANDOM, *places, data=below / "nowhere")
     assert named.check_passed().results == found.results
-    ask(MATCHING, "msrvtt-mc", data=questions).check_refused("txt_toy-mc.json", "--txt_dir")
+    ask(MATCHING, "msrvtt-mc", *RANDOM, data=questions).check_refused("txt_toy-mc.json", "--txt_dir")
 
 
 # --- the released numbers come out of the commands --------------------------------------------------------------------

@@ -129,12 +129,13 @@ def test_more_accumulation_than_batches_is_no_silent_run(make):
 
 @pytest.mark.parametrize("path_ckpt", ["somewhere.pt", ""])  # the model has been loaded already
 def test_evaluation_alone(make, log, path_ckpt: str):
-    trainer = make(size_epoch=0, path_ckpt=path_ckpt)
+    trainer = make(size_epoch=0, path_ckpt=path_ckpt, allow_random=not path_ckpt)
     before = {name: tensor.clone() for name, tensor in trainer.engine.weights().items()}
     results = trainer.run()
     assert set(results["zero_shot"]) == {"val"}
     assert {"acc_vtm", "loss_vtm", "loss"} <= set(results["zero_shot"]["val"])
-    assert ("path_ckpt is empty and size_epoch 0: the weights as initialised" in log.text) == (not path_ckpt)
+    assert ("random weights are evaluated" in log.text) == (not path_ckpt)
+    assert list(trainer.folder.path.glob("*.pt")) == [], "a copy of the weights"
     assert results["epochs"] == []
     assert "best" not in results
     assert json.loads((trainer.folder.path / "results.json").read_text()) == results
