@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from _root import run
 
-from lavender.data.annotations import read_json
+from lavender.data.annotations import misnamed_split, read_json
 from lavender.data.caption_folder import CaptionFolder
 from lavender.data.ids import HeldOut, without_extension
 from lavender.runtime.errors import DataError
@@ -93,6 +93,8 @@ class TextFile:
 
     def _videos(self, split: str) -> list[str]:
         items = self._content.get(split) or []
+        if hint := misnamed_split(self._content, split):  # its videos would stay in training
+            raise DataError(f'{self.path}: no "{split}" items{hint}')
         if not isinstance(items, list):
             raise DataError(f'{self.path}: "{split}" is a {type(items).__name__}, not a list of items')
         for number, item in enumerate(items):

@@ -14,6 +14,12 @@ from lavender.runtime.files import read_text
 
 MAX_CAPTION_WORDS = 1000  # more is not a caption but a broken file
 
+SPLIT_NAMES = {  # what other programs call our splits
+    "train": ("train", "training", "trainset", "train_set", "train_split"),
+    "val": ("val", "validation", "valid", "validate", "dev", "eval", "evaluation", "val_set", "val_split"),
+    "test": ("test", "testing", "tests", "testset", "test_set", "test_split"),
+}
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object of a text JSON.
@@ -36,6 +42,14 @@ def read_json(path: Path) -> dict[str, Any]:
             f'{path}: a JSON object with "train", "val" and "test" is expected, not a {type(content).__name__}'
         )
     return content
+
+
+def misnamed_split(content: Mapping[str, Any], split: str) -> str:
+    """What a split that a text file lacks is probably called in it, as a part of a sentence; else ""."""
+    if content.get(split):
+        return ""
+    found = next((key for key in content if key.strip().lower() in SPLIT_NAMES[split] and key != split), None)
+    return f' (found "{found}"; rename it "{split}")' if found else ""
 
 
 def check_caption(caption: Any, where: str) -> str:

@@ -5,6 +5,7 @@ import difflib
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ class CaptionFolder:
 
     Args:
         path: the YAML; what it names is relative to it.
-        tolerant: an annotation without its video, or the reverse, is told and passed over instead of being an error.
+        tolerant: an annotation without its video, or a reference without its annotation, is told and passed over
+            instead of being an error.
         blind: captions may be missing, of some rows or all (evaluation); without `caption` all of `img` are used.
         within: the folder that no name in the YAML may leave (links in it are followed); None: anywhere.
 
@@ -43,8 +45,8 @@ class CaptionFolder:
         videos: the id of each row; frame_rows: (rows, 2) file and row of its frames, `NO_FRAMES` where there are none.
 
     Raises:
-        DataError: a file that is missing or not what it should be, an annotation without its video or the reverse, an
-            empty caption; with file and line.
+        DataError: a file that is missing or not what it should be, an annotation without its video, an empty caption;
+            with file and line. Videos without annotation (of other splits) are counted in a line of the log.
     """
 
     def __init__(self, path: Path, tolerant: bool = False, within: Path | None = None, blind: bool = False):
@@ -236,14 +238,21 @@ class CaptionFolder:
                 if lonely:
                     fault = f"{self.where(int(first) + lonely[0])}: video {videos[lonely[0]]!r} is not in {frames.path}"
                     self._fault(f"{fault} ({len(lonely)} of {len(videos)} annotations have no video)")
-                told = {name for name in names if name is not None}
-                silent = [n for n, name in enumerate(shown) if name not in told]
-                if silent:
-                    fault = f"{frames.where(silent[0])}: video {shown[silent[0]]!r} is not in"
-                    fault += f" {self._captions[file].path} ({len(silent)} of {len(shown)} videos have no annotation)"
-                    self._fault(fault)
+                self._tell_unused(frames, shown, {name for name in names if name is not None}, file)
             parts += [(NO_FRAMES, NO_FRAMES) if line is None else (file, line) for line in lines]
         return np.array(parts, dtype=np.int64)
+
+    def _tell_unused(self, frames: TSVReader, shown: list[str], used: set[str], file: int) -> None:
+        """Frames of other splits may be in the same TSV, and are passed over."""
+        if unused := sum(name not in used for name in shown):
+            captions = self._captions[file].path
+            logger.info("%s: %d of %d rows are not used: %s has none of them", frames.path, unused, len(shown), captions)
+        repeated = [name for name, count in Counter(shown).items() if count > 1 and name in used]
+        if repeated:  # where two splits number their videos alike, these may be the other's
+            logger.warning(
+                "%s: %d videos are on several rows, of which the first counts: %s",
+                *(frames.path, len(repeated), _some(set(repeated))),
+            )
 
     def _fault(self, message: str) -> None:
         if not self.tolerant:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lavender.config.schema import Config
-from lavender.data.annotations import ItemTable, check_text, read_json
+from lavender.data.annotations import ItemTable, check_text, misnamed_split, read_json
 from lavender.data.ids import may_be_same
 from lavender.data.index import VideoIndex
 from lavender.data.samples import ClipDataset, draw_share, split_share
@@ -20,13 +20,6 @@ from lavender.text.tokens import TextTokenizer
 logger = logging.getLogger("lavender.data")
 
 Item = dict[str, Any]
-
-SPLIT_NAMES = {  # what other programs call our splits
-    "train": ("train", "training", "trainset", "train_set", "train_split"),
-    "val": ("val", "validation", "valid", "validate", "dev", "eval", "evaluation", "val_set", "val_split"),
-    "test": ("test", "testing", "tests", "testset", "test_set", "test_split"),
-}
-
 
 class FrameFile:
     """The rows of `img_<dataset>.tsv`, by video id.
@@ -103,8 +96,7 @@ class ItemFile:
 
     def misnamed(self, split: str) -> str:
         """What a split that the file lacks is probably called in it, as a part of a sentence; else ""."""
-        found = next((key for key in self.content if key.strip().lower() in SPLIT_NAMES[split] and key != split), None)
-        return f' (found "{found}"; rename it "{split}")' if found else ""
+        return misnamed_split(self.content, split)
 
     def where(self, split: str, number: int) -> str:
         """How messages call item `number` of a split, counted from 0."""

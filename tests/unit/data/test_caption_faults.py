@@ -394,26 +394,55 @@ def test_rows_that_agree_are_taken_as_they_stand(lay: Lay):
 
 
 LONELY = "{captions}, line 2: video 'vid1' is not in {img} (1 of 2 annotations have no video)"
-SILENT = "{img}, line 2: video 'vid7' is not in {captions} (1 of 3 videos have no annotation)"
 
 
-@pytest.mark.parametrize(
-    ("shown", "message", "rows"),
-    [
-        (["vid0"], LONELY, [[0, 0], [NO_FRAMES, NO_FRAMES]]),
-        (["vid0", "vid7", "vid1"], SILENT, [[0, 0], [0, 2]]),
-    ],
-    ids=["an annotation without its video", "a video without its annotation"],
-)
-def test_one_without_the_other(
-    lay: Lay, tmp_path: Path, caplog: pytest.LogCaptureFixture, shown: list[str], message: str, rows: list[list[int]]
-):
-    path = lay(x_img_tsv=frames(*shown))
-    message = message.format(captions=tmp_path / "x.caption.tsv", img=tmp_path / "x.img.tsv")
+def test_an_annotation_without_its_video(lay: Lay, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = lay(x_img_tsv=frames("vid0"))
+    message = LONELY.format(captions=tmp_path / "x.caption.tsv", img=tmp_path / "x.img.tsv")
     assert fault(path) == f"{message}; --on_bad_sample zero goes on without"
     folder = CaptionFolder(path, tolerant=True)
     assert message in caplog.messages
+    assert folder.frame_rows.tolist() == [[0, 0], [NO_FRAMES, NO_FRAMES]]
+
+
+@pytest.mark.parametrize("tolerant", [False, True])
+@pytest.mark.parametrize(
+    ("shown", "rows", "unused"),
+    [
+        (["vid0", "vid7", "vid1"], [[0, 0], [0, 2]], "1 of 3"),
+        (["vid7", "vid1", "vid8", "vid0", "vid9"], [[0, 3], [0, 1]], "3 of 5"),
+        (["vid1.5", "vid1", "vid0.5", "vid0", "vid", "vid01"], [[0, 3], [0, 1]], "4 of 6"),  # ids alike
+        (["a/vid1.mp4", "b/vid2.mp4", "a/vid0.mp4"], [[0, 2], [0, 0]], "1 of 3"),
+    ],
+    ids=str,
+)
+def test_frames_of_other_splits_are_not_used(
+    lay: Lay, tmp_path: Path, caplog: pytest.LogCaptureFixture, shown, rows, unused: str, tolerant: bool
+):
+    """One frame TSV for all splits; how many of its rows a split leaves is counted in one line."""
+    caplog.set_level("INFO")
+    folder = CaptionFolder(lay(x_img_tsv=frames(*shown)), tolerant)
     assert folder.frame_rows.tolist() == rows
+    img = str(tmp_path / "x.img.tsv")
+    told = [message for message in caplog.messages if img in message and unused in message]
+    assert len(told) == 1
+    assert [record for record in caplog.records if record.levelname != "INFO"] == []
+
+
+@pytest.mark.parametrize("shown", [["vid0", "vid7", "vid10"], ["vid7", "vid8", "vid0", "vid1.5"]], ids=str)
+def test_among_frames_of_other_splits_a_missing_video_is_an_error(lay: Lay, shown: list[str]):
+    assert "'vid1'" in fault(lay(x_img_tsv=frames(*shown)))
+
+
+def test_two_splits_that_have_a_video_of_one_name(lay: Lay, caplog: pytest.LogCaptureFixture):
+    found = fault(lay(x_img_tsv=frames("train/vid0", "test/vid0", "train/vid1")))
+    assert "train/vid0" in found
+    assert "test/vid0" in found
+    caplog.clear()
+    CaptionFolder(lay(x_img_tsv=frames("vid0", "vid1", "vid1")))
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "vid1" in warning
+    assert "vid0" not in warning
 
 
 def test_frames_of_an_annotation_without_its_video(lay: Lay, tmp_path: Path):
@@ -425,7 +454,8 @@ def test_frames_of_an_annotation_without_its_video(lay: Lay, tmp_path: Path):
 
 
 def test_both_faults_are_told(lay: Lay, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
     folder = CaptionFolder(lay(x_img_tsv=frames("vid7", "vid1")), tolerant=True)
     assert folder.frame_rows.tolist() == [[NO_FRAMES, NO_FRAMES], [0, 1]]
     assert "x.caption.tsv, line 1: video 'vid0' is not in" in caplog.text
-    assert "x.img.tsv, line 1: video 'vid7' is not in" in caplog.text
+    assert "1 of 2 rows are not used" in caplog.text

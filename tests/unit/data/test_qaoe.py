@@ -453,3 +453,44 @@ def test_training_answers_that_cannot_be_learned(make, log, bad: int, share: str
     assert record.levelname == ("WARNING" if share else "INFO")
     assert share in record.getMessage()
     assert f"{bad} of 3" in record.getMessage()
+
+
+# --- answers that are withheld ----------------------------------------------------------------------------------------
+
+
+@EVERY
+@pytest.mark.parametrize("top", [{}, {"vocab": list(ANS2LABEL)}, {"ans2label": ANS2LABEL}], ids=list)
+@pytest.mark.parametrize("text", ["", " ", -1, None], ids=repr)
+@pytest.mark.parametrize("answer", ["", -1, None], ids=repr)
+def test_a_text_that_withholds_the_answer(make, kind, top: dict, text: object, answer: object):
+    dataset = make(kind, item(answer=answer, answer_text=text), top=top)
+    assert sample(dataset)["answer_id"] == -1
+    assert sample(dataset)["answer"] == ""
+
+
+@MLM
+def test_a_blank_text_beside_a_number_that_is_no_word(make, kind):
+    """Such as 0 for all of a blind split; where the file names its words the number counts."""
+    assert sample(make(kind, item(answer=0, answer_text="")))["answer_id"] == -1
+    named = sample(make(kind, item(answer=1, answer_text=""), top={"ans2label": ANS2LABEL}))
+    assert named["answer"] == "green"
+    training = {"train": [item(answer=1, answer_text="green")]}
+    dataset = make(kind, item(answer=1, answer_text=""), top=training)
+    assert sample(dataset)["answer"] == "", "words of single items are no list"
+
+
+def test_a_class_counts_without_its_word(make):
+    dataset = make(ClosedVocabularyDataset, item(answer=2, answer_text=""))
+    assert (sample(dataset)["answer_id"], sample(dataset)["answer"]) == (2, "2")
+
+
+@EVERY
+@pytest.mark.parametrize("text", [5, [], {}, True], ids=repr)
+def test_a_text_that_is_none_is_an_error(make, kind, text: object):
+    with pytest.raises(DataError, match='"answer_text" is not text'):
+        make(kind, item(answer_text=text))
+
+
+def test_a_class_that_is_no_number(make):
+    with pytest.raises(DataError, match='"answer" is no whole number'):
+        make(ClosedVocabularyDataset, item(answer=[1], answer_text=None))

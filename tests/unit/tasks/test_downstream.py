@@ -421,6 +421,12 @@ def test_a_split_under_another_name_is_told(make, log, name: str):
     assert f'found "{name}"; rename it "val"' in log.text
 
 
+def test_no_split_to_evaluate_but_one_under_another_name(make):
+    texts = {"train": None, "val": None, "test": None, "Testing": [{"video": "vid0"}]}
+    with pytest.raises(DataError, match='"Testing"; rename it "test"'):
+        make(QAOETask, texts, size_epoch=0).evaluation_sets()
+
+
 def test_a_training_split_under_another_name_is_told(make):
     with pytest.raises(DataError, match='found "training"; rename it "train"'):
         make(QAOETask, {"train": None, "training": [{"video": "vid0"}]}).evaluation_sets()
