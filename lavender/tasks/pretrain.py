@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lavender.config.schema import Config
 from lavender.data import corpora
-from lavender.data.annotations import CaptionTable, misnamed_split, read_json
+from lavender.data.annotations import CaptionTable, misnamed_split, read_splits
 from lavender.data.pretrain import PretrainDataset, number_of_rows
 from lavender.data.samples import ClipDataset, split_share
 from lavender.metrics.matching import matching_score, ranking_score
@@ -77,7 +77,7 @@ class PretrainTask(Task):
         if name not in self._captions:
             path = corpora.text_file(self.folders[name], name)
             self._captions[name] = {}
-            content = read_json(path)
+            content = read_splits(path, "pretrain")
             for split in ("train", "val"):
                 self._misnamed[name, split] = misnamed_split(content, split)
             for split, captions in content.items():
