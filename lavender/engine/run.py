@@ -1,13 +1,10 @@
 """The wiring of a run: configuration, processes, data, model, weights, engine, loop."""
 
 import json
-import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +25,7 @@ from lavender.runtime import distributed
 from lavender.runtime.device import choose_device, keep_freed_memory
 from lavender.runtime.errors import LavenderError, Stopped
 from lavender.runtime.heartbeat import watched_hosts
+from lavender.runtime.launcher_report import tell_end
 from lavender.runtime.logging import LOGGER, start_logging, stop_logging
 from lavender.runtime.ownership import end_with_launcher, owned
 from lavender.runtime.seed import seed_process
@@ -57,7 +55,7 @@ def guarded(work: Callable[[], object]) -> None:
             _end(f"error: {fault}", BAD_INPUT)
         if not distributed.is_lost_peer(error):
             raise
-        _end("stopped: another process of this run ended first; its own message says why", PEER_LOST)
+        _end("stopped: another process of this run ended first; its own message says why", PEER_LOST, consequence=True)
     except Stopped as stopped:
         _end(str(stopped), STOPPED)
     except KeyboardInterrupt:
@@ -66,27 +64,13 @@ def guarded(work: Callable[[], object]) -> None:
         distributed.leave()
 
 
-def _end(message: str, code: int) -> None:
+def _end(message: str, code: int, consequence: bool = False) -> None:
     """Leaves at once: waiting for the other processes, which may never come, would hang."""
-    try:
-        several = distributed.world_size() > 1
-    except LavenderError:  # the launcher's variables are what is wrong
-        several = False
-    if several:
-        message = f"{message} [process {distributed.rank()}]"
-    print(message, file=sys.stderr, flush=True)
-    _report_to_torchrun(message)
-    if several:
-        distributed.leave(code)
+    tell_end(message, consequence)
+    with suppress(LavenderError):  # the launcher's variables may be what is wrong
+        if distributed.world_size() > 1:
+            distributed.leave(code)
     sys.exit(code)
-
-
-def _report_to_torchrun(message: str) -> None:
-    """Lets the report that torchrun ends with show this message as the cause."""
-    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        content = {"message": {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}}
-        with suppress(OSError):
-            Path(path).write_text(json.dumps(content), encoding="utf-8")
 
 
 def train(task: Task, config: Config, device: torch.device, folder: RunFolder) -> dict:
