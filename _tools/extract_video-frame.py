@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from lavender.data.video import extract_frames, in_processes
 from lavender.runtime.errors import DataError
-from lavender.runtime.files import atomic_file
+from lavender.runtime.files import atomic_file, looked_from
 
 EXTENSIONS = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mpe", ".m2v", ".vob", ".ts", ".m2ts"),
@@ -78,7 +78,7 @@ def find_clips(folder: Path, pattern: str) -> dict[str, Path]:
     others = [file for file in folder.glob("*") if file.suffix.lower() in EXTENSIONS and file not in found]
     hint = f"{len(others)} other files look like videos, such as {min(others).name}; see --pattern" if others else ""
     if not clips:
-        raise DataError(f"{folder}: no file {pattern} is there" + (f"; {hint}" if hint else ""))
+        raise DataError(f"{folder}: no file {pattern} is there{looked_from(folder)}" + (f"; {hint}" if hint else ""))
     if hint:
         print(f"{folder}: {hint}", file=sys.stderr)
     return clips

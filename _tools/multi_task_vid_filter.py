@@ -18,11 +18,11 @@ from typing import Any
 import yaml
 from _root import run
 
-from lavender.data.annotations import read_json
+from lavender.data.annotations import misnamed_split, read_json, read_splits
 from lavender.data.caption_folder import CaptionFolder
 from lavender.data.ids import HeldOut, without_extension
 from lavender.runtime.errors import DataError
-from lavender.runtime.files import atomic_file
+from lavender.runtime.files import atomic_file, looked_from
 
 logger = logging.getLogger("lavender.tools")
 
@@ -87,12 +87,14 @@ class TextFile:
 
     def __init__(self, path: Path):
         self.path, self.name, self.inputs = path, path.name, [path]
-        self._content = read_json(path)
+        self._content = read_splits(path)
         self.training = self._videos("train")
         self.held_out = [*self._videos("val"), *self._videos("test")]
 
     def _videos(self, split: str) -> list[str]:
         items = self._content.get(split) or []
+        if hint := misnamed_split(self._content, split):  # its videos would stay in training
+            raise DataError(f'{self.path}: no "{split}" items{hint}')
         if not isinstance(items, list):
             raise DataError(f'{self.path}: "{split}" is a {type(items).__name__}, not a list of items')
         for number, item in enumerate(items):
@@ -173,7 +175,8 @@ def open_sources(dataset: str, data_root: Path, output_folder: Path, allow_missi
     needed = [path for path in missing if not allow_missing and path.name not in OPTIONAL]
     if needed or len(missing) == len(texts) + len(yamls):
         raise DataError(
-            f"{', '.join(map(str, needed or missing))}: no such file, so that its val and test videos could stay in "
+            f"{', '.join(map(str, needed or missing))}: no such file{looked_from(*missing)}, "
+            "so that its val and test videos could stay in "
             "training. Check --data_root; --allow_missing goes on without what is missing"
         )
     for path in missing:
@@ -186,7 +189,7 @@ def open_sources(dataset: str, data_root: Path, output_folder: Path, allow_missi
 
 def coco_videos(path: Path) -> list[str]:
     """The videos of a COCO captions file: those with an annotation, and those listed as its images."""
-    content = read_json(path)
+    content = read_json(path, "references")
     annotations, images = content.get("annotations"), content.get("images")
     if not isinstance(annotations, list):
         raise DataError(f'{path}: no list of "annotations", so this is no COCO captions file')

@@ -7,35 +7,69 @@ from typing import Any
 
 import numpy as np
 
+from lavender.data import official
 from lavender.data.ids import file_name, has_folder, without_extension
 from lavender.data.tsv import TSVReader
 from lavender.runtime.errors import DataError
-from lavender.runtime.files import read_text
+from lavender.runtime.files import looked_from, read_text
 
 MAX_CAPTION_WORDS = 1000  # more is not a caption but a broken file
 
+SPLIT_NAMES = {  # what other programs call our splits
+    "train": ("train", "training", "trainset", "train_set", "train_split"),
+    "val": ("val", "validation", "valid", "validate", "dev", "eval", "evaluation", "val_set", "val_split"),
+    "test": ("test", "testing", "tests", "testset", "test_set", "test_split"),
+}
 
-def read_json(path: Path) -> dict[str, Any]:
+
+def read_json(path: Path, expected: str = "") -> dict[str, Any]:
     """The object of a text JSON.
+
+    Args:
+        expected: what a file of another project is to be replaced by, a key of `official.EXPECTED`.
 
     Raises:
         DataError: missing, not JSON (with line and column), not UTF-8, or not an object.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such text file; check --data_dir (or --txt_dir) and the dataset's name")
+        raise DataError(
+            f"{path}: no such text file{looked_from(path)}; check --data_dir (or --txt_dir) and the dataset's name"
+        )
     try:
-        content = json.loads(read_text(path, DataError))
+        text = read_text(path, DataError)
+        content = json.loads(text)
     except json.JSONDecodeError as error:
+        if hint := official.table_advice(text, expected):
+            raise DataError(f"{path}: {hint}") from None
         raise DataError(f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})") from error
     except RecursionError as error:
         raise DataError(f"{path}: its brackets are nested too deeply to be a text file") from error
     except ValueError as error:  # a number without end
         raise DataError(f"{path}: not a text file of ours ({error})") from error
     if not isinstance(content, dict):
+        if hint := official.advice(content, expected):
+            raise DataError(f"{path}: {hint}")
         raise DataError(
             f'{path}: a JSON object with "train", "val" and "test" is expected, not a {type(content).__name__}'
         )
     return content
+
+
+def read_splits(path: Path, expected: str = "") -> dict[str, Any]:
+    """The same for a file of splits; a file of another project that has none is refused with what to write instead."""
+    content = read_json(path, expected)
+    known = any(key.strip().lower() in names for key in content for names in SPLIT_NAMES.values())
+    if not known and (hint := official.advice(content, expected)):
+        raise DataError(f"{path}: {hint}")
+    return content
+
+
+def misnamed_split(content: Mapping[str, Any], split: str) -> str:
+    """What a split that a text file lacks is probably called in it, as a part of a sentence; else ""."""
+    if content.get(split):
+        return ""
+    found = next((key for key in content if key.strip().lower() in SPLIT_NAMES[split] and key != split), None)
+    return f' (found "{found}"; rename it "{split}")' if found else ""
 
 
 def check_caption(caption: Any, where: str) -> str:

@@ -5,6 +5,7 @@ import difflib
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from typing import Any
 import numpy as np
 import yaml
 
+from lavender.data import official
 from lavender.data.annotations import ItemTable, check_caption, read_json
 from lavender.data.ids import VideoIds, without_extension
 from lavender.data.tsv import TSVReader
 from lavender.runtime.errors import DataError
-from lavender.runtime.files import read_text
+from lavender.runtime.files import looked_from, read_text
 
 logger = logging.getLogger("lavender.data")
 
@@ -35,7 +37,8 @@ class CaptionFolder:
 
     Args:
         path: the YAML; what it names is relative to it.
-        tolerant: an annotation without its video, or the reverse, is told and passed over instead of being an error.
+        tolerant: an annotation without its video, or a reference without its annotation, is told and passed over
+            instead of being an error.
         blind: captions may be missing, of some rows or all (evaluation); without `caption` all of `img` are used.
         within: the folder that no name in the YAML may leave (links in it are followed); None: anywhere.
 
@@ -43,8 +46,8 @@ class CaptionFolder:
         videos: the id of each row; frame_rows: (rows, 2) file and row of its frames, `NO_FRAMES` where there are none.
 
     Raises:
-        DataError: a file that is missing or not what it should be, an annotation without its video or the reverse, an
-            empty caption; with file and line.
+        DataError: a file that is missing or not what it should be, an annotation without its video, an empty caption;
+            with file and line. Videos without annotation (of other splits) are counted in a line of the log.
     """
 
     def __init__(self, path: Path, tolerant: bool = False, within: Path | None = None, blind: bool = False):
@@ -146,7 +149,7 @@ class CaptionFolder:
                     "--outside_paths true allows it"
                 )
             if not _is_file(file):
-                raise DataError(f'{self.path}: "{key}" names {file}, which is not there')
+                raise DataError(f'{self.path}: "{key}" names {file}, which is not there{looked_from(file)}')
         return files
 
     def _names(self, key: str) -> str:
@@ -159,6 +162,8 @@ class CaptionFolder:
                     yield {"video": reader.video_id(number), "captions": []}
                     continue
                 fields, where = reader.row(number), reader.where(number)
+                if number == 0 and _is_foreign(fields) and (hint := official.file_advice(reader.path, "captioning")):
+                    raise DataError(f"{reader.path}: {hint}")
                 none = self.blind and _are_none(fields)
                 yield {"video": fields[0], "captions": [] if none else _parse_captions(fields, where)}
 
@@ -198,9 +203,13 @@ class CaptionFolder:
 
     def _from_coco(self, path: Path, rows: Sequence[int]) -> dict[int, list[str]]:
         """Row → captions, from a COCO captions file; its ids are matched as those of frames are."""
-        entries = read_json(path).get("annotations")
+        content = read_json(path, "references")
+        entries = content.get("annotations")
         if not isinstance(entries, list):
-            raise DataError(f'{path}: no list of "annotations", so this is no COCO captions file')
+            hint = "" if "annotations" in content else official.advice(content, "references")
+            raise DataError(
+                f'{path}: no list of "annotations", so this is no COCO captions file' + (f"; {hint}" if hint else "")
+            )
         by_id: dict[str, list[str]] = {}
         for number, entry in enumerate(entries):
             where = f"{path}, annotation {number} (counted from 0)"
@@ -236,14 +245,23 @@ class CaptionFolder:
                 if lonely:
                     fault = f"{self.where(int(first) + lonely[0])}: video {videos[lonely[0]]!r} is not in {frames.path}"
                     self._fault(f"{fault} ({len(lonely)} of {len(videos)} annotations have no video)")
-                told = {name for name in names if name is not None}
-                silent = [n for n, name in enumerate(shown) if name not in told]
-                if silent:
-                    fault = f"{frames.where(silent[0])}: video {shown[silent[0]]!r} is not in"
-                    fault += f" {self._captions[file].path} ({len(silent)} of {len(shown)} videos have no annotation)"
-                    self._fault(fault)
+                self._tell_unused(frames, shown, {name for name in names if name is not None}, file)
             parts += [(NO_FRAMES, NO_FRAMES) if line is None else (file, line) for line in lines]
         return np.array(parts, dtype=np.int64)
+
+    def _tell_unused(self, frames: TSVReader, shown: list[str], used: set[str], file: int) -> None:
+        """Frames of other splits may be in the same TSV, and are passed over."""
+        if unused := sum(name not in used for name in shown):
+            captions = self._captions[file].path
+            logger.info(
+                "%s: %d of %d rows are not used: %s has none of them", frames.path, unused, len(shown), captions
+            )
+        repeated = [name for name, count in Counter(shown).items() if count > 1 and name in used]
+        if repeated:  # where two splits number their videos alike, these may be the other's
+            logger.warning(
+                "%s: %d videos are on several rows, of which the first counts: %s",
+                *(frames.path, len(repeated), _some(set(repeated))),
+            )
 
     def _fault(self, message: str) -> None:
         if not self.tolerant:
@@ -288,7 +306,7 @@ def _some(names: set[str]) -> str:
 def _read_yaml(path: Path) -> dict[str, Any]:
     """The object of a split's YAML. DataError, with the line, where it is none."""
     if not path.is_file():
-        raise DataError(f"{path}: there is no such file; check --data_dir and the YAML's name")
+        raise DataError(f"{path}: there is no such file{looked_from(path)}; check --data_dir and the YAML's name")
     try:
         facts = yaml.safe_load(read_text(path, DataError))
     except _NO_YAML as error:
@@ -304,6 +322,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             hint = f"; is {near} meant?" if near and near not in facts else ""
             logger.info("%s: %s is not used%s", path, key, hint)
     return {key: value for key, value in facts.items() if value is not None}
+
+
+def _is_foreign(fields: list[str]) -> bool:
+    """Whether the first row of a caption TSV may be that of another kind of file: no id alone, and no id and list."""
+    if len(fields) < 2:
+        return fields[0].startswith(("{", "[")) or "," in fields[0]
+    return not fields[1].lstrip().startswith(("{", "[")) and not _are_none(fields)
 
 
 def _are_none(fields: list[str]) -> bool:

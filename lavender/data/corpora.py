@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lavender.runtime.errors import DataError
+from lavender.runtime.files import looked_from
 
 logger = logging.getLogger("lavender.data")
 
@@ -86,5 +87,7 @@ def _first(candidates: list[Path]) -> Path | None:
 def _existing(candidates: list[Path], what: str) -> Path:
     path = _first(candidates)
     if path is None:
-        raise DataError(f"{' or '.join(map(str, dict.fromkeys(candidates)))} is missing: {what}")
+        raise DataError(
+            f"{' or '.join(map(str, dict.fromkeys(candidates)))} is missing: {what}{looked_from(*candidates)}"
+        )
     return path

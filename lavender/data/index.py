@@ -11,7 +11,7 @@ import numpy as np
 from lavender.data.ids import VideoIds, without_extension
 from lavender.data.tsv import TSVReader
 from lavender.runtime.errors import DataError
-from lavender.runtime.files import atomic_file, refuse_mistaken
+from lavender.runtime.files import atomic_file, looked_from, refuse_mistaken
 from lavender.runtime.pickles import check_pickle
 
 logger = logging.getLogger("lavender.data")
@@ -52,7 +52,7 @@ def load_plain_pickle(path: str | Path) -> dict[Any, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"{path}: there is no such file")
+        raise DataError(f"{path}: there is no such file{looked_from(path)}")
     refuse_mistaken(path, DataError)
     with open(path, "rb") as file:
         unpickler = _PlainUnpickler(file)

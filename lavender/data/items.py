@@ -8,24 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from lavender.config.schema import Config
-from lavender.data.annotations import ItemTable, check_text, read_json
+from lavender.data.annotations import ItemTable, check_text, misnamed_split, read_splits
 from lavender.data.ids import may_be_same
 from lavender.data.index import VideoIndex
+from lavender.data.official import EXPECTED, item_advice
 from lavender.data.samples import ClipDataset, draw_share, split_share
 from lavender.data.tsv import TSVReader
 from lavender.runtime.errors import ConfigError, DataError
+from lavender.runtime.files import looked_from
 from lavender.text.masking import IGNORED
 from lavender.text.tokens import TextTokenizer
 
 logger = logging.getLogger("lavender.data")
 
 Item = dict[str, Any]
-
-SPLIT_NAMES = {  # what other programs call our splits
-    "train": ("train", "training", "trainset", "train_set", "train_split"),
-    "val": ("val", "validation", "valid", "validate", "dev", "eval", "evaluation", "val_set", "val_split"),
-    "test": ("test", "testing", "tests", "testset", "test_set", "test_split"),
-}
 
 
 class FrameFile:
@@ -88,7 +84,7 @@ class ItemFile:
         if not config.task:
             raise ConfigError('"task" is empty: name the task whose text is in txt_<task>.json')
         self.path = _look_up(config.txt_dir, config, f"txt_{config.task}.json", "--txt_dir")
-        self.content = read_json(self.path)
+        self.content = read_splits(self.path, config.type if config.type in EXPECTED else "")
 
     def items(self, split: str) -> list[Item]:
         """The items of a split; none where the file has no such split."""
@@ -97,14 +93,14 @@ class ItemFile:
             raise DataError(f'{self.path}: "{split}" is a {type(items).__name__}, not a list of items')
         for number, item in enumerate(items):
             if not isinstance(item, dict) or not isinstance(item.get("video"), str):
-                raise DataError(f'{self.where(split, number)}: an object with a "video" (text) is expected')
+                hint = item_advice(item)
+                raise DataError(f'{self.where(split, number)}: an object with a "video" (text) is expected{hint}')
             check_text(item["video"], '"video"', self.where(split, number))
         return items
 
     def misnamed(self, split: str) -> str:
         """What a split that the file lacks is probably called in it, as a part of a sentence; else ""."""
-        found = next((key for key in self.content if key.strip().lower() in SPLIT_NAMES[split] and key != split), None)
-        return f' (found "{found}"; rename it "{split}")' if found else ""
+        return misnamed_split(self.content, split)
 
     def where(self, split: str, number: int) -> str:
         """How messages call item `number` of a split, counted from 0."""
@@ -205,7 +201,9 @@ def _look_up(folder: str, config: Config, name: str, option: str) -> Path:
     for place in folders:
         if (place / name).is_file():
             return place / name
-    raise DataError(f"{folders[0] / name}: there is no such file; check --data_dir (or {option}) and --dataset, --task")
+    path = folders[0] / name
+    fault = f"{path}: there is no such file{looked_from(path)}"
+    raise DataError(f"{fault}; check --data_dir (or {option}) and --dataset, --task")
 
 
 def _share_of_videos(items: Sequence[Item], frames: FrameFile, ratio: float, seed: int) -> list[Item]:

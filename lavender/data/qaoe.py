@@ -35,12 +35,15 @@ class AnswerWords:
                 for split in ("test", "val", "train")
                 for item in texts.items(split)
                 if isinstance(item.get("answer_text"), str)
+                and item["answer_text"].strip()
                 and type(item.get("answer")) is int
                 and item["answer"] != IGNORED
             }
 
     def of(self, item: Item, where: str) -> str:
         """The answer of an item: its `answer_text`, else the word of its `answer`; "" where neither is given.
+
+        A blank `answer_text` withholds the answer where the file names no word for `answer`.
 
         Raises:
             DataError: its index is no whole number, outside the list, or there is no list.
@@ -51,6 +54,8 @@ class AnswerWords:
         if is_missing(index):
             return ""
         if not self.source:
+            if item.get("answer_text") is not None:
+                return ""
             raise DataError(
                 f'{where}: no "answer_text", and the file has neither "ans2label" nor "vocab" to fill it in'
             )
@@ -62,7 +67,7 @@ class AnswerWords:
 
     def word(self, index: int) -> str:
         """The word of a class of the task-specific head; its number where the file names none."""
-        return self.words.get(index, str(index))
+        return self.words.get(index, str(index)) if type(index) is int else str(index)
 
 
 class QuestionDataset(ItemDataset):
@@ -106,9 +111,10 @@ class QuestionDataset(ItemDataset):
 
     def check(self, item: Item, where: str) -> None:
         require_text(item, "question", where)
-        if item.get("answer_text") is not None:
+        if not is_missing(item.get("answer_text")):
             require_text(item, "answer_text", where)
-        if is_missing(item.get("answer")) and is_missing(item.get("answer_text")):
+        known = not is_missing(item.get("answer_text")) or not is_missing(item.get("answer"))
+        if not known or (not self.words.source and not self.answer(item, where)):
             self.allow_blind(item, where)
         elif reason := self.hopeless(item, where):
             self._unanswerable[id(item)] = f"{where}: {reason}"

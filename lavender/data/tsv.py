@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from lavender.runtime.errors import DataError
-from lavender.runtime.files import atomic_file, other_encoding, refuse_mistaken
+from lavender.runtime.files import atomic_file, looked_from, other_encoding, refuse_mistaken
 
 logger = logging.getLogger("lavender.data")
 
@@ -80,7 +80,7 @@ class TSVReader:
         self.path = Path(path)
         self.lineidx = Path(lineidx) if lineidx is not None else self.path.with_suffix(".lineidx")
         if not self.path.is_file():
-            raise DataError(f"{self.path}: there is no such file")
+            raise DataError(f"{self.path}: there is no such file{looked_from(self.path)}")
         self._size = self.path.stat().st_size
         if self._size:  # an empty one has no rows
             refuse_mistaken(self.path, DataError)

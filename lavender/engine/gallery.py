@@ -28,6 +28,7 @@ from lavender.runtime import distributed
 from lavender.runtime.device import PRECISIONS, autocast, choose_precision, memory_in_use, to_device
 from lavender.runtime.errors import ConfigError, TrainingError
 from lavender.runtime.logging import LOGGER, progress
+from lavender.runtime.run_processes import launch_command
 from lavender.tasks.base import GalleryTask
 
 PAIRS_AT_ONCE = {"cpu": 8, "cuda": 256}
@@ -50,12 +51,6 @@ def evaluate(task: type[GalleryTask], config: Config) -> None:
         sys.stdout.flush()
         os.execv(sys.executable, launch_command(torch.cuda.device_count(), sys.argv))
     run(task, config, work=evaluate_gallery)
-
-
-def launch_command(processes: int, script: Sequence[str]) -> list[str]:
-    """What starts a script and its arguments on several processes of this machine, on a free port."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    return [*launcher, *script]
 
 
 def evaluate_gallery(task: GalleryTask, config: Config, device: torch.device, folder: RunFolder) -> dict:

@@ -14,7 +14,7 @@ from lavender.engine.checkpoint import load_tensors, save_tensors, told_as_unwri
 from lavender.engine.parallel import Engine
 from lavender.runtime import distributed
 from lavender.runtime.errors import ConfigError, LavenderError, TrainingError
-from lavender.runtime.files import remove_leftovers
+from lavender.runtime.files import looked_from, remove_leftovers
 from lavender.runtime.logging import LOGGER
 from lavender.runtime.seed import random_state, restore_random_state
 from lavender.tasks.base import Metrics
@@ -198,7 +198,9 @@ def _find(config: Config, name: str) -> Found | None:
     run = path.parents[1] if path.parent.name == FOLDER else path
     states = [path] if run is not path and (path / POSITION).is_file() else _states(run)
     if not states and not _is_finished(run):
-        raise ConfigError(f"--resume {path}: no folder of a run with a state to go on from ({FOLDER}/step_…)")
+        raise ConfigError(
+            f"--resume {path}: no folder of a run with a state to go on from ({FOLDER}/step_…){looked_from(path)}"
+        )
     if different := _differences(config, run):
         raise ConfigError(f"--resume {path}: that run has other options: {'; '.join(different[:5])}")
     return Found(run, states[-1] if states else None)

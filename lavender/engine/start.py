@@ -1,10 +1,8 @@
 """How a script starts and how it ends: options are read at once, and only then what is heavy is imported."""
 
-import json
 import os
 import pkgutil
 import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +11,8 @@ from typing import Any
 from lavender.config.load import load_config
 from lavender.config.schema import Config
 from lavender.runtime.errors import ConfigError, LavenderError, Stopped
+from lavender.runtime.files import looked_from
+from lavender.runtime.launcher_report import tell_end
 from lavender.runtime.launchers import find_launch, leave
 
 BAD_INPUT = 2
@@ -54,7 +54,7 @@ def check_inputs(config: Config) -> None:
     for name, kind in NAMED.items():
         path = getattr(config, name)
         if path and not path.startswith("timm:") and not Path(path).exists():
-            raise ConfigError(f"{path}: no such {kind}; check --{name}")
+            raise ConfigError(f"{path}: no such {kind}{looked_from(path)}; check --{name}")
     refuse_random_weights(config)
 
 
@@ -81,7 +81,7 @@ def guarded(work: Callable[[], object]) -> None:
             end(f"error: {fault}", BAD_INPUT)
         if not is_lost_peer(error):
             raise
-        end("stopped: another process of this run ended first; its own message says why", PEER_LOST)
+        end("stopped: another process of this run ended first; its own message says why", PEER_LOST, consequence=True)
     except Stopped as stopped:
         end(str(stopped), STOPPED)
     except KeyboardInterrupt:
@@ -90,25 +90,11 @@ def guarded(work: Callable[[], object]) -> None:
         leave()
 
 
-def end(message: str, code: int) -> None:
+def end(message: str, code: int, consequence: bool = False) -> None:
     """Leaves at once: waiting for the other processes, which may never come, would hang."""
-    try:
+    tell_end(message, consequence)
+    with suppress(LavenderError):  # the launcher's variables may be what is wrong
         launch = find_launch(os.environ)
-    except LavenderError:  # the launcher's variables are what is wrong
-        launch = None
-    several = launch is not None and launch.world_size > 1
-    if launch and several:
-        message = f"{message} [process {launch.rank}]"
-    print(message, file=sys.stderr, flush=True)
-    _report_to_torchrun(message)
-    if several:
-        leave(code)
+        if launch and launch.world_size > 1:
+            leave(code)
     sys.exit(code)
-
-
-def _report_to_torchrun(message: str) -> None:
-    """Lets the report that torchrun ends with show this message as the cause."""
-    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        content = {"message": {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}}
-        with suppress(OSError):
-            Path(path).write_text(json.dumps(content), encoding="utf-8")

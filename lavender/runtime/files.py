@@ -18,6 +18,16 @@ _UTF32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
+def looked_from(*paths: str | Path) -> str:
+    """For messages about a missing file: the folder from which a relative path was looked for; "" of absolute ones."""
+    if all(map(os.path.isabs, paths)):
+        return ""
+    try:
+        return f" (looked for from {Path.cwd()})"
+    except OSError:  # the folder was removed meanwhile
+        return " (looked for from a folder that is gone)"
+
+
 def read_text(path: str | Path, error: type[LavenderError]) -> str:
     """The text of a UTF-8 file without its byte order mark; line ends are as they stand in the file.
 
@@ -27,7 +37,7 @@ def read_text(path: str | Path, error: type[LavenderError]) -> str:
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError as fault:
-        raise error(f"{path}: no such file") from fault
+        raise error(f"{path}: no such file{looked_from(path)}") from fault
     except OSError as fault:
         raise error(f"{path}: cannot be read: {fault.strerror}") from fault
     refuse_mistaken(path, error)

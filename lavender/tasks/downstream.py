@@ -45,7 +45,8 @@ class DownstreamTask(Task):
                 line = f"{texts.path}: no {split} items{hint}, so no evaluation on them"
                 LOGGER.log(logging.WARNING if hint else logging.INFO, "%s", line)
         if not datasets:
-            raise DataError(f'{texts.path}: neither "val" nor "test" items, so there is nothing to evaluate')
+            hints = texts.misnamed("val") + texts.misnamed("test")
+            raise DataError(f'{texts.path}: neither "val" nor "test" items{hints}, so there is nothing to evaluate')
         LOGGER.info("%s: %s", texts.path, ", ".join(f"{split} {len(dataset)}" for split, dataset in datasets.items()))
         return datasets
 

@@ -1,5 +1,6 @@
 """Pretraining: masked language modelling and video-text matching (paper, section 3.3)."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from lavender.config.schema import Config
 from lavender.data import corpora
-from lavender.data.annotations import CaptionTable, read_json
+from lavender.data.annotations import CaptionTable, misnamed_split, read_splits
 from lavender.data.pretrain import PretrainDataset, number_of_rows
 from lavender.data.samples import ClipDataset, split_share
 from lavender.metrics.matching import matching_score, ranking_score
@@ -37,6 +38,7 @@ class PretrainTask(Task):
         names = [config.dataset] if isinstance(config.dataset, str) else config.dataset
         self.folders: dict[str, str] = names if isinstance(names, dict) else dict.fromkeys(names, config.data_dir)
         self._captions: dict[str, dict[str, CaptionTable]] = {}
+        self._misnamed: dict[tuple[str, str], str] = {}  # corpus and split → what its file calls it, for messages
 
     # --- data ---------------------------------------------------------------------------------------------------------
 
@@ -60,7 +62,11 @@ class PretrainTask(Task):
         sets: dict[str, ClipDataset] = {}
         for name in [part.dataset] if part else self.folders:
             if "val" not in self._tables(name):
-                LOGGER.info("%s: no validation captions, so no validation", name)
+                hint = self._misnamed[name, "val"]
+                LOGGER.log(
+                    *(logging.WARNING if hint else logging.INFO, "%s: no validation captions%s, so no validation"),
+                    *(name, hint),
+                )
                 continue
             path = corpora.validation(self.folders[name], name)
             sets["val" if len(self.folders) == 1 else f"{name}-val"] = self._dataset(name, "val", path)
@@ -71,7 +77,10 @@ class PretrainTask(Task):
         if name not in self._captions:
             path = corpora.text_file(self.folders[name], name)
             self._captions[name] = {}
-            for split, captions in read_json(path).items():
+            content = read_splits(path, "pretrain")
+            for split in ("train", "val"):
+                self._misnamed[name, split] = misnamed_split(content, split)
+            for split, captions in content.items():
                 if split in ("train", "val") and captions:
                     if not isinstance(captions, dict):
                         _refuse(path, split)
@@ -79,7 +88,8 @@ class PretrainTask(Task):
         return self._captions[name]
 
     def _table(self, name: str, split: str) -> CaptionTable:
-        return self._tables(name).get(split) or _refuse(corpora.text_file(self.folders[name], name), split)
+        found = self._tables(name).get(split)
+        return found or _refuse(corpora.text_file(self.folders[name], name), split, self._misnamed[name, split])
 
     def _dataset(self, name: str, split: str, path: Path, samples: int | None = None) -> PretrainDataset:
         return PretrainDataset(
@@ -217,8 +227,8 @@ class PretrainTask(Task):
         return curves
 
 
-def _refuse(path: Path, split: str) -> NoReturn:
-    raise DataError(f'{path}: no "{split}" captions (an object, video id → list of captions)')
+def _refuse(path: Path, split: str, hint: str = "") -> NoReturn:
+    raise DataError(f'{path}: no "{split}" captions{hint} (an object, video id → list of captions)')
 
 
 class PretrainTaskSpecificTask(PretrainTask):

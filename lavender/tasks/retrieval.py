@@ -107,9 +107,10 @@ class RetrievalTask(DownstreamTask, GalleryTask):
             ConfigError: the text file has no such split.
         """
         texts, frames = ItemFile(self.config), FrameFile(self.config)
-        if not texts.items(self.config.eval_split):
-            raise ConfigError(f'{texts.path}: no "{self.config.eval_split}" items to evaluate; see --eval_split')
-        return Gallery(self.config, frames, texts, self.config.eval_split)
+        split = self.config.eval_split
+        if not texts.items(split):
+            raise ConfigError(f'{texts.path}: no "{split}" items to evaluate{texts.misnamed(split)}; see --eval_split')
+        return Gallery(self.config, frames, texts, split)
 
     def encode_caption(self, caption: str) -> tuple[np.ndarray, np.ndarray]:
         return self.tokenizer.encode(caption, self.config.size_txt, self.dataset_class.append_mask)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lavender.config.schema import Config
 from lavender.runtime.errors import WeightsError
-from lavender.runtime.files import mistaken_file, read_text
+from lavender.runtime.files import looked_from, mistaken_file, read_text
 
 LOCAL_MODELS = Path("_models/huggingface_transformers")
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -60,7 +60,9 @@ def lowercases(folder: Path) -> bool:
 def _checked(folder: Path) -> Path:
     for name in ("config.json", "vocab.txt"):
         if not (folder / name).is_file():
-            raise WeightsError(f"{folder}: no {name}; a BERT folder holds config.json, vocab.txt and its weights")
+            raise WeightsError(
+                f"{folder}: no {name}{looked_from(folder)}; a BERT folder holds config.json, vocab.txt and its weights"
+            )
     for name in (*_TEXT_FILES, *WEIGHT_FILES):
         path = folder / name
         if path.is_file() and path.stat().st_size and (fault := mistaken_file(path, zipped=name.endswith(".bin"))):
@@ -80,7 +82,8 @@ def _download(name: str) -> Path:
     except (HfHubHTTPError, HTTPError, HFValidationError, OSError) as error:
         reason = str(error).split("\n")[0][:120]
         raise WeightsError(
-            f'"{name}" is not a folder here, not one under {LOCAL_MODELS}/, and could not be fetched from the hub '
-            f"({reason}); put config.json, vocab.txt and model.safetensors into {LOCAL_MODELS / name}/"
+            f'"{name}" is not a folder here{looked_from(name)}, not one under {LOCAL_MODELS}/, and could not be '
+            f"fetched from the hub ({reason}); put config.json, vocab.txt and model.safetensors into "
+            f"{LOCAL_MODELS / name}/"
         ) from error
     return folder

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 
 from lavender.runtime.errors import WeightsError
-from lavender.runtime.files import read_text
+from lavender.runtime.files import looked_from, read_text
 from lavender.text.bert_folder import lowercases
 
 
@@ -26,7 +26,9 @@ class TextTokenizer:
         self.folder = Path(folder)
         vocabulary = self.folder / "vocab.txt"
         if not vocabulary.is_file():
-            raise WeightsError(f"{folder}: no vocab.txt; give the folder of a BERT model, vocabulary included")
+            raise WeightsError(
+                f"{folder}: no vocab.txt{looked_from(folder)}; give the folder of a BERT model, vocabulary included"
+            )
         words = read_text(vocabulary, WeightsError).rstrip().split("\n")  # blank lines at the end are no words
         ids = {word.rstrip(): number for number, word in enumerate(words)}
         try:

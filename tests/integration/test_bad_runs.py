@@ -184,6 +184,16 @@ def check_refused_by_all(run, *words: str) -> None:
     assert any(all(word in line for word in words) for line in told), run.stderr[-6000:]
 
 
+def check_told_once(run, *words: str) -> None:
+    """Our line is printed once by all processes together, and is the cause in torch's report."""
+    check_refused_by_all(run, *words)
+    ours, _, report = run.stderr.partition("ChildFailedError")
+    told = re.findall(r"(?:error|stopped): [^\r\n]*", ours)
+    assert len(told) == 1, run.stderr[-6000:]
+    cause = report.partition("Root Cause")[2]
+    assert [word for word in words if word not in cause] == [], run.stderr[-6000:]
+
+
 def check_quiet(run) -> None:
     """No process of ours buries the cause under a traceback."""
     ours = [line for line in run.stderr.splitlines() if re.search(r'File ".*/lavender/', line)]
@@ -193,7 +203,7 @@ def check_quiet(run) -> None:
 def test_two_processes_and_no_text(start, toy: Path, spoil):
     (toy / "txt_toy.json").unlink()
     run = start(MLM, "--deepspeed", "false", launcher="torchrun", data=toy, timeout=300)
-    check_refused_by_all(run, "txt_toy.json", "missing", "[process 0]")
+    check_told_once(run, "txt_toy.json", "missing", "[process ")
     check_quiet(run)
 
 
@@ -201,7 +211,14 @@ def test_two_processes_and_a_bad_clip_on_one(start, toy: Path, spoil):
     """The other process is in the middle of a step that will never end: it must not wait, and not drown the cause."""
     spoil.texts(toy / "txt_toy.json", lambda texts: texts["train"].pop("vid5"))
     run = start(MLM, "--deepspeed", "false", launcher="launch", data=toy, timeout=300)
-    check_refused_by_all(run, 'no caption for video "vid5"')
+    check_told_once(run, 'no caption for video "vid5"')
+    check_quiet(run)
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "launch"])
+def test_two_processes_and_a_bad_configuration(start, launcher: str):
+    run = start(MLM, "--config", "nowhere.json", launcher=launcher)
+    check_told_once(run, "nowhere.json", str(ROOT), "[process ")
     check_quiet(run)
 
 

@@ -133,7 +133,6 @@ FAULTS = [
     (row(FRAMES, 2), (f"{CAPTIONS}, line 3", "'vid2'", FRAMES, "1 of 6 annotations have no video")),
     (row(FRAMES, 2, "vid9"), (f"{CAPTIONS}, line 3", "'vid2'", FRAMES, "1 of 6 annotations have no video")),
     (row("val.img.tsv", 0), ("val.caption.tsv, line 1", "'vid0'", "1 of 4 annotations have no video")),
-    (row(CAPTIONS, 5), (f"{FRAMES}, line 6", "'vid5'", CAPTIONS, "1 of 6 videos have no annotation")),
     (add(LIST, "6\t0"), (f"{LIST}, line 13", "row", CAPTIONS)),
     (add(LIST, "5\t2"), (f"{LIST}, line 13", "caption 2", f"{CAPTIONS}, line 6", "2 captions")),
     (add(LIST, "5\t-1"), (f"{LIST}, line 13", "'5\\t-1'")),

@@ -1,5 +1,6 @@
 """What the filter of several tasks' training splits refuses, and what it does about files that are missing."""
 
+import json
 import os
 from pathlib import Path
 
@@ -128,3 +129,14 @@ def test_a_file_is_written_whole_or_not_at_all(root: Path, monkeypatch: pytest.M
     with pytest.raises(OSError, match="disk full"):
         filter_training("msvd", root, root / "out")
     assert snapshot(root / "out") == {}
+
+
+@pytest.mark.parametrize(("split", "name"), [("val", "validation"), ("test", "Testing"), ("train", "training")])
+def test_a_split_under_another_name(root: Path, split: str, name: str):
+    """Its videos would stay in the training splits of the other tasks."""
+    small_msvd(root)
+    path = root / "txt_msvd-qa.json"
+    texts = json.loads(path.read_text())
+    texts[name] = texts.pop(split)
+    path.write_text(json.dumps(texts))
+    refused(root, str(path), f'"{name}"', f'"{split}"')

@@ -1,48 +1,18 @@
 """Captioning folders that are not what they should be: what is said, with the file and the line."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from lavender.data.caption_folder import NO_FRAMES, CaptionFolder
+from lavender.data.caption_folder import CaptionFolder
 from lavender.runtime.errors import DataError
-
-Table = dict[str, list[str]]  # video id → captions
-TWO: Table = {"vid0": ["a red circle", "it moves left"], "vid1": ["a green square"]}
-PLAIN = "img: x.img.tsv\ncaption: x.caption.tsv\n"
-Lay = Callable[..., Path]
-
-
-def frames(*videos: str) -> str:
-    return "".join(f"{video}\t/9j/{number}=\n" for number, video in enumerate(videos))
-
-
-def annotations(captions: Table) -> str:
-    return "".join(f"{name}\t{json.dumps([{'caption': one} for one in each])}\n" for name, each in captions.items())
+from tests.unit.data.caption_world import PLAIN, TWO, Lay, annotations, fault, frames, lay_in
 
 
 @pytest.fixture
 def lay(tmp_path: Path) -> Lay:
-    """Writes a split of two videos, `x.yaml`; arguments are other contents of its files, by name."""
-
-    def write(yaml: str | bytes = PLAIN, **files: str | bytes) -> Path:
-        contents = {"x_img_tsv": frames(*TWO), "x_caption_tsv": annotations(TWO), **files, "x_yaml": yaml}
-        for name, content in contents.items():
-            path = tmp_path / name.replace("_", ".")
-            path.write_bytes(content.encode() if isinstance(content, str) else content)
-            path.with_suffix(".lineidx").unlink(missing_ok=True)
-        return tmp_path / "x.yaml"
-
-    return write
-
-
-def fault(path: Path, tolerant: bool = False) -> str:
-    with pytest.raises(DataError) as raised:
-        CaptionFolder(path, tolerant)
-    assert "\n" not in str(raised.value), "one line"
-    return str(raised.value)
+    return lay_in(tmp_path)
 
 
 # --- names that leave the data folder ---------------------------------------------------------------------------------
@@ -359,73 +329,3 @@ def test_a_line_list_of_nothing_or_without_end(lay: Lay, tmp_path: Path, lines: 
     with pytest.raises(DataError) as raised:
         folder.training_samples()
     assert str(raised.value).startswith(f"{tmp_path / 'x.list.tsv'}{message}")
-
-
-# --- frames and captions that do not belong together ------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("shown", "rows"),
-    [
-        (["vid0", "vid1"], [[0, 0], [0, 1]]),
-        (["vid1", "vid0"], [[0, 1], [0, 0]]),
-        (["vid0.mp4", "clips/vid1.mp4"], [[0, 0], [0, 1]]),
-        (["vid1.avi", "a/vid0"], [[0, 1], [0, 0]]),
-        (["vid1", "vid0", "vid1"], [[0, 1], [0, 0]]),  # a repeated video: the first row that shows it
-    ],
-    ids=str,
-)
-def test_frames_are_found_by_the_videos_id(lay: Lay, shown: list[str], rows: list[list[int]]):
-    assert CaptionFolder(lay(x_img_tsv=frames(*shown))).frame_rows.tolist() == rows
-
-
-def test_an_annotation_may_have_the_extension(lay: Lay):
-    captions = {"video7010.mp4": ["a"], "video7011.mp4": ["b"]}
-    folder = CaptionFolder(lay(x_caption_tsv=annotations(captions), x_img_tsv=frames("video7011", "video7010")))
-    assert folder.frame_rows.tolist() == [[0, 1], [0, 0]]
-    assert folder.videos == list(captions), "as the annotation calls them"
-
-
-def test_rows_that_agree_are_taken_as_they_stand(lay: Lay):
-    """The same video on two rows, as in splits of clips."""
-    rows = annotations({"vid0": ["a"]}) + annotations({"vid0": ["b"]})
-    folder = CaptionFolder(lay(x_caption_tsv=rows, x_img_tsv=frames("vid0", "vid0")))
-    assert folder.frame_rows.tolist() == [[0, 0], [0, 1]]
-
-
-LONELY = "{captions}, line 2: video 'vid1' is not in {img} (1 of 2 annotations have no video)"
-SILENT = "{img}, line 2: video 'vid7' is not in {captions} (1 of 3 videos have no annotation)"
-
-
-@pytest.mark.parametrize(
-    ("shown", "message", "rows"),
-    [
-        (["vid0"], LONELY, [[0, 0], [NO_FRAMES, NO_FRAMES]]),
-        (["vid0", "vid7", "vid1"], SILENT, [[0, 0], [0, 2]]),
-    ],
-    ids=["an annotation without its video", "a video without its annotation"],
-)
-def test_one_without_the_other(
-    lay: Lay, tmp_path: Path, caplog: pytest.LogCaptureFixture, shown: list[str], message: str, rows: list[list[int]]
-):
-    path = lay(x_img_tsv=frames(*shown))
-    message = message.format(captions=tmp_path / "x.caption.tsv", img=tmp_path / "x.img.tsv")
-    assert fault(path) == f"{message}; --on_bad_sample zero goes on without"
-    folder = CaptionFolder(path, tolerant=True)
-    assert message in caplog.messages
-    assert folder.frame_rows.tolist() == rows
-
-
-def test_frames_of_an_annotation_without_its_video(lay: Lay, tmp_path: Path):
-    folder = CaptionFolder(lay(x_img_tsv=frames("vid0")), tolerant=True)
-    captions, img = tmp_path / "x.caption.tsv", tmp_path / "x.img.tsv"
-    with pytest.raises(DataError) as raised:
-        folder.frame_fields(1)
-    assert str(raised.value) == f"{captions}, line 2: video 'vid1' has no row in {img}"
-
-
-def test_both_faults_are_told(lay: Lay, caplog: pytest.LogCaptureFixture):
-    folder = CaptionFolder(lay(x_img_tsv=frames("vid7", "vid1")), tolerant=True)
-    assert folder.frame_rows.tolist() == [[NO_FRAMES, NO_FRAMES], [0, 1]]
-    assert "x.caption.tsv, line 1: video 'vid0' is not in" in caplog.text
-    assert "x.img.tsv, line 1: video 'vid7' is not in" in caplog.text

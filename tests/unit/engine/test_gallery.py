@@ -1,5 +1,4 @@
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -240,8 +239,3 @@ def test_an_evaluation_that_is_stopped_goes_on_where_it_was(make, make_model, mo
     assert sum(first[:4]) + sum(second) == PAIRS, "all was saved but the block that the device was at"
     assert np.array_equal(*(np.load(folder.path / "scores_test.npy") for folder in folders))
     assert not list((tmp_path / "out").glob("_retrieval_so_far_*")), "nothing is left to go on with"
-
-
-def test_the_command_for_several_processes():
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=4"]
-    assert gallery.launch_command(4, ["eval.py", "--x", "a b"]) == [*launcher, "eval.py", "--x", "a b"]

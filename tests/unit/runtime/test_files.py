@@ -1,10 +1,20 @@
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from lavender.runtime.errors import DataError
-from lavender.runtime.files import atomic_file, mistaken_file, read_text
+from lavender.config.load import from_dict, read_object
+from lavender.data import corpora
+from lavender.data.annotations import read_json
+from lavender.data.caption_folder import CaptionFolder
+from lavender.data.index import load_plain_pickle
+from lavender.data.items import ItemFile
+from lavender.data.tsv import TSVReader
+from lavender.engine.resume import find_run
+from lavender.runtime.errors import DataError, LavenderError
+from lavender.runtime.files import atomic_file, looked_from, mistaken_file, read_text
+from lavender.text.tokens import TextTokenizer
 
 
 @pytest.fixture
@@ -143,3 +153,54 @@ def test_what_stands_in_a_files_place_is_known(tmp_path: Path, content: bytes, w
     found = mistaken_file(tmp_path / "x")
     assert words in found
     assert bool(found) is bool(words)
+
+
+# --- a relative path that is not found --------------------------------------------------------------------------------
+
+SEARCHES: dict[str, Callable[[str], object]] = {
+    "configuration": read_object,
+    "text": lambda path: read_text(path, DataError),
+    "text file": lambda path: read_json(Path(path)),
+    "frames": TSVReader,
+    "index": load_plain_pickle,
+    "data folder": lambda path: ItemFile(from_dict({"data_dir": path, "task": "x"}, "test")),
+    "corpus": lambda path: corpora.validation(path, "x"),
+    "captioning folder": lambda path: CaptionFolder(Path(path)),
+    "vocabulary": lambda path: TextTokenizer(Path(path)),
+    "resume": lambda path: find_run(from_dict({"resume": path}, "test"), "x"),
+}
+
+
+@pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)
+def test_it_says_from_where_it_was_looked_for(search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LavenderError) as raised:
+        search("no/where")
+    assert str(tmp_path) in str(raised.value)
+    assert "no/where" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    far = tmp_path / "far"
+    with pytest.raises(LavenderError) as raised:
+        search(str(far / "where"))
+    assert str(tmp_path) not in str(raised.value).replace(str(far), ""), "an absolute one is from nowhere"
+
+
+def test_a_file_that_a_yaml_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("x.yaml").write_text("img: x.img.tsv\n")
+    with pytest.raises(DataError) as raised:
+        CaptionFolder(Path("x.yaml"), blind=True)
+    assert str(tmp_path) in str(raised.value)
+
+
+def test_of_several_paths_a_relative_one_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert looked_from("/a", "/b") == ""
+    assert str(tmp_path) in looked_from("/a", "b")
+
+
+def test_a_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert looked_from("a")

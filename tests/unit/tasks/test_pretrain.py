@@ -109,6 +109,23 @@ def test_without_validation_captions_it_is_left_out(config, kit, tmp_path: Path,
     assert "toy: no validation captions, so no validation" in log.text
 
 
+@pytest.mark.parametrize("name", ["validation", "Dev"])
+def test_validation_captions_under_another_name_are_told(config: Config, kit: Path, tmp_path: Path, log, name: str):
+    config.data_dir = str(data_folder(kit, tmp_path / "d"))
+    rewrite(tmp_path / "d" / "txt_toy.json", **{"val": None, name: {"vid0": ["x"]}})
+    assert PretrainTask(config).evaluation_sets() == {}
+    (record,) = [record for record in log.records if "no validation" in record.getMessage()]
+    assert f'"{name}"' in record.getMessage()
+    assert record.levelname == "WARNING"
+
+
+def test_training_captions_under_another_name_are_told(config: Config, kit: Path, tmp_path: Path):
+    config.data_dir = str(data_folder(kit, tmp_path / "d"))
+    rewrite(tmp_path / "d" / "txt_toy.json", train=None, training={"vid0": ["x"]})
+    with pytest.raises(DataError, match=r'txt_toy\.json: .*"training"'):
+        PretrainTask(config).training_parts()
+
+
 def test_validation_captions_of_another_shape_are_an_error(config: Config, kit: Path, tmp_path: Path):
     config.data_dir = str(data_folder(kit, tmp_path / "d"))
     rewrite(tmp_path / "d" / "txt_toy.json", val=[{"video": "vid0", "caption": "x"}])

@@ -232,6 +232,14 @@ def test_the_gallery_is_that_of_the_split_asked_for(make, tmp_path: Path):
         _ = task.gallery
 
 
+def test_a_split_of_the_gallery_under_another_name_is_told(make, tmp_path: Path):
+    task = make(RetrievalTask, TWICE, eval_split="val")
+    (tmp_path / "txt_mine.json").write_text(json.dumps({"validation": TWICE}))
+    with pytest.raises(ConfigError) as raised:
+        _ = task.gallery
+    assert all(word in str(raised.value) for word in ("txt_mine.json", "--eval_split", '"validation"', 'it "val"'))
+
+
 @BOTH
 def test_a_caption_of_the_gallery_is_encoded_as_one_of_a_batch(make, kind):
     task = make(kind)

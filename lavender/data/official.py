@@ -1,0 +1,157 @@
+"""Annotation files of other projects: recognised, so that an error can say what they are and what to write instead."""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+PAGE = "_datasets/README.md"
+# What is expected in place of a file of another project: an example, and the section of PAGE that describes it.
+_TEXTS = "Text files"
+EXPECTED = {
+    "pretrain": ('{"train": {"video0": ["a man sings"], …}, "val": …}', _TEXTS),
+    "": ('{"train": [{"video": "video0", …}, …], "val": […], "test": […]}', _TEXTS),
+    "retrieval": ('{"train": [{"video": "video0", "caption": "a man sings"}, …], "val": […], "test": […]}', _TEXTS),
+    "qaoe": (
+        '{"train": [{"video": "video0", "question": "who sings?", "answer": 0, "answer_text": "man"}, …], '
+        '"val": […], "test": […], "ans2label": {"man": 0, …}}',
+        _TEXTS,
+    ),
+    "qamc": (
+        '{"train": [{"video": "video0", "question": "who sings?", "option_0": "a man", "option_1": "a bird", …, '
+        '"answer": 0}, …], "val": […], "test": […]}',
+        _TEXTS,
+    ),
+    "captioning": ('a line a video: video0, a tab, [{"caption": "a man sings"}, …]', "Captioning folders"),
+    "references": ('{"annotations": [{"image_id": "video0", "caption": "a man sings"}, …]}', "Captioning folders"),
+}
+_VIDEO_KEYS = ("video_id", "videoID", "video_name", "vid_id", "gif_name", "clip_name", "image_id", "vid", "youtube_id")
+_MSRVTT = "MSRVTT's own annotation file (videos and sentences)"
+_READ = 2**16  # characters of a table that are looked at
+
+
+def advice(content: Any, expected: str) -> str:
+    """What a JSON value of another project is and what to write instead; "" of a value that is not recognised.
+
+    Args:
+        content: the value of the whole file; expected: a key of `EXPECTED`, such as a configuration's `type`.
+    """
+    name = _name_of(content)
+    return f"this is {name}, which is not read as it is; {_write(expected)}" if name else ""
+
+
+def table_advice(text: str, expected: str) -> str:
+    """The same for a text that is no JSON value: a table, or a JSON value on each line. "" for all else."""
+    name = _name_of_table(text[:_READ])
+    return f"this is {name}, which is not read as it is; {_write(expected)}" if name else ""
+
+
+def file_advice(path: Path, expected: str) -> str:
+    """The same for a file of any kind."""
+    with suppress(OSError, UnicodeError, ValueError, RecursionError):
+        text = path.read_text(encoding="utf-8-sig")
+        if not text.lstrip().startswith(("{", "[")):
+            return table_advice(text, expected)
+        with suppress(json.JSONDecodeError):
+            return advice(json.loads(text), expected)
+        return table_advice(text, expected)
+    return ""
+
+
+def item_advice(item: Any) -> str:
+    """Under which other key an item without a `video` has its id, as a part of a sentence; else ""."""
+    found = next((key for key in _VIDEO_KEYS if isinstance(item, dict) and key in item), None)
+    return f'; it has "{found}": rename it "video"' if found else ""
+
+
+def _write(expected: str) -> str:
+    example, section = EXPECTED[expected]
+    return f'write {example} (see {PAGE}, "{section}")'
+
+
+def _name_of(content: Any) -> str:
+    """What a JSON value is, in words; "" where it is nothing known."""
+    if isinstance(content, list):
+        first = content[0] if content else None
+        if not isinstance(first, Mapping):
+            return ""
+        known = next((name for name, fits in _ITEMS if fits(first)), "")
+        return known or "a list of items without splits"
+    if not isinstance(content, Mapping):
+        return ""
+    return next((name for name, fits in _OBJECTS if fits(content)), "")
+
+
+def _has(*keys: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda content: all(key in content for key in keys)
+
+
+def _is_activitynet(content: Mapping[str, Any]) -> bool:
+    first = next(iter(content.values()), None)
+    return isinstance(first, Mapping) and "sentences" in first and "timestamps" in first
+
+
+def _is_youcook2(content: Mapping[str, Any]) -> bool:
+    videos = content.get("database")
+    first = next(iter(videos.values()), None) if isinstance(videos, Mapping) else None
+    return isinstance(first, Mapping) and ("recipe_type" in first or "recipe_type" in content)
+
+
+# An item of a JSON list → which data set's it is; the first that fits counts.
+_ITEMS: tuple[tuple[str, Callable[[Mapping[str, Any]], bool]], ...] = (
+    ("VATEX's own annotation file (a list of videos with enCap and chCap)", _has("enCap")),
+    ("DiDeMo's own annotation file (a list of descriptions with times)", _has("description", "times")),
+    ("the official question list of MSRVTT-QA or MSVD-QA", _has("question", "answer", "video_id")),
+    ("the official question list of ActivityNet-QA", _has("question", "video_name")),
+    ("an official list of questions", _has("question", "q_id")),
+    ("a list of captions without splits", lambda item: "caption" in item or "sentence" in item),
+    ("a list of questions without splits", _has("question")),
+)
+_OBJECTS: tuple[tuple[str, Callable[[Mapping[str, Any]], bool]], ...] = (
+    (_MSRVTT, _has("videos", "sentences")),
+    (_MSRVTT, _has("sentences")),
+    ("a COCO captions file (images and annotations)", _has("annotations")),
+    ("YouCook2's own annotation file (a database of recipes)", _is_youcook2),
+    ("an annotation file of ActivityNet's kind (a database of videos)", _has("database")),
+    ("an annotation file of ActivityNet Captions (timestamps and sentences of each video)", _is_activitynet),
+)
+
+
+def _name_of_table(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        return ""
+    if lines[0].lstrip().startswith(("{", "[")):
+        with suppress(ValueError, RecursionError):
+            values = [json.loads(line) for line in lines[:2]]
+            return "a file of JSON lines" if len(values) == 2 and isinstance(values[0], dict) else ""
+        return ""
+    for mark, kind in (("\t", "a tab-separated table"), (",", "a comma-separated table")):
+        if mark not in lines[0]:
+            continue
+        columns = [column.strip().strip('"').lower() for column in next(csv.reader(lines[:1], delimiter=mark))]
+        if name := _name_of_columns(columns, lines):
+            return name
+        if len(lines) > 1 and mark in lines[1] and not columns[1].startswith("["):
+            return f"{kind} ({_shown(columns)})"
+    return ""
+
+
+def _name_of_columns(columns: list[str], lines: list[str]) -> str:
+    if "gif_name" in columns:
+        return "TGIF-QA's own table (tab-separated, a line a question)"
+    if {"videoid", "workerid", "description"} <= set(columns):
+        return "MSVD's own corpus of descriptions (CSV, a line a description)"
+    if re.match(r"\d{4}_.+_\d\d\.\d\d\.\d\d\.\d{3}-\d\d\.\d\d\.\d\d\.\d{3}", lines[0]):
+        return "LSMDC's own table (tab-separated, a line a clip)"
+    if {"vid_key", "video_id", "sentence"} <= set(columns):
+        return "the CSV of MSRVTT's 1k test split"
+    return ""
+
+
+def _shown(columns: Iterable[str]) -> str:
+    text = ", ".join(column for column in columns if column)
+    return text if len(text) <= 60 else f"{text[:57]}…"
