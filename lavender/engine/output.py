@@ -10,7 +10,7 @@ from lavender.runtime.errors import TrainingError
 from lavender.runtime.logging import LOGGER, log_to_file
 
 
-def _make_folder(path_output: str, name: str) -> Path:
+def make_folder(path_output: str, name: str) -> Path:
     """A folder of this run's own; a run that started in the same second has its name, so the next second is tried."""
     started = datetime.now()
     for second in range(60):
@@ -38,7 +38,7 @@ class RunFolder:
     """
 
     def __init__(self, path_output: str, name: str, resumed: Path | None = None, state: Path | None = None):
-        made = resumed or (_make_folder(path_output, name) if distributed.is_main() else Path(path_output))
+        made = resumed or (make_folder(path_output, name) if distributed.is_main() else Path(path_output))
         self.path: Path = distributed.broadcast_object(made)
         self.state = state
         if not self.path.is_dir():  # made by the first process, perhaps on another host
