@@ -1,6 +1,5 @@
 """A run's folder belongs to one run at a time; and processes whose launcher is gone end."""
 
-import ctypes
 import errno
 import fcntl
 import json
@@ -17,6 +16,7 @@ from typing import IO, Any
 
 from lavender.runtime.errors import TrainingError
 from lavender.runtime.logging import LOGGER
+from lavender.runtime.signals import on_death_of_parent
 
 LOCK = "run.lock"
 INTERVAL = 10.0  # seconds between two signs of life, the lock file's modification time
@@ -31,7 +31,6 @@ _BOOT = "/proc/sys/kernel/random/boot_id"
 _LAUNCHERS = ("TORCHELASTIC_RUN_ID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "CROSS_RANK")  # torchrun, MPI, deepspeed
 _LAUNCHER_WORDS = (b"torch", b"python", b"mpi", b"prte", b"orted", b"hydra", b"slurm")
 _INITS = ("systemd", "init", "tini", "dumb-init", "docker-init")
-_PR_SET_PDEATHSIG = 1
 
 
 def take(folder: Path, options: dict[str, Any]) -> str:
@@ -198,8 +197,8 @@ def end_with_launcher() -> None:
     """
     if not any(name in os.environ for name in _LAUNCHERS):
         return
-    with suppress(OSError, AttributeError):  # not Linux
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    on_death_of_parent(signal.SIGTERM)
+    with suppress(OSError):  # no /proc
         if is_orphan():
             raise TrainingError("the launcher that started this process has ended, so this process does too")
 
