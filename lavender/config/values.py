@@ -1,4 +1,4 @@
-"""Values of options: what fits which type, what lies in bounds, and how a misfit is told."""
+"""Values of options: types, bounds and error messages."""
 
 import json
 import math
@@ -17,7 +17,7 @@ _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 
 @dataclass(frozen=True)
 class Option:
-    """One option of the schema: what may be said for it, and how it is told in `--help` and in errors."""
+    """One option of the schema: its allowed values, and its text in `--help` and in errors."""
 
     name: str
     kind: Any  # the type hint of its field
