@@ -22,6 +22,7 @@ LOCK = "run.lock"
 INTERVAL = 10.0  # seconds between two signs of life, the lock file's modification time
 SILENCE = 60.0  # seconds without one after which an owner on another host counts as dead
 POLL = 1.0  # seconds between two looks for one
+GRACE = 30.0  # seconds that ranks get to end after their launcher's death, as many as torchrun gives them
 _NO_FLOCK = (
     errno.ENOSYS,
     errno.ENOLCK,
@@ -190,6 +191,9 @@ def _started(pid: int) -> str:
 def end_with_launcher() -> None:
     """Has the kernel send SIGTERM to this process when its launcher dies, which may be killed without a word.
 
+    After it the step is finished and saved. That may hang, where another rank has ended in the same step: gloo's
+    `waitSend` does not see it and waits for half an hour. So after `GRACE` seconds this process is killed.
+
     Only where a launcher is known to be the parent: a shell may leave its processes running.
 
     Raises:
@@ -198,9 +202,17 @@ def end_with_launcher() -> None:
     if not any(name in os.environ for name in _LAUNCHERS):
         return
     on_death_of_parent(signal.SIGTERM)
+    threading.Thread(target=_end_after, args=(os.getppid(),), daemon=True).start()
     with suppress(OSError):  # no /proc
         if is_orphan():
             raise TrainingError("the launcher that started this process has ended, so this process does too")
+
+
+def _end_after(launcher: int) -> None:
+    while os.getppid() == launcher:
+        time.sleep(POLL)
+    time.sleep(GRACE)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def is_orphan(proc: Path = Path("/proc")) -> bool:

@@ -160,18 +160,29 @@ child = subprocess.Popen([sys.executable, "-c", sys.argv[1]])
 time.sleep(600)
 """
 RANK = """
-import os, time
-from lavender.runtime.ownership import end_with_launcher
-end_with_launcher()
+import os, signal, time
+from lavender.runtime import ownership
+ownership.GRACE = 0.1
+ownership.end_with_launcher()
+if "HANGS" in os.environ:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print(os.getpid(), flush=True)
 time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("variable", ["TORCHELASTIC_RUN_ID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "CROSS_RANK"])
-def test_a_rank_ends_with_its_launcher(variable: str):
+@pytest.mark.parametrize(
+    "variables",
+    [
+        *(("TORCHELASTIC_RUN_ID",), ("OMPI_COMM_WORLD_RANK",), ("PMI_RANK",), ("CROSS_RANK",)),
+        ("TORCHELASTIC_RUN_ID", "HANGS"),
+    ],
+)
+def test_a_rank_ends_with_its_launcher(variables: tuple[str, ...]):
     launcher = subprocess.Popen(
-        [sys.executable, "-c", LAUNCHER, RANK], env={**os.environ, variable: "0"}, stdout=subprocess.PIPE
+        [sys.executable, "-c", LAUNCHER, RANK],
+        env={**os.environ, **dict.fromkeys(variables, "0")},
+        stdout=subprocess.PIPE,
     )
     rank = int(launcher.stdout.readline())
     assert _started(rank)
@@ -212,5 +223,6 @@ def test_an_orphan_does_not_start(monkeypatch):
     end_with_launcher()  # a shell may leave its processes running
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setattr(ownership, "on_death_of_parent", lambda number: None)
+    monkeypatch.setattr(ownership, "_end_after", lambda launcher: None)
     with pytest.raises(TrainingError, match="launcher"):
         end_with_launcher()
