@@ -71,7 +71,13 @@ class SharedDataset(Dataset):
     def packed(self) -> Iterator[None]:
         """While it lasts, processes that are started get the data set as it is now."""
         arrays: list[pickle.PickleBuffer] = []
-        head = pickle.dumps(self.dataset, protocol=5, buffer_callback=arrays.append)
+        try:
+            head = pickle.dumps(self.dataset, protocol=5, buffer_callback=arrays.append)
+        except (pickle.PicklingError, TypeError, AttributeError, RecursionError) as error:
+            raise DataError(
+                f"{type(self.dataset).__name__} cannot be sent to worker processes ({error}): a data set must be "
+                "picklable, without open files, locks and lambdas; or use --n_workers 0"
+            ) from error
         sizes = []
         with open(os.memfd_create("dataset"), "wb") as file:
             for piece in (head, *(array.raw() for array in arrays)):
@@ -119,7 +125,7 @@ def batches_of(loader: DataLoader, dataset: SharedDataset, title: str, patience:
         patience: seconds without a batch after which the workers are given up; 0 waits for ever.
 
     Raises:
-        DataError: no batch came for that long, or a worker could not be started.
+        DataError: no batch came for that long, a worker could not be started, or the data set cannot be pickled.
     """
     start_server()
     try:

@@ -10,9 +10,10 @@ from lavender.runtime import distributed
 from lavender.runtime.errors import TrainingError
 from lavender.runtime.files import unwritable_advice
 from lavender.runtime.logging import LOGGER, log_to_file
+from lavender.runtime.ownership import LOCK
 
 
-def _make_folder(path_output: str, name: str) -> Path:
+def make_folder(path_output: str, name: str) -> Path:
     """A folder of this run's own; a run that started in the same second has its name, so the next second is tried."""
     started = datetime.now()
     for second in range(60):
@@ -30,7 +31,7 @@ def _make_folder(path_output: str, name: str) -> Path:
     raise TrainingError(f"{path_output}: no folder of a free name can be made there; see --path_output")
 
 
-_BEFORE_RESULTS = {"args.json", "stdout.txt"}  # files that say what was asked for, and hold no result
+_BEFORE_RESULTS = {"args.json", "stdout.txt", LOCK}  # files that say what was asked for, and hold no result
 LATEST = ".latest"  # predictions that may not be those of the best epoch
 
 
@@ -42,8 +43,8 @@ class RunFolder:
     """
 
     def __init__(self, path_output: str, name: str, resumed: Path | None = None, state: Path | None = None):
-        self._is_new = resumed is None
-        made = resumed or (_make_folder(path_output, name) if distributed.is_main() else Path(path_output))
+        self._is_new = state is None
+        made = resumed or (make_folder(path_output, name) if distributed.is_main() else Path(path_output))
         self.path: Path = distributed.broadcast_object(made)
         self.state = state
         if not self.path.is_dir():  # made by the first process, perhaps on another host

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,9 @@ from typing import Any
 from lavender.config.load import from_dict, read_object
 from lavender.config.schema import Config
 from lavender.engine.checkpoint import load_tensors, save_tensors, told_as_unwritable, write_json
+from lavender.engine.output import make_folder
 from lavender.engine.parallel import Engine
-from lavender.runtime import distributed
+from lavender.runtime import distributed, ownership
 from lavender.runtime.errors import ConfigError, LavenderError, TrainingError
 from lavender.runtime.files import looked_from, remove_leftovers
 from lavender.runtime.logging import LOGGER
@@ -20,6 +23,7 @@ from lavender.runtime.seed import random_state, restore_random_state
 from lavender.tasks.base import Metrics
 
 FOLDER, POSITION = "resume", "position.json"
+STARTING = ".starting.lock"
 # Options that a run may go on with changed: its numbers do not depend on them.
 FREE = (
     *("config", "path_output", "n_workers", "logging_steps", "resume", "save_steps", "keep_last", "host_timeout"),
@@ -164,46 +168,111 @@ def forget(run: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Found:
-    """A run that was stopped, or one that is finished already (`state` is None then)."""
+class Claim:
+    """The folder that a run works in.
+
+    Attributes:
+        state: what the run goes on from; None for a new one.
+        finished: it is finished already, and there is nothing to do.
+    """
 
     run: Path
-    state: Path | None
+    state: Path | None = None
+    finished: bool = False
 
 
-def find_run(config: Config, name: str) -> Found | None:
-    """The run that `resume` means; None where there is none to go on with, so that a new one starts.
+@contextmanager
+def claimed_run(config: Config, name: str, end: Callable[[str], object]) -> Iterator[Claim]:
+    """The run that `resume` means, or a new one; while it lasts, no other start works in its folder.
+
+    Every process must enter it.
 
     Args:
         name: the middle of the output folder's name.
+        end: what a process calls, with a message, that has lost its folder to another.
 
     Raises:
         ConfigError: the folder that is named is of other options, or holds nothing to resume from.
+        TrainingError: a run that is alive owns the folder; the message names its host and process.
     """
-    return distributed.broadcast_object(_find(config, name) if distributed.is_main() else None)
+    found: Claim | LavenderError | None = None
+    if distributed.is_main():
+        try:
+            with _one_start_at_a_time(config):
+                found = _claim(config, name)
+        except LavenderError as fault:
+            found = fault
+    found = distributed.broadcast_object(found)
+    if isinstance(found, LavenderError):
+        raise found
+    assert found is not None
+    if found.finished or not distributed.is_main():
+        yield found
+        return
+    try:
+        with ownership.signs_of_life(found.run, end):
+            yield found
+    finally:
+        ownership.release(found.run)
 
 
-def _find(config: Config, name: str) -> Found | None:
+@contextmanager
+def _one_start_at_a_time(config: Config) -> Iterator[None]:
+    """Starts with `--resume auto` that look for a run, and make one where there is none, do so one after the other."""
+    path = Path(config.path_output) / STARTING
+    if config.resume != "auto":
+        yield
+        return
+    with ExitStack() as stack:
+        with suppress(OSError):  # told where the run's own folder cannot be made
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(ownership.exclusive(path))
+            stack.callback(path.unlink, missing_ok=True)
+        yield
+
+
+def _claim(config: Config, name: str) -> Claim:
+    for run in _runs(config, name):
+        if _is_finished(run) and not _states(run):
+            return Claim(run, finished=True)
+        if not _states(run) and not (run / ownership.LOCK).exists():
+            continue  # it ended before it saved anything
+        _take(run, config)
+        if states := _states(run):  # those that were there before may be gone
+            return Claim(run, Path(config.resume) if Path(config.resume) in states else states[-1])
+        ownership.release(run)
+        if _is_finished(run):
+            return Claim(run, finished=True)
+        if config.resume != "auto":
+            raise ConfigError(f"--resume {config.resume}: its states were removed just now")
+    if config.resume == "auto":
+        LOGGER.info("%s: no run of these options to resume, so a new one starts", config.path_output)
+    run = make_folder(config.path_output, name)
+    _take(run, config)
+    return Claim(run)
+
+
+def _take(run: Path, config: Config) -> None:
+    if fault := ownership.take(run, config.to_dict()):
+        raise TrainingError(fault)
+
+
+def _runs(config: Config, name: str) -> list[Path]:
+    """Folders of runs with these options, the newest first, or that of the one which `resume` names."""
     if config.resume == "auto":
         runs = sorted(Path(config.path_output).glob(f"_{name}_*"), reverse=True)
-        for run in runs:
-            if (run / "args.json").is_file() and not _differences(config, run):
-                if states := _states(run):
-                    return Found(run, states[-1])
-                if _is_finished(run):
-                    return Found(run, None)
-        LOGGER.info("%s: no run of these options to resume, so a new one starts", config.path_output)
-        return None
+        return [run for run in runs if _differences(config, run) == []]
+    if not config.resume:
+        return []
     path = Path(config.resume)
     run = path.parents[1] if path.parent.name == FOLDER else path
-    states = [path] if run is not path and (path / POSITION).is_file() else _states(run)
-    if not states and not _is_finished(run):
+    if not _states(run) and not _is_finished(run):
         raise ConfigError(
             f"--resume {path}: no folder of a run with a state to go on from ({FOLDER}/step_…){looked_from(path)}"
         )
     if different := _differences(config, run):
         raise ConfigError(f"--resume {path}: that run has other options: {'; '.join(different[:5])}")
-    return Found(run, states[-1] if states else None)
+    return [run]
 
 
 def _states(run: Path) -> list[Path]:
@@ -220,9 +289,12 @@ def _is_finished(run: Path) -> bool:
 
 def _differences(config: Config, run: Path) -> list[str]:
     """Options in which a run's own differ from these, in words."""
+    path = run / "args.json"
     try:
-        path = run / "args.json"
-        theirs = from_dict(read_object(path), str(path), strict=False).to_dict()
+        found = (
+            read_object(path) if path.is_file() else ownership.locked_options(run)
+        )  # a run writes it when it has a model
+        theirs = from_dict(found or read_object(path), str(path), strict=False).to_dict()
     except LavenderError as fault:
         return [str(fault)]
     ours = config.to_dict()

@@ -14,7 +14,7 @@ from lavender.data.workers import start_server
 from lavender.engine.optim import build_optimizer
 from lavender.engine.output import RunFolder
 from lavender.engine.parallel import build_engine, import_deepspeed
-from lavender.engine.resume import find_run
+from lavender.engine.resume import claimed_run
 from lavender.engine.start import PEER_LOST, end, refuse_random_weights
 from lavender.engine.trainer import Trainer
 from lavender.models.recompute import checkpoint_activations
@@ -23,7 +23,7 @@ from lavender.runtime import distributed
 from lavender.runtime.device import choose_device, keep_freed_memory
 from lavender.runtime.heartbeat import watched_hosts
 from lavender.runtime.logging import LOGGER, start_logging, stop_logging
-from lavender.runtime.ownership import end_with_launcher, owned
+from lavender.runtime.ownership import end_with_launcher
 from lavender.runtime.seed import seed_process
 from lavender.tasks.base import Task
 
@@ -58,29 +58,30 @@ def run(task_class: type[Task], config: Config, work: Work = train) -> dict:
     notices = inherit_from_checkpoint(config)
     seed_process(config.seed, rank=0)  # the same fresh weights on every process
     task = task_class(config)
-    found = find_run(config, task.run_name()) if config.resume else None
-    if found and found.state is None:
-        LOGGER.info("%s is finished already: there is nothing to resume", found.run)
-        distributed.stop()
-        return read_object(found.run / "results.json")
-    folder = RunFolder(config.path_output, task.run_name(), *((found.run, found.state) if found else ()))
-    finished = False
-    try:
-        with owned(folder.path), watched_hosts(config.host_timeout, partial(end, code=PEER_LOST)):
-            for notice in [*config.notices(), *notices]:
-                LOGGER.info("%s", notice)
-            if warning := other_task(config, task.related_types):
-                LOGGER.warning("%s", warning)
-            LOGGER.info("output: %s", folder.path)
-            LOGGER.info("options: %s", json.dumps(config.to_dict()))
-            results = work(task, config, device, folder)
-        LOGGER.info("done: %s", folder.path)
-        finished = True
-    finally:
-        folder.close()
-        stop_logging()
-        if not finished:
-            folder.remove_unused()
+    lost = partial(end, code=PEER_LOST)
+    with claimed_run(config, task.run_name(), lost) as claim:
+        if claim.finished:
+            LOGGER.info("%s is finished already: there is nothing to resume", claim.run)
+            distributed.stop()
+            return read_object(claim.run / "results.json")
+        finished = False
+        folder = RunFolder(config.path_output, task.run_name(), claim.run, claim.state)
+        try:
+            with watched_hosts(config.host_timeout, lost):
+                for notice in [*config.notices(), *notices]:
+                    LOGGER.info("%s", notice)
+                if warning := other_task(config, task.related_types):
+                    LOGGER.warning("%s", warning)
+                LOGGER.info("output: %s", folder.path)
+                LOGGER.info("options: %s", json.dumps(config.to_dict()))
+                results = work(task, config, device, folder)
+            LOGGER.info("done: %s", folder.path)
+            finished = True
+        finally:
+            folder.close()
+            stop_logging()
+            if not finished:
+                folder.remove_unused()
     distributed.barrier()
     distributed.stop()
     return results

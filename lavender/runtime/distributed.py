@@ -17,11 +17,12 @@ PATIENCE = 180.0  # seconds in which all processes of a run must have started
 LOGGER = logging.getLogger("lavender")  # lavender.runtime.logging imports this module
 
 _object_group: Any = None
+_met: Launch | None = None  # as it was before `start` wrote the variables that torch reads
 
 
 def launch() -> Launch | None:
     """What the launcher of this process says, as `find_launch` does."""
-    return find_launch(os.environ)
+    return _met or find_launch(os.environ)
 
 
 def rank() -> int:
@@ -67,15 +68,18 @@ def start(device: torch.device, minutes: float = 30, patience: float = PATIENCE)
     Raises:
         ConfigError: the processes cannot meet; it says which one did not come, and where.
     """
-    global _object_group
+    global _object_group, _met
     found = launch()
     if found is None or dist.is_initialized():
         return
     options: dict[str, Any] = {"timeout": timedelta(minutes=minutes)}
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # else torchrun has let them meet
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun has let them meet
+        _find_agent(found, patience)
+    else:
         store = _meet(found, device, patience)
         store.set_timeout(options["timeout"])
         options |= {"store": store, "rank": found.rank, "world_size": found.world_size}
+    _met = found
     # torch and DeepSpeed read these alone
     os.environ |= {
         "RANK": str(found.rank),
@@ -91,12 +95,23 @@ def start(device: torch.device, minutes: float = 30, patience: float = PATIENCE)
         dist.init_process_group("gloo", **options)
 
 
+def _find_agent(found: Launch, patience: float) -> None:
+    """Waits for torchrun, which torch itself would do for ever."""
+    try:
+        _wait_for_address(found, time.monotonic() + patience)
+    except OSError as error:
+        raise ConfigError(
+            f"process {found.rank} of {found.world_size} found no torchrun at MASTER_ADDR={found.address} "
+            f"MASTER_PORT={found.port} within {patience:g} s ({error}): it was stopped, or that host is not reached"
+        ) from error
+
+
 def _meet(found: Launch, device: torch.device, patience: float) -> dist.Store:
     """Waits until every process of the run is there, and has a GPU of its own."""
     where, end = f"MASTER_ADDR={found.address} MASTER_PORT={found.port}", time.monotonic() + patience
     me = f"process {found.rank} of {found.world_size}"
     try:
-        _wait_for_address(found, end)
+        _wait_for_address(found, end, listens=found.rank == 0)
         store = dist.TCPStore(
             found.address,
             found.port,
@@ -149,17 +164,21 @@ def _some(ranks: set[int]) -> str:
     return shown + (f" and {len(ranks) - 8} more" if len(ranks) > 8 else "")
 
 
-def _wait_for_address(found: Launch, end: float) -> None:
-    """Until somebody listens at the address (torch waits too, but with a screenful of warnings)."""
+def _wait_for_address(found: Launch, end: float, listens: bool = False) -> None:
+    """Until somebody listens at the address (torch waits too, but with a screenful of warnings).
+
+    Args:
+        listens: it is this process that will; the address must be one.
+    """
     while True:
         try:
-            if found.rank == 0:
+            if listens:
                 socket.getaddrinfo(found.address, found.port)
             else:
                 socket.create_connection((found.address, found.port), timeout=5).close()
             return
         except OSError:
-            if time.monotonic() > end or found.rank == 0:
+            if time.monotonic() > end or listens:
                 raise
             time.sleep(0.2)
 
@@ -171,10 +190,10 @@ def _gpu_number(device: torch.device, found: Launch) -> int:
 
 def stop() -> None:
     """Leaves the group, at the end of a run that went well."""
-    global _object_group
+    global _object_group, _met
     if dist.is_initialized():
         dist.destroy_process_group()
-    _object_group = None
+    _object_group = _met = None
 
 
 def is_lost_peer(error: RuntimeError) -> bool:

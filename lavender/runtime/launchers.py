@@ -13,6 +13,7 @@ LOOPBACK = "127.0.0.1"
 PORT = 5566
 _PORTS_OF_JOBS = range(12000, 32000)  # below those that Linux gives to outgoing connections
 _NODE_LISTS = ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
+_HYDRA, _CRAY = ("MPI_LOCALRANKID", "MPI_LOCALNRANKS"), ("PMI_LOCAL_RANK", "PMI_LOCAL_SIZE")
 _MAX_STEP = 0xFFFFFFF0  # the ids from here on are Slurm's own: batch script, external and interactive step
 
 
@@ -44,9 +45,9 @@ def find_launch(environment: Mapping[str, str]) -> Launch | None:
     for rank, size, local_rank, local_size in (
         ("RANK", "WORLD_SIZE", "LOCAL_RANK", ""),
         ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
-        ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+        ("PMI_RANK", "PMI_SIZE", *(_CRAY if _CRAY[0] in environment else _HYDRA)),
     ):
-        if rank in environment and size in environment:
+        if rank in environment and size in environment and not (rank == "PMI_RANK" and _is_sruns_pmi(environment)):
             here = _whole(environment, local_size) if local_size in environment else None
             several_hosts = here is not None and here < _whole(environment, size)
             return _launch(environment, rank, size, local_rank, several_hosts=several_hosts)
@@ -66,6 +67,16 @@ def find_launch(environment: Mapping[str, str]) -> Launch | None:
                     "or neither for a run of one process"
                 )
     return None
+
+
+def _is_sruns_pmi(environment: Mapping[str, str]) -> bool:
+    """Whether `srun --mpi=pmi2` set PMI's variables, where its own tell more: hosts, and ranks on them.
+
+    Under Slurm MPICH and Intel MPI have variables of it too: of the batch script, or of what starts ranks on a host.
+    """
+    pairs = (("PMI_RANK", "SLURM_PROCID"), ("PMI_SIZE", "SLURM_STEP_NUM_TASKS"))
+    own = all(environment.get(pmi) == environment.get(slurm) for pmi, slurm in pairs)
+    return own and _HYDRA[0] not in environment and _CRAY[0] not in environment
 
 
 def _slurm(environment: Mapping[str, str]) -> Launch | None:

@@ -1,10 +1,19 @@
 """SIGTERM and Ctrl-C in the middle of a step: the step is finished first."""
 
+import ctypes
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+_PR_SET_PDEATHSIG = 1
+
+
+def on_death_of_parent(number: int) -> None:
+    """Has the kernel send this process a signal when its parent dies; 0 for none. To be called in the main thread."""
+    with suppress(OSError, AttributeError):  # not Linux
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 class StopRequest:
@@ -28,6 +37,7 @@ def deferred_stop(request: StopRequest | None = None) -> Iterator[StopRequest]:
 
     def note(number: int, frame: FrameType | None) -> None:
         request.asked = True
+        on_death_of_parent(0)  # a parent of several threads would send it again, as each of them ends
         signal.signal(number, before[number])
 
     for number, handler in before.items():

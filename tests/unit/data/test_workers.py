@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from multiprocessing import forkserver
 from pathlib import Path
@@ -109,6 +110,15 @@ def test_a_lost_worker_is_told(config: Config):
     config.n_workers = 1
     with pytest.raises(DataError, match=r"a data loading worker process was killed .*lower --n_workers"):
         list(loader(Arrays(config, deadly=2)))
+
+
+@pytest.mark.parametrize("content", [lambda: 1, threading.Lock()])
+def test_a_data_set_that_cannot_be_pickled_is_told(config: Config, content: object):
+    config.n_workers = 1
+    dataset = Arrays(config)
+    dataset.content = content
+    with pytest.raises(DataError, match=r"Arrays .*--n_workers 0"):
+        list(loader(dataset))
 
 
 SCRIPT = """

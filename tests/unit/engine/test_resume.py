@@ -1,3 +1,7 @@
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,8 +12,10 @@ import torch
 from lavender.config.schema import Config
 from lavender.engine import resume
 from lavender.engine.checkpoint import write_json
-from lavender.engine.resume import Found, Position, ProcessState, find_run, forget, load_state, save_state
+from lavender.engine.resume import Claim, Position, ProcessState, claimed_run, forget, load_state, save_state
+from lavender.runtime import ownership
 from lavender.runtime.errors import ConfigError, TrainingError
+from lavender.runtime.ownership import LOCK, _place, take
 
 
 class Scales:
@@ -115,24 +121,107 @@ def runs(tmp_path: Path) -> Any:
     return make
 
 
+def claim(config: Config) -> Claim:
+    with claimed_run(config, "toy", pytest.fail) as found:
+        assert (found.run / LOCK).exists() != found.finished
+    assert not (found.run / LOCK).exists()
+    return found
+
+
 def test_auto_finds_the_last_run_of_these_options(runs, tmp_path: Path):
     config = Config(path_output=str(tmp_path), resume="auto", n_workers=9, save_steps=3)
-    assert find_run(config, "toy") is None
     runs("1", step=4)
     wanted = runs("2", step=6)
     runs("3", step=8, seed=5)  # of other options
     runs("4")  # stopped before it saved anything
-    assert find_run(config, "toy") == Found(wanted, wanted / "resume" / "step_000000006")
+    assert claim(config) == Claim(wanted, wanted / "resume" / "step_000000006")
     finished = runs("5", finished=True)
-    assert find_run(config, "toy") == Found(finished, None)
+    assert claim(config) == Claim(finished, finished=True)
+    assert sorted(tmp_path.iterdir()) == sorted(tmp_path.glob("_toy_?"))
+
+
+def test_auto_makes_a_run_where_there_is_none(runs, tmp_path: Path):
+    config = Config(path_output=str(tmp_path / "new"), resume="auto")
+    made = claim(config)
+    assert made == Claim(made.run)
+    assert list((tmp_path / "new").iterdir()) == [made.run]
+    assert claim(config).run != made.run, "it saved nothing"
+
+
+def test_auto_refuses_a_live_run_that_has_saved_nothing(tmp_path: Path):
+    """Not even its options: its model is still to be built."""
+    config = Config(path_output=str(tmp_path), resume="auto")
+    with claimed_run(config, "toy", pytest.fail) as first:
+        with pytest.raises(TrainingError) as told, claimed_run(config, "toy", pytest.fail):
+            pass
+        assert all(fact in str(told.value) for fact in (str(first.run), str(os.getpid())))
+        other = Config(path_output=str(tmp_path), resume="auto", lr=0.5)
+        assert claim(other).run != first.run
+    content = json.loads('{"host": "", "place": "", "pid": 1, "started": ""}')
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (first.run / LOCK).write_text(
+        json.dumps({**content, "place": _place(), "pid": dead.pid, "options": config.to_dict()})
+    )
+    assert claim(config).run != first.run
+
+
+def test_what_an_owner_did_before_it_ended_counts(runs, tmp_path: Path, monkeypatch):
+    """It finishes its run after its folder was found, and before the folder is taken."""
+    run = runs("1", step=4)
+
+    def finish(folder: Path, options: dict) -> str:
+        forget(folder)
+        write_json({"epochs": [], "best": {}}, folder / "results.json")
+        return take(folder, options)
+
+    monkeypatch.setattr(ownership, "take", finish)
+    assert claim(Config(path_output=str(tmp_path), resume="auto")) == Claim(run, finished=True)
+
+
+def test_of_many_starts_one_goes_on(tmp_path: Path):
+    """Processes of their own, all at once, with nothing to resume: one makes a run, the others are refused."""
+    go = tmp_path / "go"
+    starts = [
+        subprocess.Popen(
+            [sys.executable, "-c", START, str(tmp_path / "out"), str(go)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for _ in range(4)
+    ]
+    for process in starts:
+        assert process.stdout.readline() == b"ready\n"
+    go.touch()
+    said = [process.stdout.readline().decode().strip() for process in starts]
+    for process in starts:
+        process.communicate(b"end\n")
+    (run,) = (tmp_path / "out").iterdir()
+    assert sorted(said) == ["TrainingError"] * 3 + [run.name]
+
+
+START = """
+import sys, time
+from pathlib import Path
+from lavender.config.schema import Config
+from lavender.engine.resume import claimed_run
+from lavender.runtime.errors import TrainingError
+print("ready", flush=True)
+while not Path(sys.argv[2]).exists():
+    time.sleep(0.001)
+try:
+    with claimed_run(Config(path_output=sys.argv[1], resume="auto"), "toy", print) as claim:
+        print(claim.run.name, flush=True)
+        sys.stdin.readline()
+except TrainingError as fault:
+    print(type(fault).__name__, flush=True)
+"""
 
 
 def test_a_run_by_name(runs, tmp_path: Path):
     run = runs("1", step=4)
     state = run / "resume" / "step_000000004"
     for path in (run, state):
-        assert find_run(Config(path_output=str(tmp_path), resume=str(path)), "toy") == Found(run, state)
+        assert claim(Config(path_output=str(tmp_path), resume=str(path))) == Claim(run, state)
     with pytest.raises(ConfigError, match=r"that run has other options: lr is 1.2e-05 there, 0.5 here"):
-        find_run(Config(path_output=str(tmp_path), resume=str(run), lr=0.5), "toy")
+        claim(Config(path_output=str(tmp_path), resume=str(run), lr=0.5))
     with pytest.raises(ConfigError, match="no folder of a run with a state to go on from"):
-        find_run(Config(resume=str(tmp_path / "nowhere")), "toy")
+        claim(Config(resume=str(tmp_path / "nowhere")))

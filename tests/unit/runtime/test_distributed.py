@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from lavender.runtime import distributed
+from lavender.runtime.errors import ConfigError
 
 CPU = torch.device("cpu")
 
@@ -120,3 +121,40 @@ def test_two_processes_exchange():
         assert found[rank]["mean"][0] == 1.5
         assert found[rank]["mean"][1] != found[rank]["mean"][1], "NaN anywhere is NaN everywhere"
         assert found[rank]["untouched"]
+
+
+def test_a_torchrun_that_is_gone_is_not_waited_for(monkeypatch: pytest.MonkeyPatch):
+    port = free_port()
+    set_variables(monkeypatch, RANK=0, WORLD_SIZE=2, MASTER_PORT=port)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    with pytest.raises(ConfigError, match=f"torchrun at MASTER_ADDR=127.0.0.1 MASTER_PORT={port}"):
+        distributed.start(CPU, patience=0.5)
+
+
+def _ranks() -> tuple[int, str]:
+    return distributed.local_rank(), os.environ["LOCAL_RANK"]
+
+
+def _process_of_mpirun(rank: int, port: int, results: multiprocessing.Queue) -> None:
+    distributed._gpu_number = lambda device, found: 0  # each sees one GPU alone
+    os.environ.update(OMPI_COMM_WORLD_RANK=str(rank), OMPI_COMM_WORLD_LOCAL_RANK=str(rank), OMPI_COMM_WORLD_SIZE="2")
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    distributed.start(CPU, minutes=0.5)
+    results.put((rank, _ranks()))
+    distributed.barrier()
+    distributed.stop()
+
+
+def test_processes_that_see_one_gpu_each_keep_their_ranks():
+    """LOCAL_RANK is then 0 for all, for DeepSpeed; taken for their rank, each process would be a host of its own."""
+    context = multiprocessing.get_context("fork")
+    results: multiprocessing.Queue = context.Queue()
+    port = free_port()
+    processes = [context.Process(target=_process_of_mpirun, args=(rank, port, results)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    assert dict(results.get(timeout=300) for _ in processes) == {0: (0, "0"), 1: (1, "0")}
+    for process in processes:
+        process.join(timeout=300)
+        assert process.exitcode == 0

@@ -9,6 +9,7 @@ def slurm(rank: int, size: int, **more: str) -> dict[str, str]:
 
 
 OPEN_MPI = {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_LOCAL_RANK": "1", "OMPI_COMM_WORLD_SIZE": "4"}
+STEP = {"STEP_NUM_TASKS": "4", "STEP_ID": "0", "JOB_ID": "20000"}
 MPICH = {"PMI_RANK": "1", "PMI_SIZE": "2"}
 
 
@@ -19,6 +20,19 @@ MPICH = {"PMI_RANK": "1", "PMI_SIZE": "2"}
         ({**OPEN_MPI, **slurm(0, 2)}, Launch(3, 1, 4, binds_gpus=True)),
         ({**MPICH, "MPI_LOCALRANKID": "0"}, Launch(1, 0, 2, binds_gpus=True)),
         (MPICH, Launch(1, 1, 2, binds_gpus=True)),
+        ({**MPICH, "PMI_LOCAL_RANK": "0", "PMI_LOCAL_SIZE": "2"}, Launch(1, 0, 2, binds_gpus=True)),
+        (  # srun --mpi=pmi2, the second task of four on the second of two hosts
+            {"PMI_RANK": "2", "PMI_SIZE": "4", **slurm(2, 4, **STEP, LOCALID="0", NODELIST="n[1-2]")},
+            Launch(2, 0, 4, "n1", 12000, binds_gpus=True),
+        ),
+        (  # mpiexec in a batch script of as many tasks, whose variables all its ranks have
+            {**MPICH, "PMI_RANK": "0", "MPI_LOCALRANKID": "0", "ENVIRONMENT": "BATCH", **slurm(0, 2)},
+            Launch(0, 0, 2, binds_gpus=True),
+        ),
+        (  # the same, where it has started its ranks by one task of srun
+            {**MPICH, "PMI_RANK": "0", "MPI_LOCALRANKID": "0", **slurm(0, 2, STEP_NUM_TASKS="1", STEP_ID="0")},
+            Launch(0, 0, 2, binds_gpus=True),
+        ),
         (slurm(1, 2), Launch(1, 1, 2, binds_gpus=True)),
         (slurm(0, 2), Launch(0, 0, 2, binds_gpus=True)),
         (slurm(1, 8, STEP_NUM_TASKS="2", STEP_ID="0"), Launch(1, 1, 2, binds_gpus=True)),

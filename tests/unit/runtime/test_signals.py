@@ -1,10 +1,13 @@
+import ctypes
 import os
 import signal
 import threading
 
 import pytest
 
-from lavender.runtime.signals import deferred_stop, leave_signals_to_parent
+from lavender.runtime.signals import deferred_stop, leave_signals_to_parent, on_death_of_parent
+
+PR_GET_PDEATHSIG = 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -23,6 +26,21 @@ def test_the_first_is_noted_and_the_second_obeyed(number: int):
         assert obeyed == [True, True], "afterwards all is as it was"
     finally:
         signal.signal(number, before)
+
+
+def test_the_death_of_a_launcher_is_one_signal():
+    """The kernel sends it again as each thread of a killed parent ends; the second would end a rank in its step."""
+    libc, asked_for = ctypes.CDLL(None), ctypes.c_int()
+    on_death_of_parent(signal.SIGTERM)
+    try:
+        with deferred_stop():
+            libc.prctl(PR_GET_PDEATHSIG, ctypes.byref(asked_for))
+            assert asked_for.value == signal.SIGTERM
+            os.kill(os.getpid(), signal.SIGTERM)
+            libc.prctl(PR_GET_PDEATHSIG, ctypes.byref(asked_for))
+            assert asked_for.value == 0
+    finally:
+        on_death_of_parent(0)
 
 
 def test_what_is_ignored_stays_ignored():
