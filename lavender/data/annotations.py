@@ -11,6 +11,8 @@ from lavender.data.ids import file_name, has_folder, without_extension
 from lavender.data.tsv import TSVReader
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import read_text
+from lavender.runtime.jsons import load_json
+from lavender.runtime.quoting import shown
 
 MAX_CAPTION_WORDS = 1000  # more is not a caption but a broken file
 
@@ -24,13 +26,9 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"{path}: no such text file; check --data_dir (or --txt_dir) and the dataset's name")
     try:
-        content = json.loads(read_text(path, DataError))
+        content = load_json(read_text(path, DataError))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})") from error
-    except RecursionError as error:
-        raise DataError(f"{path}: its brackets are nested too deeply to be a text file") from error
-    except ValueError as error:  # a number without end
-        raise DataError(f"{path}: not a text file of ours ({error})") from error
     if not isinstance(content, dict):
         raise DataError(
             f'{path}: a JSON object with "train", "val" and "test" is expected, not a {type(content).__name__}'
@@ -101,12 +99,14 @@ class CaptionTable:
         for name in dict.fromkeys(names):
             if name in self._ambiguous:
                 one, other = self._ambiguous[name]
-                raise DataError(f"{self.where}: {video_id!r} could be {one!r} or {other!r}; write the ids alike")
+                raise DataError(
+                    f"{self.where}: {shown(video_id)} could be {shown(one)} or {shown(other)}; write the ids alike"
+                )
             row = self._find(name.encode(errors="surrogatepass"))
             if row is not None:
                 text = _slice(self._texts, self._text_ends, row).decode(errors="surrogatepass")
-                return check_caption(text, f'{self.where}, video "{video_id}"')
-        raise DataError(f'{self.where}: no caption for video "{video_id}"')
+                return check_caption(text, f"{self.where}, video {shown(video_id)}")
+        raise DataError(f"{self.where}: no caption for video {shown(video_id)}")
 
     def check_file_names(self, videos: TSVReader) -> None:
         """Refuses frames whose ids have folders, if they would share captions by their file names.
@@ -125,8 +125,8 @@ class CaptionTable:
             other = seen.setdefault(file_name(video), video)
             if other != video and self._find(file_name(video).encode()) is not None:
                 raise DataError(
-                    f"{videos.where(number)}: the caption of {file_name(video)!r} in {self.where} could be of "
-                    f"{other!r} or {video!r}; write the ids of both files alike"
+                    f"{videos.where(number)}: the caption of {shown(file_name(video))} in {self.where} could be of "
+                    f"{shown(other)} or {shown(video)}; write the ids of both files alike"
                 )
 
     def _add_names(self, texts: dict[str, str]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from lavender.runtime import distributed
 from lavender.runtime.errors import TrainingError
+from lavender.runtime.quoting import one_line
 
 LOCK = "run.lock"
 INTERVAL = 10.0  # seconds between two signs of life, the lock file's modification time
@@ -73,12 +74,13 @@ def _owner(content: str, path: Path, host: str) -> str:
     try:
         other = json.loads(content)
         where, pid, started = other["host"], int(other["pid"]), other["started"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return ""  # its writer was killed on the way
     silent = time.time() - path.stat().st_mtime
     alive = _started(pid) == started if where == host else silent <= SILENCE
     if not alive:
         return ""
+    where = one_line(str(where))
     return (
         f"{path.parent}: process {pid} on {where} is running in this folder; wait for its end, or stop it first "
         f"(after a crash of {where}: start again in {SILENCE:.0f} s)"
