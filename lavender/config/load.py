@@ -12,7 +12,7 @@ from lavender.config.schema import LEGACY, Config, entry_place, options, origin,
 from lavender.config.values import COMMAND_LINE, Option, parse_json, unknown_option
 from lavender.runtime.errors import ConfigError
 from lavender.runtime.files import read_text
-from lavender.runtime.quoting import one_line, shown
+from lavender.runtime.quoting import one_line, shown_json
 
 # What the args.json of a released run holds for an option that nobody set: read as not given.
 _UNSET = {"task_token": None, "kinetics": -1}
@@ -143,7 +143,7 @@ def _read_command_line(arguments: Sequence[str] | None) -> tuple[dict[str, Any],
     for word in strangers:
         if word.startswith("--") and len(word) > 2:
             raise unknown_option(word[2:].split("=")[0], options(), COMMAND_LINE)
-        raise ConfigError(f"{COMMAND_LINE}: {shown(word)} belongs to no option; write --NAME VALUE")
+        raise ConfigError(f"{COMMAND_LINE}: {shown_json(word)} belongs to no option; write --NAME VALUE")
     spoken, remarks = {}, []
     for name, said in vars(words).items():
         if name in LEGACY:

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin
 from lavender.config.names import advice
 from lavender.runtime.errors import ConfigError
 from lavender.runtime.jsons import load_json
-from lavender.runtime.quoting import shown
+from lavender.runtime.quoting import shown_json
 
 COMMAND_LINE = "command line"
 _NO_LARGER = 2**63  # a whole number that no array and no tensor can hold
@@ -64,7 +64,7 @@ class Option:
             name = f"--{self.name}" if source == COMMAND_LINE else self.name
             large = isinstance(value, int | float) and abs(value) >= _NO_LARGER
             expected = f"{self.expected}{', below 2^63' if large else ''}"
-            raise ConfigError(f"{source}: {name} is {shown(value)}; expected {expected}")
+            raise ConfigError(f"{source}: {name} is {shown_json(value)}; expected {expected}")
         return converted
 
     def parse(self, words: Sequence[str]) -> Any:
@@ -131,7 +131,7 @@ def parse_json(text: str, source: str) -> Any:
         if len(result) < len(pairs):
             names = [name for name, _ in pairs]
             twice = next(name for name, count in Counter(names).items() if count > 1)
-            raise ConfigError(f"{source}: the key {shown(twice)} stands twice in one object; remove one")
+            raise ConfigError(f"{source}: the key {shown_json(twice)} stands twice in one object; remove one")
         return result
 
     def refuse(constant: str) -> float:
@@ -148,7 +148,7 @@ def unknown_option(name: str, valid: Iterable[str], source: str) -> ConfigError:
     """The error for an option that does not exist, with the one that is probably meant."""
     dashes = "--" if source == COMMAND_LINE else ""
     hint = advice(name, valid, dashes)
-    return ConfigError(f"{source}: unknown option {shown(dashes + name)}; {hint}")
+    return ConfigError(f"{source}: unknown option {shown_json(dashes + name)}; {hint}")
 
 
 def _convert_to_first(value: Any, kinds: tuple) -> Any:

@@ -12,7 +12,7 @@ from lavender.data.tsv import TSVReader
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import read_text
 from lavender.runtime.jsons import load_json
-from lavender.runtime.quoting import shown
+from lavender.runtime.quoting import shown, shown_json
 
 MAX_CAPTION_WORDS = 1000  # more is not a caption but a broken file
 
@@ -105,8 +105,8 @@ class CaptionTable:
             row = self._find(name.encode(errors="surrogatepass"))
             if row is not None:
                 text = _slice(self._texts, self._text_ends, row).decode(errors="surrogatepass")
-                return check_caption(text, f"{self.where}, video {shown(video_id)}")
-        raise DataError(f"{self.where}: no caption for video {shown(video_id)}")
+                return check_caption(text, f"{self.where}, video {shown_json(video_id)}")
+        raise DataError(f"{self.where}: no caption for video {shown_json(video_id)}")
 
     def check_file_names(self, videos: TSVReader) -> None:
         """Refuses frames whose ids have folders, if they would share captions by their file names.

@@ -144,8 +144,8 @@ class CaptionFolder:
         for name, file in zip(names, files, strict=True):
             if self.within is not None and not _stays(name, self.path.parent, self.within):
                 raise DataError(
-                    f'{self.path}: "{key}" names {one_line(name, 500)}, which leaves {self.within}; where the YAML can be '
-                    "trusted, --outside_paths true allows it"
+                    f'{self.path}: "{key}" names {one_line(name, 500)}, which leaves {self.within}; where the YAML can '
+                    "be trusted, --outside_paths true allows it"
                 )
             if not _is_file(file):
                 raise DataError(f'{self.path}: "{key}" names {one_line(str(file), 500)}, which is not there')
@@ -207,7 +207,7 @@ class CaptionFolder:
         for number, entry in enumerate(entries):
             where = f"{path}, annotation {number} (counted from 0)"
             if not isinstance(entry, dict) or not isinstance(entry.get("image_id"), str | int | float):
-                raise DataError(f'{where}: an object with "image_id" (text or a number) and "caption" is expected')
+                raise DataError(f'{where}: an object with "image_id" and "caption" is expected')
             texts, text = by_id.setdefault(str(entry["image_id"]), []), entry.get("caption")
             if not (self.blind and (text is None or text == "")):
                 texts.append(check_caption(text, where))
@@ -285,7 +285,7 @@ def _same_video(one: str, other: str) -> bool:
 
 
 def _some(names: set[str]) -> str:
-    return ", ".join(map(shown, sorted(names)[:3])) + (", …" if len(names) > 3 else "")
+    return ", ".join(map(one_line, sorted(names)[:3])) + (", …" if len(names) > 3 else "")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def load_id2lineidx(path: str | Path) -> dict[str, int]:
         if type(key) is not str or type(offset) is not int:
             kinds = f"{type(key).__name__} → {type(offset).__name__}"
             raise DataError(f"{path}: entry {shown(key)} is {kinds}, not str → int (a byte offset)")
-        if not 0 <= offset < _NO_OFFSET:
+        if abs(offset) >= _NO_OFFSET:
             raise DataError(f"{path}: entry {shown(key)} is {shown(offset)}, which is no byte offset; delete the index")
     return offsets
 

@@ -13,7 +13,7 @@ from lavender.data.index import VideoIndex
 from lavender.data.samples import ClipDataset, draw_share, split_share
 from lavender.data.tsv import TSVReader
 from lavender.runtime.errors import ConfigError, DataError
-from lavender.runtime.quoting import shown
+from lavender.runtime.quoting import shown, shown_json
 from lavender.text.masking import IGNORED
 from lavender.text.tokens import TextTokenizer
 
@@ -104,7 +104,7 @@ class ItemFile:
     def misnamed(self, split: str) -> str:
         """What a split that the file lacks is probably called in it, as a part of a sentence; else ""."""
         found = next((key for key in self.content if key.strip().lower() in SPLIT_NAMES[split] and key != split), None)
-        return f' (found {shown(found)}; rename it "{split}")' if found else ""
+        return f' (found {shown_json(found)}; rename it "{split}")' if found else ""
 
     def where(self, split: str, number: int) -> str:
         """How messages call item `number` of a split, counted from 0."""
@@ -148,7 +148,7 @@ class ItemDataset(ClipDataset):
         """Raises DataError for an item without an answer in a split that needs it: all but `test` do."""
         if self.split != "test":
             value = item.get("answer")
-            found = "missing" if value is None else shown(value)
+            found = "missing" if value is None else shown_json(value)
             raise DataError(
                 f'{where}: "answer" is {found}; only test items may have no answer, {self.split} items need one'
             )

@@ -11,7 +11,7 @@ from lavender.data.annotations import check_text
 from lavender.data.items import FrameFile, Item, ItemDataset, ItemFile, is_missing, require_index, require_text
 from lavender.data.samples import Failure
 from lavender.runtime.errors import DataError
-from lavender.runtime.quoting import shown
+from lavender.runtime.quoting import shown, shown_json
 from lavender.text.masking import IGNORED
 from lavender.text.questions import NOWHERE, answer_at_mask, blank_in_place
 from lavender.text.tokens import TextTokenizer
@@ -177,7 +177,7 @@ class FillInTheBlankDataset(OpenEndedDataset):
 
     def check(self, item: Item, where: str) -> None:
         if "[MASK]" not in require_text(item, "question", where):
-            raise DataError(f"{where}: the question has no [MASK] to fill in: {shown(item['question'])}")
+            raise DataError(f"{where}: the question has no [MASK] to fill in: {shown_json(item['question'])}")
         super().check(item, where)
 
     def hopeless(self, item: Item, where: str) -> str:

@@ -270,7 +270,7 @@ def _parse_offsets(path: Path) -> np.ndarray:
         raise DataError(f"{path}: the text is {found}; save it as UTF-8, or delete it to have it rebuilt")
     numbers = content.removeprefix(codecs.BOM_UTF8).split()
     for line, number in enumerate(numbers, start=1):  # checked before, for one long number takes room for all
-        if not number.isdigit() or len(number) > _DIGITS:
+        if len(number) > _DIGITS or not number.removeprefix(b"-").isdigit():
             found = shown(number.decode("utf-8", "replace"))
             raise DataError(f"{path}, line {line}: {found} is no byte offset; delete {path.name} to have it rebuilt")
     return np.array(numbers, dtype=np.int64) if numbers else np.zeros(0, np.int64)

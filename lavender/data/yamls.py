@@ -63,7 +63,7 @@ class _Loader(yaml.SafeLoader):
         for count, limit, what in (
             (self._nodes, MAX_NODES, "more than {:,} values; split the file"),
             (self._aliases, MAX_ALIASES, "more than {} aliases (*name); write the values out"),
-            (self._depth, MAX_DEPTH, "lists and objects are nested more than {} levels deep"),
+            (self._depth, MAX_DEPTH, "nested too deeply, more than {} levels; write a flat list"),
         ):
             if count > limit:
                 raise ComposerError(None, None, what.format(limit), event.start_mark)

@@ -54,7 +54,7 @@ def _too_deep(text: str) -> json.JSONDecodeError:
         if depth > DEEPEST:
             place = match.start()
             break
-    return json.JSONDecodeError(f"lists and objects are nested more than {DEEPEST} levels deep", text, place)
+    return json.JSONDecodeError(f"nested too deeply, more than {DEEPEST} levels", text, place)
 
 
 def _long_number(text: str) -> int | None:

@@ -15,11 +15,16 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\
 
 
 def shown(value: Any, limit: int = LIMIT) -> str:
-    """A value as JSON, in one line of at most `limit` characters; of a long one the beginning and the end.
+    """A value as `repr` has it, in one line of at most `limit` characters; of a long one the beginning and the end.
 
     Time and memory are bounded: nested, huge and self-containing values are cut before they are written out.
     """
-    return _clipped(_QUOTING.repr(value), limit)
+    return _clipped(_REPR.repr(value), limit)
+
+
+def shown_json(value: Any, limit: int = LIMIT) -> str:
+    """The same in JSON's spelling: for values that stand in a JSON file or belong there."""
+    return _clipped(_JSON.repr(value), limit)
 
 
 def one_line(text: str, limit: int = LIMIT) -> str:
@@ -39,31 +44,22 @@ def _escape(match: re.Match[str]) -> str:
     return {"\n": r"\n", "\r": r"\r", "\t": r"\t"}.get(letter, f"\\u{ord(letter):04x}")
 
 
-class _Quoting(reprlib.Repr):
-    """The standard library's bounded `repr`, with JSON's spelling. A method's name ends with the type's."""
+class _Repr(reprlib.Repr):
+    """The standard library's bounded `repr`, without what is unbounded in it. A method's name ends with the type's."""
 
     def __init__(self) -> None:
         super().__init__()
         self.maxlevel, self.maxdict, self.maxlist, self.maxtuple = 3, 4, 4, 4
 
     def repr_str(self, value: str, level: int) -> str:
-        return _UNSAFE.sub(_escape, json.dumps(_clipped(value, LIMIT), ensure_ascii=False))
+        return repr(_clipped(value, LIMIT))
+
+    def repr_bytes(self, value: bytes, level: int) -> str:
+        return repr(value[:LIMIT])
 
     def repr_int(self, value: int, level: int) -> str:
         bits = value.bit_length()
         return str(value) if bits <= _NUMBER_BITS else f"a whole number of about {int(bits * 0.30103) + 1:,} digits"
-
-    def repr_bool(self, value: bool, level: int) -> str:
-        return "true" if value else "false"
-
-    def repr_NoneType(self, value: None, level: int) -> str:  # noqa: N802 (the type's name)
-        return "null"
-
-    def repr_float(self, value: float, level: int) -> str:
-        return json.dumps(value)
-
-    def repr_bytes(self, value: bytes, level: int) -> str:
-        return repr(value[:LIMIT])
 
     def repr_dict(self, value: dict[Any, Any], level: int) -> str:
         if value and level <= 0:
@@ -75,16 +71,23 @@ class _Quoting(reprlib.Repr):
         return "{" + ", ".join([*pairs, _GAP] if len(value) > self.maxdict else pairs) + "}"
 
     def repr_set(self, value: set[Any], level: int) -> str:
-        return f"a set of {len(value):,}"
+        return f"a set of {len(value):,}"  # the base class sorts it
 
     def repr_instance(self, value: Any, level: int) -> str:
-        if isinstance(value, str):
+        if isinstance(value, str | PurePath):
             return self.repr_str(str(value), level)
-        if isinstance(value, PurePath):
-            return self.repr_str(str(value), level)
-        if isinstance(value, float | int):
-            return self.repr_float(float(value), level)
+        if value is None or type(value) in (bool, float):
+            return repr(value)
         return f"a {type(value).__name__}"  # its own repr might have no end
 
 
-_QUOTING = _Quoting()
+class _Json(_Repr):
+    def repr_str(self, value: str, level: int) -> str:
+        return _UNSAFE.sub(_escape, json.dumps(_clipped(value, LIMIT), ensure_ascii=False))
+
+    def repr_instance(self, value: Any, level: int) -> str:
+        known = value is None or type(value) in (bool, float)
+        return json.dumps(value) if known else super().repr_instance(value, level)
+
+
+_REPR, _JSON = _Repr(), _Json()
