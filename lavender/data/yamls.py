@@ -28,7 +28,7 @@ def read_yaml(path: Path) -> Any:
         DataError: names file and line: not YAML, a key that is given twice, or more bytes, values, aliases or levels
             than the limits above.
     """
-    if (size := path.stat().st_size) > MAX_BYTES:
+    if path.is_file() and (size := path.stat().st_size) > MAX_BYTES:
         raise DataError(f"{path}: {size:,} bytes are too many for a YAML of file names (at most {MAX_BYTES:,})")
     text = read_text(path, DataError)
     loader = None

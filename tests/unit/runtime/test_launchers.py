@@ -43,6 +43,11 @@ def test_no_launcher(environment: dict):
     assert find_launch(environment) is None
 
 
+@pytest.mark.parametrize("job", ["9" * 5000, "²"])
+def test_a_job_that_is_no_number_has_the_default_port(job: str):
+    assert find_launch({**slurm(0, 2), "SLURM_JOB_ID": job}).port == PORT
+
+
 def test_meeting_point_of_slurm():
     tasks = [
         find_launch(slurm(rank, 4, LOCALID=str(rank % 2), NODELIST="r[1-2]n[03-04],x", JOB_ID="1234567", STEP_ID="2"))

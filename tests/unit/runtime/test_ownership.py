@@ -42,9 +42,10 @@ def test_the_lock_of_a_dead_process_is_taken(tmp_path: Path):
         lock(tmp_path, **owner)
         with owned(tmp_path):
             assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
-    (tmp_path / LOCK).write_text('{"host"')
-    with owned(tmp_path):
-        pass
+    for content in ('{"host"', '{"host": "", "started": "", "pid": 1e999}', "[" * 100_000):
+        (tmp_path / LOCK).write_text(content)
+        with owned(tmp_path):
+            pass
 
 
 @pytest.mark.parametrize(("age", "taken"), [(0, False), (SILENCE + 60, True)])
