@@ -74,13 +74,14 @@ class _Loader(yaml.SafeLoader):
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen: dict[tuple[str, str], yaml.Node] = {}
-        for key, _ in node.value:
+        for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise ComposerError(None, None, "a key is a list or an object; write a name", key.start_mark)
             if first := seen.get((key.tag, key.value)):
                 line = first.start_mark.line + 1
                 what = f"the key {shown(key.value)} is given twice, first in line {line}; remove one"
-                raise ComposerError(None, None, what, key.start_mark)
+                mark = value.start_mark if first is key else key.start_mark  # an alias has its anchor's place
+                raise ComposerError(None, None, what, mark)
             seen[key.tag, key.value] = key
         return node
 

@@ -8,6 +8,7 @@ from typing import Any
 DEEPEST = 100  # levels of lists and objects
 _STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"?'
 _BRACKETS = re.compile(rf"{_STRING}|[\[{{\]}}]", re.DOTALL)
+_NUMBERS = re.compile(rf"{_STRING}|-?\d[\d.eE+-]*", re.DOTALL)
 
 
 def load_json(text: str, **hooks: Any) -> Any:
@@ -62,5 +63,5 @@ def _long_number(text: str) -> int | None:
     limit = sys.get_int_max_str_digits()
     if not limit:
         return None
-    found = re.finditer(rf"{_STRING}|\d{{{limit + 1},}}(?![\d.eE])", text, re.DOTALL)
-    return next((match.start() for match in found if match[0][0] != '"'), None)
+    digits = ((match, match[0].removeprefix("-")) for match in _NUMBERS.finditer(text))
+    return next((match.start() for match, number in digits if len(number) > limit and number.isdigit()), None)

@@ -8,6 +8,7 @@ import pytest
 
 from lavender.data.caption_folder import NO_FRAMES, CaptionFolder
 from lavender.runtime.errors import DataError
+from lavender.runtime.quoting import shown
 
 Table = dict[str, list[str]]  # video id → captions
 TWO: Table = {"vid0": ["a red circle", "it moves left"], "vid1": ["a green square"]}
@@ -331,7 +332,7 @@ def test_no_captions_at_all(lay: Lay, tmp_path: Path):
             for bad in ("0", "", "0 0", "a\t0", "-1\t0")
         ),
         *((f"{bad}\n", f"line 1: {bad!r} is not row, a tab, caption number") for bad in ("0\t0\t0", "²\t0", "0\t1.0")),
-        ("x" * 999, f"line 1: '{'x' * 65}...{'x' * 30}' is not row, a tab, caption number"),
+        ("x" * 999, f"line 1: {shown('x' * 999)} is not row, a tab, caption number"),
         ("0\t0\n2\t0\n", "line 2: '2\\t0' is a row that is not in {captions}"),
         ("0\t0\n0\t1\n1\t1\n", "line 3: caption 1 (counted from 0), but {captions}, line 2 has 1 captions"),
     ],

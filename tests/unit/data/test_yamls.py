@@ -1,4 +1,5 @@
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,7 @@ def bomb(start: str, item: str) -> str:
     """Each line repeats the one before nine times: 9^9 values from 500 bytes."""
     names = "abcdefghi"
     lines = [f"a: &a {start}"]
-    lines += [
-        f"{new}: &{new} {item.format(', '.join([f'*{old}'] * 9))}" for old, new in zip(names, names[1:], strict=False)
-    ]
+    lines += [f"{new}: &{new} {item.format(', '.join([f'*{old}'] * 9))}" for old, new in pairwise(names)]
     return "\n".join(lines)
 
 
@@ -83,5 +82,5 @@ def test_what_is_refused_is_told_in_short(tmp_path: Path, content: str | bytes, 
 
 
 def test_a_missing_file(tmp_path: Path):
-    with pytest.raises(DataError, match="x.yaml"):
+    with pytest.raises(DataError, match=r"x\.yaml"):
         read_yaml(tmp_path / "x.yaml")

@@ -20,7 +20,7 @@ def test_what_json_reads_is_read(value: Any):
     [
         ('{"a": 1,\n "b": x}', 2, 7),
         (f'{{"a": 1,\n "b": {LONG}}}', 2, 7),
-        (f'["{LONG}", "\\"{LONG}",\n -{LONG}]', 2, 3),
+        (f'["{LONG}", "\\"{LONG}",\n -{LONG}]', 2, 2),
         (f"[1.{LONG},\n{LONG}.5,\n{LONG}e1, {LONG}]", 3, 5005),
         ("[\n" * 100_000, DEEPEST + 1, 1),
         ("[" * (DEEPEST + 1) + "]" * (DEEPEST + 1), 1, DEEPEST + 1),

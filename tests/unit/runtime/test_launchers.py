@@ -1,7 +1,7 @@
 import pytest
 
 from lavender.runtime.errors import ConfigError
-from lavender.runtime.launchers import LOOPBACK, Launch, find_launch, first_host, has_several_hosts
+from lavender.runtime.launchers import LOOPBACK, PORT, Launch, find_launch, first_host, has_several_hosts
 
 
 def slurm(rank: int, size: int, **more: str) -> dict[str, str]:
