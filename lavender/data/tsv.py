@@ -299,10 +299,10 @@ class TSVWriter:
         """Appends one row.
 
         Raises:
-            DataError: the first field is empty, or a field holds a tab or a line end.
+            DataError: the first field is blank, or a field holds a tab or a line end.
         """
         line = "\t".join(fields)
-        if not fields or not fields[0]:
+        if not fields or not fields[0].strip():
             raise DataError(f"{self.path}: row {len(self._offsets)} has no video id")
         if line.count("\t") >= len(fields) or "\n" in line or "\r" in line:
             raise DataError(

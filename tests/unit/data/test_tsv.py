@@ -293,3 +293,11 @@ def test_a_tsv_of_another_encoding_is_named(tmp_path: Path):
     (tmp_path / "y.lineidx").write_text("0\n", encoding="utf-16")
     with pytest.raises(DataError, match=r"y\.lineidx: the text is UTF-16"):
         TSVReader(tmp_path / "y.tsv")
+
+
+@pytest.mark.parametrize("video", ["", " ", "\u3000"])
+def test_an_id_that_the_reader_refuses_is_not_written(tmp_path: Path, video: str):
+    with pytest.raises(DataError, match=r"x\.tsv: row 1 .*video id"), TSVWriter(tmp_path / "x.tsv") as writer:
+        writer.write(["a", "b"])
+        writer.write([video, "b"])
+    assert list(tmp_path.iterdir()) == []
