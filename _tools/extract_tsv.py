@@ -12,6 +12,7 @@ from tqdm import tqdm
 from lavender.data.index import load_plain_pickle
 from lavender.data.tsv import TSVWriter
 from lavender.runtime.errors import DataError
+from lavender.runtime.quoting import shown
 
 
 def main() -> None:
@@ -25,7 +26,7 @@ def main() -> None:
     with TSVWriter(arguments.output or arguments.path.with_name(f"{arguments.path.name}.tsv")) as writer:
         for video_id, frames in tqdm(videos.items(), unit="video", ascii=True):
             if not (type(video_id) is str and type(frames) is list and frames and all(type(f) is str for f in frames)):
-                raise DataError(f"{source}: entry {str(video_id)[:80]!r} is not an id with a list of base64 strings")
+                raise DataError(f"{source}: entry {shown(video_id)} is not an id with a list of base64 strings")
             writer.write([video_id, *frames])
 
 

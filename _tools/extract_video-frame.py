@@ -19,6 +19,7 @@ from tqdm import tqdm
 from lavender.data.video import extract_frames, in_processes
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import atomic_file, looked_from
+from lavender.runtime.quoting import shown
 
 EXTENSIONS = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mpe", ".m2v", ".vob", ".ts", ".m2ts"),
@@ -72,7 +73,7 @@ def find_clips(folder: Path, pattern: str) -> dict[str, Path]:
     clips: dict[str, Path] = {}
     for clip in sorted(folder.glob(any_case(pattern))):
         if clip.stem in clips:
-            raise DataError(f"{clip} and {clips[clip.stem]} would both be video {clip.stem!r}: rename one of them")
+            raise DataError(f"{clip} and {clips[clip.stem]} would both be video {shown(clip.stem)}: rename one of them")
         clips[clip.stem] = clip
     found = set(clips.values())
     others = [file for file in folder.glob("*") if file.suffix.lower() in EXTENSIONS and file not in found]

@@ -23,6 +23,7 @@ from lavender.data.caption_folder import CaptionFolder
 from lavender.data.ids import HeldOut, without_extension
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import atomic_file, looked_from
+from lavender.runtime.quoting import shown
 
 logger = logging.getLogger("lavender.tools")
 
@@ -130,7 +131,7 @@ class CaptionSplit:
         value = self._facts.get(key, [])
         names = value if isinstance(value, list) else [value]
         if not all(isinstance(name, str) and name for name in names):
-            raise DataError(f'{self.path}: "{key}" is {value!r}; give the name of a file')
+            raise DataError(f'{self.path}: "{key}" is {shown(value)}; give the name of a file')
         return [self.path.parent / name for name in names]
 
     def _evaluated(self) -> list[str]:

@@ -12,6 +12,7 @@ from lavender.config.schema import LEGACY, Config, entry_place, options, origin,
 from lavender.config.values import COMMAND_LINE, Option, parse_json, unknown_option
 from lavender.runtime.errors import ConfigError
 from lavender.runtime.files import read_text
+from lavender.runtime.quoting import one_line, shown_json
 
 # What the args.json of a released run holds for an option that nobody set: read as not given.
 _UNSET = {"task_token": None, "kinetics": -1}
@@ -95,7 +96,7 @@ def _checked(values: Mapping[str, Any], source: str, strict: bool = True) -> tup
         elif strict:
             raise unknown_option(key, options(), source)
         else:
-            remarks.append(f"{source}: {key} is unknown and changes nothing")
+            remarks.append(f"{source}: {one_line(key)} is unknown and changes nothing")
     if "datasets" in checked:
         checked["datasets"], entry_remarks = _checked_entries(checked["datasets"], source, strict)
         remarks += entry_remarks
@@ -133,7 +134,7 @@ class _Parser(argparse.ArgumentParser):
     """Tells a fault as ConfigError, where argparse would print its usage and exit."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{COMMAND_LINE}: {message}")
+        raise ConfigError(f"{COMMAND_LINE}: {one_line(message, 500)}")
 
 
 def _read_command_line(arguments: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
@@ -142,7 +143,7 @@ def _read_command_line(arguments: Sequence[str] | None) -> tuple[dict[str, Any],
     for word in strangers:
         if word.startswith("--") and len(word) > 2:
             raise unknown_option(word[2:].split("=")[0], options(), COMMAND_LINE)
-        raise ConfigError(f'{COMMAND_LINE}: "{word}" belongs to no option; write --NAME VALUE')
+        raise ConfigError(f"{COMMAND_LINE}: {shown_json(word)} belongs to no option; write --NAME VALUE")
     spoken, remarks = {}, []
     for name, said in vars(words).items():
         if name in LEGACY:

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+from lavender.runtime.quoting import LIMIT
+
 # Our name → the names that are common elsewhere, without underscores.
 _ELSEWHERE = {
     "config": "cfg configfile configpath opts",
@@ -87,6 +89,7 @@ def _bare(name: str) -> str:
 
 def advice(name: str, valid: Iterable[str], dashes: str) -> str:
     """What to write in place of an option that does not exist."""
+    name = name[:LIMIT]  # comparing a long one takes long
     bare, spelt = _bare(name), {_bare(option): option for option in valid}
     if bare in spelt:
         return f"did you mean {dashes}{spelt[bare]}?"

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import UnionType
@@ -9,8 +10,11 @@ from typing import Any, get_args, get_origin
 
 from lavender.config.names import advice
 from lavender.runtime.errors import ConfigError
+from lavender.runtime.jsons import load_json
+from lavender.runtime.quoting import shown_json
 
 COMMAND_LINE = "command line"
+_NO_LARGER = 2**63  # a whole number that no array and no tensor can hold
 
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -58,7 +62,9 @@ class Option:
             converted = None
         if converted is None or not all(self._in_range(item) for item in _items(converted)):
             name = f"--{self.name}" if source == COMMAND_LINE else self.name
-            raise ConfigError(f"{source}: {name} is {_shown(value)}; expected {self.expected}")
+            large = isinstance(value, int | float) and abs(value) >= _NO_LARGER
+            expected = f"{self.expected}{', below 2^63' if large else ''}"
+            raise ConfigError(f"{source}: {name} is {shown_json(value)}; expected {expected}")
         return converted
 
     def parse(self, words: Sequence[str]) -> Any:
@@ -124,27 +130,25 @@ def parse_json(text: str, source: str) -> Any:
         result = dict(pairs)
         if len(result) < len(pairs):
             names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ConfigError(f"{source}: the key {_shown(twice)} stands twice in one object; remove one")
+            twice = next(name for name, count in Counter(names).items() if count > 1)
+            raise ConfigError(f"{source}: the key {shown_json(twice)} stands twice in one object; remove one")
         return result
 
     def refuse(constant: str) -> float:
         raise ConfigError(f"{source}: {constant} is not JSON; write a number")
 
     try:
-        return json.loads(text, object_pairs_hook=once, parse_constant=refuse)
+        return load_json(text, object_pairs_hook=once, parse_constant=refuse)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise ConfigError(f"{source}: not valid JSON at {where}: {error.msg}") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of open brackets
-        raise ConfigError(f"{source}: not JSON that can be read: {error}") from error
 
 
 def unknown_option(name: str, valid: Iterable[str], source: str) -> ConfigError:
     """The error for an option that does not exist, with the one that is probably meant."""
     dashes = "--" if source == COMMAND_LINE else ""
     hint = advice(name, valid, dashes)
-    return ConfigError(f"{source}: unknown option {_shown(dashes + name)}; {hint}")
+    return ConfigError(f"{source}: unknown option {shown_json(dashes + name)}; {hint}")
 
 
 def _convert_to_first(value: Any, kinds: tuple) -> Any:
@@ -166,7 +170,7 @@ def _as_boolean(value: Any) -> bool:
 
 def _as_integer(value: Any) -> int:
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    if whole and not isinstance(value, bool):
+    if whole and not isinstance(value, bool) and abs(value) < _NO_LARGER:
         return int(value)
     raise ValueError(value)
 
@@ -222,9 +226,3 @@ def _describe(kind: Any) -> str:
     if origin is dict:
         return f"an object (name to {'number' if parts[1] is int else 'string'})"
     return {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}[kind]
-
-
-def _shown(value: Any) -> str:
-    """A value in one line of bounded length."""
-    text = json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -12,6 +12,8 @@ from lavender.data.ids import file_name, has_folder, without_extension
 from lavender.data.tsv import TSVReader
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import looked_from, read_text
+from lavender.runtime.jsons import load_json
+from lavender.runtime.quoting import shown, shown_json
 
 MAX_CAPTION_WORDS = 1000  # more is not a caption but a broken file
 
@@ -37,15 +39,11 @@ def read_json(path: Path, expected: str = "") -> dict[str, Any]:
         )
     try:
         text = read_text(path, DataError)
-        content = json.loads(text)
+        content = load_json(text)
     except json.JSONDecodeError as error:
         if hint := official.table_advice(text, expected):
             raise DataError(f"{path}: {hint}") from None
         raise DataError(f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})") from error
-    except RecursionError as error:
-        raise DataError(f"{path}: its brackets are nested too deeply to be a text file") from error
-    except ValueError as error:  # a number without end
-        raise DataError(f"{path}: not a text file of ours ({error})") from error
     if not isinstance(content, dict):
         if hint := official.advice(content, expected):
             raise DataError(f"{path}: {hint}")
@@ -69,7 +67,7 @@ def misnamed_split(content: Mapping[str, Any], split: str) -> str:
     if content.get(split):
         return ""
     found = next((key for key in content if key.strip().lower() in SPLIT_NAMES[split] and key != split), None)
-    return f' (found "{found}"; rename it "{split}")' if found else ""
+    return f' (found {shown_json(found)}; rename it "{split}")' if found else ""
 
 
 def check_caption(caption: Any, where: str) -> str:
@@ -135,12 +133,14 @@ class CaptionTable:
         for name in dict.fromkeys(names):
             if name in self._ambiguous:
                 one, other = self._ambiguous[name]
-                raise DataError(f"{self.where}: {video_id!r} could be {one!r} or {other!r}; write the ids alike")
+                raise DataError(
+                    f"{self.where}: {shown(video_id)} could be {shown(one)} or {shown(other)}; write the ids alike"
+                )
             row = self._find(name.encode(errors="surrogatepass"))
             if row is not None:
                 text = _slice(self._texts, self._text_ends, row).decode(errors="surrogatepass")
-                return check_caption(text, f'{self.where}, video "{video_id}"')
-        raise DataError(f'{self.where}: no caption for video "{video_id}"')
+                return check_caption(text, f"{self.where}, video {shown_json(video_id)}")
+        raise DataError(f"{self.where}: no caption for video {shown_json(video_id)}")
 
     def check_file_names(self, videos: TSVReader) -> None:
         """Refuses frames whose ids have folders, if they would share captions by their file names.
@@ -159,8 +159,8 @@ class CaptionTable:
             other = seen.setdefault(file_name(video), video)
             if other != video and self._find(file_name(video).encode()) is not None:
                 raise DataError(
-                    f"{videos.where(number)}: the caption of {file_name(video)!r} in {self.where} could be of "
-                    f"{other!r} or {video!r}; write the ids of both files alike"
+                    f"{videos.where(number)}: the caption of {shown(file_name(video))} in {self.where} could be of "
+                    f"{shown(other)} or {shown(video)}; write the ids of both files alike"
                 )
 
     def _add_names(self, texts: dict[str, str]) -> None:

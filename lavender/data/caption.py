@@ -11,6 +11,8 @@ from lavender.data.caption_folder import CaptionFolder
 from lavender.data.samples import ClipDataset, draw_share, split_share
 from lavender.data.tsv import TSVReader, TSVWriter
 from lavender.runtime.errors import DataError
+from lavender.runtime.jsons import load_json
+from lavender.runtime.quoting import one_line
 from lavender.text.masking import mask_words
 from lavender.text.tokens import TextTokenizer
 
@@ -82,10 +84,10 @@ def read_predictions(path: Path) -> list[tuple[str, list[Caption]]]:
     for number in range(len(reader)):
         fields, where = reader.row(number), reader.where(number)
         try:
-            found = [{"caption": str(one["caption"]), "conf": float(one["conf"])} for one in json.loads(fields[1])]
+            found = [{"caption": str(one["caption"]), "conf": float(one["conf"])} for one in load_json(fields[1])]
             if not found:
                 raise ValueError("no captions")
-        except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
-            raise DataError(f"{where}: this is no prediction file ({error})") from error
+        except (ValueError, LookupError, TypeError, OverflowError) as error:
+            raise DataError(f"{where}: this is no prediction file ({one_line(str(error))})") from error
         captions.append((fields[0], found))
     return captions

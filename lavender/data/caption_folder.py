@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from lavender.data import official
 from lavender.data.annotations import ItemTable, check_caption, read_json
 from lavender.data.ids import VideoIds, without_extension
 from lavender.data.tsv import TSVReader
+from lavender.data.yamls import read_yaml
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import looked_from, read_text
+from lavender.runtime.jsons import load_json
+from lavender.runtime.quoting import one_line, shown
 
 logger = logging.getLogger("lavender.data")
 
 KEYS = ("img", "caption", "caption_linelist", "caption_coco_format", "label", "composite")
-# What PyYAML raises for text that is none: beside its own errors, those of values that are not of their type.
-_NO_YAML = (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError, TypeError)
 _DIGITS = 18  # of a number in a line list, at most
 NO_FRAMES = -1  # in place of the frame row of an annotation without its video
 
@@ -81,7 +81,7 @@ class CaptionFolder:
         """The TSV fields of a row's frames, and the file and line they stand in. DataError where it has none."""
         file, line = self.frame_rows[row].tolist()
         if file == NO_FRAMES:
-            raise DataError(f"{self.where(row)}: video {self.videos[row]!r} has no row in {self._names('img')}")
+            raise DataError(f"{self.where(row)}: video {shown(self.videos[row])} has no row in {self._names('img')}")
         return self.frames[file].row(line), self.frames[file].where(line)
 
     def training_samples(self) -> np.ndarray:
@@ -93,7 +93,7 @@ class CaptionFolder:
         if "caption_linelist" in self.facts:
             return self._read_linelist()
         for row in np.flatnonzero(self._counts == 0).tolist():
-            raise DataError(f"{self.where(row)}: video {self.videos[row]!r} has no captions to train on")
+            raise DataError(f"{self.where(row)}: video {shown(self.videos[row])} has no captions to train on")
         return np.stack([np.arange(len(self.rows)), np.zeros(len(self.rows), dtype=np.int64)], axis=1)
 
     def evaluation_rows(self) -> np.ndarray:
@@ -118,7 +118,9 @@ class CaptionFolder:
             source = str(path)
         for row in rows:
             if not references.get(row) and not self.blind:
-                raise DataError(f"{self.where(row)}: video {self.videos[row]!r} has no reference caption in {source}")
+                raise DataError(
+                    f"{self.where(row)}: video {shown(self.videos[row])} has no reference caption in {source}"
+                )
         return [references.get(row, []) for row in rows]
 
     @property
@@ -131,7 +133,7 @@ class CaptionFolder:
     def _flag(self, key: str) -> bool:
         value = self.facts.get(key, False)
         if not isinstance(value, bool):
-            raise DataError(f'{self.path}: "{key}" is {value!r}; write true or false')
+            raise DataError(f'{self.path}: "{key}" is {shown(value)}; write true or false')
         return value
 
     def _files(self, key: str) -> list[Path]:
@@ -140,16 +142,17 @@ class CaptionFolder:
         names: list[Any] = value if isinstance(value, list) and self.composite else [value]
         if not names or not all(isinstance(name, str) and name for name in names):
             kind = "a list of file names" if self.composite else "the name of a file"
-            raise DataError(f'{self.path}: "{key}" is {"missing" if value is None else repr(value)}; give {kind}')
+            raise DataError(f'{self.path}: "{key}" is {"missing" if value is None else shown(value)}; give {kind}')
         files = [self.path.parent / name for name in names]
         for name, file in zip(names, files, strict=True):
             if self.within is not None and not _stays(name, self.path.parent, self.within):
                 raise DataError(
-                    f'{self.path}: "{key}" names {name}, which leaves {self.within}; where the YAML can be trusted, '
-                    "--outside_paths true allows it"
+                    f'{self.path}: "{key}" names {one_line(name, 500)}, which leaves {self.within}; where the YAML can '
+                    "be trusted, --outside_paths true allows it"
                 )
             if not _is_file(file):
-                raise DataError(f'{self.path}: "{key}" names {file}, which is not there{looked_from(file)}')
+                where = f"{one_line(str(file), 500)}, which is not there{looked_from(file)}"
+                raise DataError(f'{self.path}: "{key}" names {where}')
         return files
 
     def _names(self, key: str) -> str:
@@ -176,11 +179,11 @@ class CaptionFolder:
         for line, text in enumerate(lines, start=1):
             numbers = text.split("\t")
             if len(numbers) != len(columns) or not all(map(_is_number, numbers)):
-                raise DataError(f"{path}, line {line}: {text[:60]!r} is not {', a tab, '.join(columns)}")
+                raise DataError(f"{path}, line {line}: {shown(text)} is not {', a tab, '.join(columns)}")
             *files, row, caption = map(int, numbers)
             file = files[0] if files else 0
             if file >= len(self._captions) or row >= len(self._captions[file]):
-                raise DataError(f"{path}, line {line}: {text!r} is a row that is not in {self._names('caption')}")
+                raise DataError(f"{path}, line {line}: {shown(text)} is a row that is not in {self._names('caption')}")
             row += int(self.firsts[file])
             if caption >= self._counts[row] and (self._counts[row] or not self.blind):
                 raise DataError(
@@ -213,7 +216,7 @@ class CaptionFolder:
         by_id: dict[str, list[str]] = {}
         for number, entry in enumerate(entries):
             where = f"{path}, annotation {number} (counted from 0)"
-            if not isinstance(entry, dict) or "image_id" not in entry:
+            if not isinstance(entry, dict) or not isinstance(entry.get("image_id"), str | int | float):
                 raise DataError(f'{where}: an object with "image_id" and "caption" is expected')
             texts, text = by_id.setdefault(str(entry["image_id"]), []), entry.get("caption")
             if not (self.blind and (text is None or text == "")):
@@ -233,19 +236,20 @@ class CaptionFolder:
         parts = []
         for file, (frames, first, end) in enumerate(zip(self.frames, self.firsts, self.firsts[1:], strict=False)):
             videos = self.videos[first:end]
-            shown = [frames.video_id(number) for number in range(len(frames))]
-            if len(shown) == len(videos) and all(map(_same_video, shown, videos)):
+            ids = [frames.video_id(number) for number in range(len(frames))]
+            if len(ids) == len(videos) and all(map(_same_video, ids, videos)):
                 lines: list[int | None] = list(range(len(videos)))
             else:
-                places = {name: number for number, name in reversed(list(enumerate(shown)))}
+                places = {name: number for number, name in reversed(list(enumerate(ids)))}
                 known = VideoIds(places, frames.path)
                 names = [known.find(name) for name in videos]
                 lines = [None if name is None else places[name] for name in names]
                 lonely = [n for n, line in enumerate(lines) if line is None]
                 if lonely:
-                    fault = f"{self.where(int(first) + lonely[0])}: video {videos[lonely[0]]!r} is not in {frames.path}"
+                    where, video = self.where(int(first) + lonely[0]), shown(videos[lonely[0]])
+                    fault = f"{where}: video {video} is not in {frames.path}"
                     self._fault(f"{fault} ({len(lonely)} of {len(videos)} annotations have no video)")
-                self._tell_unused(frames, shown, {name for name in names if name is not None}, file)
+                self._tell_unused(frames, ids, {name for name in names if name is not None}, file)
             parts += [(NO_FRAMES, NO_FRAMES) if line is None else (file, line) for line in lines]
         return np.array(parts, dtype=np.int64)
 
@@ -300,27 +304,22 @@ def _same_video(one: str, other: str) -> bool:
 
 
 def _some(names: set[str]) -> str:
-    return ", ".join(sorted(names)[:3]) + (", …" if len(names) > 3 else "")
+    return ", ".join(map(one_line, sorted(names)[:3])) + (", …" if len(names) > 3 else "")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     """The object of a split's YAML. DataError, with the line, where it is none."""
     if not path.is_file():
         raise DataError(f"{path}: there is no such file{looked_from(path)}; check --data_dir and the YAML's name")
-    try:
-        facts = yaml.safe_load(read_text(path, DataError))
-    except _NO_YAML as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or str(error).split("\n")[0]
-        raise DataError(f"{path}{line}: not valid YAML ({reason})") from error
+    facts = read_yaml(path)
     if not isinstance(facts, dict):
         raise DataError(f"{path}: names of files under {', '.join(KEYS)} are expected, not a {type(facts).__name__}")
     for key in facts:
         if key not in KEYS:
-            (near, *_) = [*difflib.get_close_matches(str(key), KEYS, n=1), ""]
+            name = one_line(key) if isinstance(key, str) else shown(key)
+            (near, *_) = [*difflib.get_close_matches(name, KEYS, n=1), ""]
             hint = f"; is {near} meant?" if near and near not in facts else ""
-            logger.info("%s: %s is not used%s", path, key, hint)
+            logger.info("%s: %s is not used%s", path, name, hint)
     return {key: value for key, value in facts.items() if value is not None}
 
 
@@ -335,8 +334,8 @@ def _are_none(fields: list[str]) -> bool:
     """Whether the captions of a row are withheld: no field, a blank one, or a JSON value in which nothing is said."""
     if len(fields) < 2 or not fields[1].strip():
         return True
-    with contextlib.suppress(ValueError, RecursionError):
-        value = json.loads(fields[1])
+    with contextlib.suppress(json.JSONDecodeError):
+        value = load_json(fields[1])
         entries = value if isinstance(value, list) else [value]
         said = [entry.get("caption") if isinstance(entry, dict) else entry for entry in entries]
         return all(text is None or (isinstance(text, str) and not text.strip()) for text in said)
@@ -348,8 +347,8 @@ def _parse_captions(fields: list[str], where: str) -> list[str]:
     if len(fields) < 2:
         raise DataError(f"{where}: no second field; a video id, a tab and a JSON list of captions are expected")
     try:
-        entries = json.loads(fields[1])
-    except (ValueError, RecursionError) as error:
+        entries = load_json(fields[1])
+    except json.JSONDecodeError as error:
         raise DataError(f"{where}: the captions are not valid JSON ({error})") from error
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise DataError(f'{where}: the captions are not a JSON list of {{"caption": …}}')

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 
 from lavender.runtime.errors import DataError
+from lavender.runtime.quoting import shown
 
 # fmt: off
 VIDEO_EXTENSIONS = frozenset((
@@ -92,13 +93,15 @@ class VideoIds:
                 other = self._claimed.setdefault(found[0], bare)
                 if other != bare:
                     raise DataError(
-                        f"{self.where}: {found[0]!r} could be {other!r} or {bare!r}; write the ids of both files alike"
+                        f"{self.where}: {shown(found[0])} could be {shown(other)} or {shown(bare)}; "
+                        "write the ids of both files alike"
                     )
         if found is None:
             return None
         if len(found) > 1:
             raise DataError(
-                f"{self.where}: {video_id!r} could be {found[0]!r} or {found[1]!r}; write the ids of both files alike"
+                f"{self.where}: {shown(video_id)} could be {shown(found[0])} or {shown(found[1])}; "
+                "write the ids of both files alike"
             )
         return found[0]
 

@@ -13,9 +13,11 @@ from lavender.data.tsv import TSVReader
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import atomic_file, looked_from, refuse_mistaken
 from lavender.runtime.pickles import check_pickle
+from lavender.runtime.quoting import one_line, shown
 
 logger = logging.getLogger("lavender.data")
 
+_NO_OFFSET = 2**63  # no file has so many bytes
 _ROWS_COMPARED = 2000  # of an index with its TSV, when it is opened
 
 # What pickle raises for bytes that are no whole pickle.
@@ -62,7 +64,7 @@ def load_plain_pickle(path: str | Path) -> dict[Any, Any]:
             file.seek(0)
             content = unpickler.load()
         except _CUT_OR_MANGLED as error:
-            raise DataError(f"{path} is cut or is no pickle ({str(error) or type(error).__name__})") from None
+            raise DataError(f"{path} is cut or is no pickle ({one_line(str(error)) or type(error).__name__})") from None
     if type(content) is not dict:
         raise DataError(f"{path} holds a {type(content).__name__}, not a dict")
     return content
@@ -74,7 +76,9 @@ def load_id2lineidx(path: str | Path) -> dict[str, int]:
     for key, offset in offsets.items():
         if type(key) is not str or type(offset) is not int:
             kinds = f"{type(key).__name__} → {type(offset).__name__}"
-            raise DataError(f"{path}: entry {str(key)[:80]!r} is {kinds}, not str → int (a byte offset)")
+            raise DataError(f"{path}: entry {shown(key)} is {kinds}, not str → int (a byte offset)")
+        if abs(offset) >= _NO_OFFSET:
+            raise DataError(f"{path}: entry {shown(key)} is {shown(offset)}, which is no byte offset; delete the index")
     return offsets
 
 
@@ -143,7 +147,7 @@ class VideoIndex:
         """
         name = self._ids.find(video_id)
         if name is None:
-            raise DataError(f"{self.path} has no video {video_id!r} among its {len(self)}")
+            raise DataError(f"{self.path} has no video {shown(video_id)} among its {len(self)}")
         return self._offsets[name]
 
 
@@ -161,16 +165,16 @@ def _misfit(offsets: dict[str, int], reader: TSVReader) -> str:
         name, offset = entries[place]
         row = int(np.searchsorted(reader.offsets, offset))
         if row == len(reader) or reader.offsets[row] != offset:
-            return f"does not fit (no row starts at byte {offset}, where it has {name!r})"
+            return f"does not fit (no row starts at byte {offset}, where it has {shown(name)})"
         video_id = reader.video_id(row)
         if without_extension(video_id) != without_extension(name):
-            return f"does not fit (it has {name!r} where the row is {video_id!r})"
+            return f"does not fit (it has {shown(name)} where the row is {shown(video_id)})"
     known = {without_extension(name) for name in offsets}
     unnamed = np.setdiff1d(reader.offsets, np.fromiter(offsets.values(), np.int64, len(offsets)))
     for place in _sample(len(unnamed)):
         video_id = reader.video_id(int(np.searchsorted(reader.offsets, unnamed[place])))
         if without_extension(video_id) not in known:
-            return f"does not fit (it lacks {video_id!r})"
+            return f"does not fit (it lacks {shown(video_id)})"
     return ""
 
 

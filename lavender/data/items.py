@@ -1,6 +1,5 @@
 """Downstream data: items listed in `txt_<task>.json`, whose frames are found in `img_<dataset>.tsv` by video id."""
 
-import json
 import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
@@ -16,6 +15,7 @@ from lavender.data.samples import ClipDataset, draw_share, split_share
 from lavender.data.tsv import TSVReader
 from lavender.runtime.errors import ConfigError, DataError
 from lavender.runtime.files import looked_from
+from lavender.runtime.quoting import shown, shown_json
 from lavender.text.masking import IGNORED
 from lavender.text.tokens import TextTokenizer
 
@@ -64,8 +64,8 @@ class FrameFile:
         fields, where = self._tsv.row(number), self._tsv.where(number)
         if not may_be_same(fields[0], video):
             raise DataError(
-                f"{where}: the row of {fields[0]!r}, where {self._index.path} says {video!r}: delete the index to have "
-                "it rebuilt"
+                f"{where}: the row of {shown(fields[0])}, where {self._index.path} says {shown(video)}: delete the "
+                "index to have it rebuilt"
             )
         return fields, where
 
@@ -144,7 +144,7 @@ class ItemDataset(ClipDataset):
         """Raises DataError for an item without an answer in a split that needs it: all but `test` do."""
         if self.split != "test":
             value = item.get("answer")
-            found = "missing" if value is None else json.dumps(value)
+            found = "missing" if value is None else shown_json(value)
             raise DataError(
                 f'{where}: "answer" is {found}; only test items may have no answer, {self.split} items need one'
             )
@@ -164,7 +164,7 @@ class ItemDataset(ClipDataset):
             return
         first = unknown[0]
         fault = (
-            f"{texts.where(split, first)}: video {items[first]['video']!r} is not in {self.frames.known_from} "
+            f"{texts.where(split, first)}: video {shown(items[first]['video'])} is not in {self.frames.known_from} "
             f"({len(unknown)} of {len(items)} items have no video)"
         )
         if self.config.on_bad_sample == "error":
@@ -186,7 +186,7 @@ def require_index(item: Item, key: str, size: int, of: str, where: str) -> int:
     if type(value) is not int:
         raise DataError(f'{where}: "{key}" is {"missing" if value is None else "no whole number"}')
     if not 0 <= value < size:
-        raise DataError(f'{where}: "{key}" is {value}, but {of} (0 to {size - 1})')
+        raise DataError(f'{where}: "{key}" is {shown(value)}, but {of} (0 to {size - 1})')
     return value
 
 

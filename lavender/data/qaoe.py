@@ -11,6 +11,7 @@ from lavender.data.annotations import check_text
 from lavender.data.items import FrameFile, Item, ItemDataset, ItemFile, is_missing, require_index, require_text
 from lavender.data.samples import Failure
 from lavender.runtime.errors import DataError
+from lavender.runtime.quoting import shown, shown_json
 from lavender.text.masking import IGNORED
 from lavender.text.questions import NOWHERE, answer_at_mask, blank_in_place
 from lavender.text.tokens import TextTokenizer
@@ -62,7 +63,7 @@ class AnswerWords:
         size = max(self.words, default=-1) + 1
         require_index(item, "answer", size, f'"{self.source}" has {len(self.words)} words', where)
         if index not in self.words:
-            raise DataError(f'{where}: "answer" is {index}, which "{self.source}" gives to no word')
+            raise DataError(f'{where}: "answer" is {shown(index)}, which "{self.source}" gives to no word')
         return self.words[index]
 
     def word(self, index: int) -> str:
@@ -122,7 +123,7 @@ class QuestionDataset(ItemDataset):
     def hopeless(self, item: Item, where: str) -> str:
         """Why a question can never be right; "" where it can."""
         if self.answer_id(item, where) == IGNORED:
-            return f"its answer, {self.answer(item, where)!r}, is no word of the vocabulary"
+            return f"its answer, {shown(self.answer(item, where))}, is no word of the vocabulary"
         return ""
 
     @abstractmethod
@@ -182,7 +183,7 @@ class FillInTheBlankDataset(OpenEndedDataset):
 
     def check(self, item: Item, where: str) -> None:
         if "[MASK]" not in require_text(item, "question", where):
-            raise DataError(f'{where}: the question has no [MASK] to fill in: "{item["question"][:80]}"')
+            raise DataError(f"{where}: the question has no [MASK] to fill in: {shown_json(item['question'])}")
         super().check(item, where)
 
     def hopeless(self, item: Item, where: str) -> str:

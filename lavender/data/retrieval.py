@@ -15,6 +15,7 @@ from lavender.data.items import FrameFile, Item, ItemDataset, ItemFile
 from lavender.data.samples import ClipDataset, Failure
 from lavender.data.tsv import split_columns
 from lavender.runtime.errors import DataError
+from lavender.runtime.quoting import shown
 
 logger = logging.getLogger("lavender.data")
 
@@ -120,7 +121,7 @@ class Gallery(ClipDataset):
             try:
                 check_captions(item, where)
                 if item["video"] not in frames:
-                    raise DataError(f"{where}: video {item['video']!r} is not in {frames.known_from}")
+                    raise DataError(f"{where}: video {shown(item['video'])} is not in {frames.known_from}")
             except DataError as fault:
                 missing.append(str(fault))
                 continue

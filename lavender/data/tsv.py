@@ -12,6 +12,7 @@ import numpy as np
 
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import atomic_file, looked_from, other_encoding, refuse_mistaken
+from lavender.runtime.quoting import shown
 
 logger = logging.getLogger("lavender.data")
 
@@ -19,6 +20,10 @@ IMAGE_PREFIXES = ("/9j/", "iVBORw0KGgo")  # base64 of the first bytes of a JPEG,
 _NEWLINE = ord("\n")
 _SCAN_BLOCK = 1 << 24  # bytes read at a time while a line index is built
 _ID_BLOCK = 256  # bytes read at first to find a video id, or the end of the last row
+_MAX_ID = 1 << 16  # bytes of a video id; what is longer is no id, but a file without tabs
+_MAX_ROW = 1 << 29  # bytes of a row that is read whole; what is longer is no video, but a file without line ends
+_LAST_ROW = 1 << 24  # bytes of the last row that are looked through for line ends when a file is opened
+_DIGITS = 18  # of a byte offset, at most
 _MARK = codecs.BOM_UTF8.decode()
 
 
@@ -53,7 +58,7 @@ def split_columns(fields: Sequence[str], where: str) -> tuple[str, str | None, l
     if frames and not frames[0].startswith(IMAGE_PREFIXES):
         metadata, *frames = frames
     if not frames:
-        raise DataError(f"{where}: video {video_id!r} has no frames (a frame is a base64 JPEG or PNG)")
+        raise DataError(f"{where}: video {shown(video_id)} has no frames (a frame is a base64 JPEG or PNG)")
     return video_id, metadata, frames
 
 
@@ -118,6 +123,11 @@ class TSVReader:
         start, end = self._span(number)
         head, length = b"", _ID_BLOCK
         while b"\t" not in head and len(head) < end - start:
+            if length > _MAX_ID:
+                raise DataError(
+                    f"{self.where(number)}: no tab in the first {len(head):,} bytes; the first field, the video id, "
+                    "is too long"
+                )
             head = self._read_row(number, min(length, end - start))
             length *= 16
         return self._fields(number, head.partition(b"\t")[0].rstrip(b"\r\n"))[0]
@@ -125,6 +135,11 @@ class TSVReader:
     def _line(self, number: int) -> bytes:
         """Row `number` without its line end, after a check that the index cuts the file at line ends."""
         start, end = self._span(number)
+        if end - start > _MAX_ROW:
+            raise DataError(
+                f"{self.where(number)}: a row of {end - start:,} bytes is too long (at most {_MAX_ROW:,}); is a line "
+                "end missing?"
+            )
         line = self._read_row(number, end - start)
         body = line.removesuffix(b"\n")
         if b"\n" in body or (body == line and end < self._end):
@@ -173,10 +188,12 @@ class TSVReader:
         binary = Path(f"{self.lineidx}.8b")
         if binary.is_file():
             try:
+                self._check_index_size(binary, 8)
                 return self._use(_read_offsets(binary), binary)
             except DataError as fault:
                 logger.warning("%s (it is left aside)", fault)
         if self.lineidx.is_file():
+            self._check_index_size(self.lineidx, _DIGITS + 2)
             return self._use(_parse_offsets(self.lineidx), self.lineidx)
         logger.info("%s is missing: building it from %s", self.lineidx, self.path)
         self._use(build_lineidx(self.path), self.lineidx)
@@ -184,6 +201,12 @@ class TSVReader:
             write_lineidx(self.lineidx, self.offsets)
         except OSError as error:
             logger.warning("%s cannot be written (%s): the index stays in memory", self.lineidx, error.strerror)
+
+    def _check_index_size(self, index: Path, width: int) -> None:
+        """A line has a byte at least, so that an index larger than that need not be read to be refused."""
+        size, rows = index.stat().st_size, self._size + 1
+        if size > width * rows + len(codecs.BOM_UTF8):
+            raise DataError(f"{index} has {size:,} bytes, too many for {self.path}; delete {index} to have it rebuilt")
 
     def _use(self, offsets: np.ndarray, index: Path) -> None:
         """Takes `offsets`, read from `index`, after checks that cost few reads: they rise from 0 to the last line."""
@@ -205,19 +228,30 @@ class TSVReader:
         self._end = self._find_end()
         self.offsets = offsets[: np.searchsorted(offsets, self._end)]
         if len(self):
-            self._line(len(self) - 1)  # rows that the index does not know would lie inside its last line
+            self._check_last()
+
+    def _check_last(self) -> None:
+        """Rows that the index does not know lie inside its last line; of an endless one the beginning is read."""
+        number = len(self) - 1
+        start, end = self._span(number)
+        if end - start <= _LAST_ROW:
+            self._line(number)
+        elif b"\n" in self._read_row(number, _LAST_ROW):
+            raise DataError(f"{self.where(number)}: the line does not end where {self._index} says; {self._mend}")
 
     def _find_end(self) -> int:
         """Where the last row ends, its line end included: blank lines after it are no rows."""
-        length, tail = 0, b""
-        while not tail.strip() and length < self._size:
-            length = min(max(_ID_BLOCK, 16 * length), self._size)
-            tail = self._read(self._size - length, length)
-        text = tail.rstrip()
-        line_end = tail.find(b"\n", len(text))
-        if not text:
-            return 0
-        return self._size if line_end < 0 else self._size - length + line_end + 1
+        length, end, after = _ID_BLOCK, self._size, -1  # after: where a line end stands behind the text
+        while end:
+            start = max(0, end - length)
+            block = self._read(start, end - start)
+            text = block.rstrip()
+            if (line_end := block.find(b"\n", len(text))) >= 0:
+                after = start + line_end
+            if text:
+                return self._size if after < 0 else after + 1
+            length, end = min(16 * length, _SCAN_BLOCK), start
+        return 0
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": None}
@@ -235,11 +269,11 @@ def _parse_offsets(path: Path) -> np.ndarray:
     if found := other_encoding(content):
         raise DataError(f"{path}: the text is {found}; save it as UTF-8, or delete it to have it rebuilt")
     numbers = content.removeprefix(codecs.BOM_UTF8).split()
-    try:
-        return np.array(numbers, dtype=np.int64) if numbers else np.zeros(0, np.int64)
-    except (ValueError, OverflowError):
-        line = next(i for i, number in enumerate(numbers, 1) if not number.isdigit() or len(number) > 18)
-        raise DataError(f"{path}, line {line}: {numbers[line - 1][:40]!r} is no byte offset") from None
+    for line, number in enumerate(numbers, start=1):  # checked before, for one long number takes room for all
+        if len(number) > _DIGITS or not number.removeprefix(b"-").isdigit():
+            found = shown(number.decode("utf-8", "replace"))
+            raise DataError(f"{path}, line {line}: {found} is no byte offset; delete {path.name} to have it rebuilt")
+    return np.array(numbers, dtype=np.int64) if numbers else np.zeros(0, np.int64)
 
 
 class TSVWriter:
@@ -265,13 +299,15 @@ class TSVWriter:
         """Appends one row.
 
         Raises:
-            DataError: the first field is empty, or a field holds a tab or a line end.
+            DataError: the first field is blank, or a field holds a tab or a line end.
         """
         line = "\t".join(fields)
-        if not fields or not fields[0]:
+        if not fields or not fields[0].strip():
             raise DataError(f"{self.path}: row {len(self._offsets)} has no video id")
         if line.count("\t") >= len(fields) or "\n" in line or "\r" in line:
-            raise DataError(f"{self.path}: a field of {fields[0]!r} holds a tab or a line end, which no TSV can carry")
+            raise DataError(
+                f"{self.path}: a field of {shown(fields[0])} holds a tab or a line end, which no TSV can carry"
+            )
         data = line.encode() + b"\n"
         self._file.write(data)
         self._offsets.append(self._position)

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from lavender.demo.toy_captions import write_caption_split
 from lavender.runtime.errors import ConfigError, DataError, LavenderError
+from lavender.runtime.quoting import shown
 
 FRAMES = 20  # a clip; four frames of it, at int(20 / 5 * (i + 1)), are what training sees
 FRAMES_PER_SECOND = 12
@@ -234,7 +235,7 @@ def write_toy(
     if size < 32 or size % 16:
         raise ConfigError(f"toy clips: size={size}; give a multiple of 16 (the video codec's blocks) from 32 on")
     if not re.fullmatch(r"\w+", name):
-        raise ConfigError(f"toy clips: name={name!r}; use letters, digits and _ only")
+        raise ConfigError(f"toy clips: name={shown(name)}; use letters, digits and _ only")
     clips = make_clips(n_train, n_val, n_test, seed)
     videos = {folder / f"_{name}_{split}" / f"{clip.video_id}.mp4": clip for split in clips for clip in clips[split]}
     blanks = {folder / f"_{name}blank_val" / f"{clip.video_id}.mp4": clip for clip in clips["val"]}

@@ -1,8 +1,18 @@
 """Faults of the input, told in one line: what is wrong, in which file, line or key, and what to do."""
 
+from lavender.runtime.quoting import one_line
+
+_LONGEST = 4000  # characters of a message
+
 
 class LavenderError(Exception):
-    """A fault that its user can mend. Scripts print the message alone, without a traceback, and exit with code 2."""
+    """A fault that its user can mend. Scripts print the message alone, without a traceback, and exit with code 2.
+
+    Whatever a file made part of it, the message is one line without control characters, and of bounded length.
+    """
+
+    def __str__(self) -> str:
+        return one_line(super().__str__(), _LONGEST)
 
 
 class ConfigError(LavenderError):

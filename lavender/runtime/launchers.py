@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from lavender.runtime.errors import ConfigError
+from lavender.runtime.quoting import shown
 
 LOOPBACK = "127.0.0.1"
 PORT = 5566
 _PORTS_OF_JOBS = range(12000, 32000)  # below those that Linux gives to outgoing connections
 _NODE_LISTS = ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
 _HYDRA, _CRAY = ("MPI_LOCALRANKID", "MPI_LOCALNRANKS"), ("PMI_LOCAL_RANK", "PMI_LOCAL_SIZE")
+_NUMBER = re.compile(r"[0-9]{1,18}")  # of a job or a step
 _MAX_STEP = 0xFFFFFFF0  # the ids from here on are Slurm's own: batch script, external and interactive step
 
 
@@ -92,7 +94,7 @@ def _slurm(environment: Mapping[str, str]) -> Launch | None:
     if _whole(environment, size) == 1 and rank == 0:
         return None
     step = environment.get("SLURM_STEP_ID", environment.get("SLURM_STEPID", ""))
-    special = (step.isdigit() and int(step) >= _MAX_STEP) or step in ("batch", "extern", "interactive")
+    special = (_NUMBER.fullmatch(step) and int(step) >= _MAX_STEP) or step in ("batch", "extern", "interactive")
     if rank == 0 and (special or (not step and environment.get("ENVIRONMENT") == "BATCH")):
         raise ConfigError(
             f"{size}={environment[size]}, but this is the batch script, not one of its tasks: "
@@ -142,17 +144,17 @@ def _launch(
 def _whole(environment: Mapping[str, str], name: str) -> int:
     value = environment[name]
     if not re.fullmatch(r"[0-9]{1,9}", value.strip()):
-        raise ConfigError(f"{name}={value!r} is not a whole number from 0 on")
+        raise ConfigError(f"{name}={shown(value)} is not a whole number from 0 on")
     return int(value)
 
 
 def _job_port(environment: Mapping[str, str]) -> int:
     """A port of this job and step, the same on all of its tasks."""
     job = next((environment[name] for name in ("SLURM_JOB_ID", "SLURM_JOBID") if name in environment), "")
-    if not job.isdigit():
+    if not _NUMBER.fullmatch(job):
         return PORT
     step = environment.get("SLURM_STEP_ID", environment.get("SLURM_STEPID", ""))
-    return _PORTS_OF_JOBS[(int(job) * 16 + (int(step) if step.isdigit() else 0)) % len(_PORTS_OF_JOBS)]
+    return _PORTS_OF_JOBS[(int(job) * 16 + (int(step) if _NUMBER.fullmatch(step) else 0)) % len(_PORTS_OF_JOBS)]
 
 
 def first_host(nodes: str) -> str:

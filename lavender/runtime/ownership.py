@@ -144,7 +144,7 @@ def _read(content: str) -> dict[str, Any] | None:
         other = json.loads(content)
         other["pid"] = int(other["pid"])
         return other if {"host", "place", "started"} <= other.keys() else None
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 

@@ -18,6 +18,7 @@ from lavender.models.generation import Decoding, SpecialTokens, generate
 from lavender.models.lavender import Heads, Lavender
 from lavender.runtime.errors import ConfigError, DataError
 from lavender.runtime.files import atomic_file
+from lavender.runtime.jsons import load_json
 from lavender.runtime.logging import LOGGER
 from lavender.tasks.base import Metrics, Record, Task, TrainingPart, at_labels, training_figures
 from lavender.text.prompts import PROMPTS
@@ -173,7 +174,7 @@ class CaptionTask(Task):
         if not path.is_file() or not origin.is_file():
             return None
         try:
-            same = json.loads(origin.read_text(encoding="utf-8")) == self._made_from(split, weights())
+            same = load_json(origin.read_text(encoding="utf-8")) == self._made_from(split, weights())
             captions = read_predictions(path)
         except (OSError, ValueError, DataError) as fault:
             LOGGER.warning("%s is not used again: %s", path, fault)

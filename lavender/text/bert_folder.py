@@ -6,6 +6,7 @@ from pathlib import Path
 from lavender.config.schema import Config
 from lavender.runtime.errors import WeightsError
 from lavender.runtime.files import looked_from, mistaken_file, read_text
+from lavender.runtime.jsons import load_json
 
 LOCAL_MODELS = Path("_models/huggingface_transformers")
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -49,8 +50,8 @@ def lowercases(folder: Path) -> bool:
     if not path.is_file():
         return True
     try:
-        settings = json.loads(read_text(path, WeightsError))
-    except ValueError as error:
+        settings = load_json(read_text(path, WeightsError))
+    except json.JSONDecodeError as error:
         raise WeightsError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(settings, dict):
         raise WeightsError(f"{path}: an object of settings is expected")

@@ -211,3 +211,14 @@ def test_items_are_arrays_that_processes_share_and_not_objects():
     assert all(isinstance(value, np.ndarray) and value.dtype != object for value in vars(items).values())
     assert sum(value.nbytes for value in vars(items).values()) < 500 * 50
     assert pickle.loads(pickle.dumps(items))[321] == {"video": "vid321", "answer": 321}
+
+
+@pytest.mark.parametrize("text", ["a\nb\x1b[2J", "v" * 10_000_000, "v " * 5_000_000])
+def test_ids_and_texts_are_quoted_in_short_and_in_one_line(text: str):
+    table = CaptionTable({"b": ["x"], f"1/{text}/c": ["x"], f"2/{text}/c": ["x"]}, "txt.json, train")
+    faults = []
+    for ask in (lambda: table.caption(text), lambda: table.caption("c"), lambda: check_caption([text], "txt.json")):
+        with pytest.raises(DataError) as raised:
+            ask()
+        faults.append(str(raised.value))
+    assert all(fault.isprintable() and len(fault) < 500 and fault.startswith("txt.json") for fault in faults)

@@ -7,6 +7,7 @@ import pytest
 
 from lavender.data.caption_folder import CaptionFolder
 from lavender.runtime.errors import DataError
+from lavender.runtime.quoting import shown
 from tests.unit.data.caption_world import PLAIN, TWO, Lay, annotations, fault, frames, lay_in
 
 
@@ -152,7 +153,7 @@ def test_a_yaml_that_names_a_missing_file(lay: Lay, tmp_path: Path, key: str, na
     path = lay(with_value(key, name))
     with pytest.raises(DataError) as raised:
         use(CaptionFolder(path))
-    name = name.strip('"').replace("\\0", "\0")
+    name = name.strip('"').replace("\\0", r"\u0000")
     assert str(raised.value) == f'{path}: "{key}" names {tmp_path / name}, which is not there'
 
 
@@ -258,8 +259,8 @@ def test_as_many_files_of_frames_as_of_captions(composite: Lay):
         ("vid1", "no second field; a video id, a tab and a JSON list of captions are expected"),
         ("vid1\t[{]", "the captions are not valid JSON (Expecting property name enclosed in double quotes: "),
         ("vid1\t", "the captions are not valid JSON (Expecting value: "),
-        ("vid1\t" + "[" * 100_000, "the captions are not valid JSON (maximum recursion depth"),
-        ("vid1\t[" + "9" * 5000 + "]", "the captions are not valid JSON (Exceeds the limit"),
+        ("vid1\t" + "[" * 100_000, "the captions are not valid JSON (nested too deeply"),
+        ("vid1\t[" + "9" * 5000 + "]", "the captions are not valid JSON (a whole number of more than 4,300 digits"),
         *(
             ("vid1\t" + j, 'the captions are not a JSON list of {"caption": …}')
             for j in ('{"caption": "a"}', "5", '["a"]')
@@ -301,7 +302,7 @@ def test_no_captions_at_all(lay: Lay, tmp_path: Path):
             for bad in ("0", "", "0 0", "a\t0", "-1\t0")
         ),
         *((f"{bad}\n", f"line 1: {bad!r} is not row, a tab, caption number") for bad in ("0\t0\t0", "²\t0", "0\t1.0")),
-        ("x" * 999, f"line 1: {'x' * 60!r} is not row, a tab, caption number"),
+        ("x" * 999, f"line 1: {shown('x' * 999)} is not row, a tab, caption number"),
         ("0\t0\n2\t0\n", "line 2: '2\\t0' is a row that is not in {captions}"),
         ("0\t0\n0\t1\n1\t1\n", "line 3: caption 1 (counted from 0), but {captions}, line 2 has 1 captions"),
     ],

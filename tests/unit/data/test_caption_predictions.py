@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from lavender.data.caption import read_predictions, write_predictions
 from lavender.runtime.errors import DataError
 
-NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\t\n\r"), min_size=1, max_size=9)
+NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\t\n\r\ufeff"), max_size=9).filter(
+    str.strip
+)
 CAPTIONS = st.fixed_dictionaries({"caption": st.text(max_size=20), "conf": st.floats(0, 1)})
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

@@ -113,7 +113,7 @@ def test_references_without_a_video(lay: Lay, tmp_path: Path, caplog: pytest.Log
         ('{"annotations": [\n  5,\n]}', ", line "),
         ("{", ", line 1, column 2: not valid JSON ("),
         (b"\xff", ": byte 0 is not UTF-8 text"),
-        ("[" * 100_000, ": its brackets are nested too deeply"),
+        ("[" * 100_000, ", line 1, column 101: not valid JSON (nested too deeply"),
         ("[]", ": "),
         ("{}", ': no list of "annotations", so this is no COCO captions file'),
         ('{"annotations": {}}', ': no list of "annotations", so this is no COCO captions file'),

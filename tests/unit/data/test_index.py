@@ -57,14 +57,25 @@ def test_code_in_a_pickle_is_refused_by_name_and_not_run(tmp_path: Path):
         ({"a": 1.5}, "'a' is str → float"),
         ({"a": True}, "'a' is str → bool"),
         ({"a": [1]}, "'a' is str → list"),
-        ({1: 1}, "'1' is int → int"),
+        ({1: 1}, "entry 1 is int → int"),
         ({"a": b"1"}, "'a' is str → bytes"),
+        ({"a\nb": 1.5}, r"'a\\nb' is str → float"),
+        ({"v" * 10**6: 1.5}, r"entry 'v{20,80}\.\.\.v{20,80}' is str → float"),
+        ({"a": 10**6000}, "'a' is a whole number of about 6,001 digits"),
+        ({"a": 2**63}, "'a' is 9223372036854775808"),
     ],
 )
 def test_anything_but_str_to_int_is_refused(tmp_path: Path, content, complaint: str):
     path = tmp_path / "x.pkl"
     path.write_bytes(pickle.dumps(content))
     with pytest.raises(DataError, match=complaint):
+        load_id2lineidx(path)
+
+
+def test_a_pickled_number_that_python_does_not_read(tmp_path: Path):
+    path = tmp_path / "x.pkl"
+    path.write_bytes(b"(dVa\nI" + b"9" * 5000 + b"\ns.")
+    with pytest.raises(DataError, match=rf"^{path} "):
         load_id2lineidx(path)
 
 

@@ -293,3 +293,12 @@ def test_a_tsv_of_another_encoding_is_named(tmp_path: Path):
     (tmp_path / "y.lineidx").write_text("0\n", encoding="utf-16")
     with pytest.raises(DataError, match=r"y\.lineidx: the text is UTF-16"):
         TSVReader(tmp_path / "y.tsv")
+
+
+@pytest.mark.parametrize("video", ["", " ", "\u3000"])
+def test_an_id_that_the_reader_refuses_is_not_written(tmp_path: Path, video: str):
+    with TSVWriter(tmp_path / "x.tsv") as writer:
+        writer.write(["a", "b"])
+        with pytest.raises(DataError, match=r"x\.tsv: row 1 .*video id"):
+            writer.write([video, "b"])
+    assert (tmp_path / "x.tsv").read_text() == "a\tb\n"

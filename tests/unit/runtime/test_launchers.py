@@ -1,7 +1,7 @@
 import pytest
 
 from lavender.runtime.errors import ConfigError
-from lavender.runtime.launchers import LOOPBACK, Launch, find_launch, first_host, has_several_hosts
+from lavender.runtime.launchers import LOOPBACK, PORT, Launch, find_launch, first_host, has_several_hosts
 
 
 def slurm(rank: int, size: int, **more: str) -> dict[str, str]:
@@ -55,6 +55,11 @@ def test_one_launcher_is_read(environment: dict, launch: Launch):
 )
 def test_no_launcher(environment: dict):
     assert find_launch(environment) is None
+
+
+@pytest.mark.parametrize("job", ["9" * 5000, "²"])
+def test_a_job_that_is_no_number_has_the_default_port(job: str):
+    assert find_launch({**slurm(0, 2), "SLURM_JOB_ID": job}).port == PORT
 
 
 def test_meeting_point_of_slurm():

@@ -64,6 +64,9 @@ def test_the_lock_of_a_dead_process_is_taken_at_once(tmp_path: Path, host: str):
         assert take(tmp_path, {}) == ""
         assert time.monotonic() - start < 1
         assert owner(tmp_path) == os.getpid()
+    for content in ('{"host"', '{"host": "", "place": "", "started": "", "pid": 1e999}', "[" * 100_000):
+        (tmp_path / LOCK).write_text(content)
+        assert take(tmp_path, {}) == ""
 
 
 @pytest.mark.parametrize("content", ['{"host"', "", "[]", "null", '{"pid": "x"}', "\0" * 64, "[" * 100_000])
