@@ -238,7 +238,7 @@ def _survey(path: str | Path, max_pixels: int, chosen: int | None = None) -> _Su
             found = len(times) + unknown
             missing = stream.frames - found
             missing = missing if missing > 0 else round(found * (announced / held - 1))
-    return _Survey([*sorted(times), *[None] * unknown], missing, stream.index)
+        return _Survey([*sorted(times), *[None] * unknown], missing, stream.index)
 
 
 def _decode(path: str | Path, wanted: list[int], threads: int, max_pixels: int, chosen: int | None = None) -> _Decoded:
