@@ -248,7 +248,7 @@ def _decode(path: str | Path, wanted: list[int], threads: int, max_pixels: int, 
     failed = 0
     with _opened(path, max_pixels) as container:
         stream = _video_stream(container, path, chosen)
-        stream.codec_context.options = {"max_pixels": str(max_pixels)}  # a packet can claim more than the container
+        stream.codec_context.options = _limit(max_pixels)  # a packet can claim more than the container
         stream.thread_type = "AUTO"  # threads over frames, and over slices
         stream.codec_context.thread_count = threads
         packets = container.demux(stream)  # the last one is empty: it fetches the frames that the decoder still holds
@@ -265,6 +265,9 @@ def _decode(path: str | Path, wanted: list[int], threads: int, max_pixels: int, 
                 failed += 1
                 continue
             for frame in pictures:
+                if _square_width(frame.width, stream.sample_aspect_ratio) * frame.height > max_pixels:
+                    failed += 1
+                    continue
                 if len(times) in wanted:
                     frames[len(times)] = _as_shown(frame, stream.sample_aspect_ratio)
                 times.append(frame.time)
@@ -303,10 +306,15 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Any]:
     import av
 
     # The limit holds for the frames that are decoded in search of the streams' parameters, too.
-    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "none", "max_pixels": str(max_pixels)}
+    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "none", **_limit(max_pixels)}
     # Titles in old encodings are no reason to lose a clip.
     with open(path, "rb") as file, av.open(file, metadata_errors="ignore", options=options) as container:
         yield container
+
+
+def _limit(max_pixels: int) -> dict[str, str]:
+    """FFmpeg's own limit, which is checked before a frame is allocated. Decoders add up to whole blocks."""
+    return {"max_pixels": str(min(2 * max_pixels + 2**16, 2**31 - 1))}
 
 
 def _video_stream(container: Any, path: str | Path, chosen: int | None) -> Any:
