@@ -16,6 +16,7 @@ from typing import Any
 from _root import run
 from tqdm import tqdm
 
+from lavender.data.frames import MAX_PIXELS
 from lavender.data.video import extract_frames, in_processes
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import atomic_file, looked_from
@@ -46,17 +47,21 @@ def main() -> int:
         default=0.5,
         help="skip a video of which a smaller share of the frames decodes (default: %(default)s)",
     )
+    parser.add_argument(
+        "--max_pixels", type=int, default=MAX_PIXELS, help="skip a video of larger frames (default: %(default)s)"
+    )
     parser.add_argument("--output", type=Path, help="the file to write (default: NAME.pkl)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="number of processes (default: one a core)")
     arguments = parser.parse_args()
-    if min(arguments.sample, arguments.workers) < 1:
-        parser.error("--sample and --workers must be at least 1")
+    if min(arguments.sample, arguments.workers, arguments.max_pixels) < 1:
+        parser.error("--sample, --workers and --max_pixels must be at least 1")
     if not 0 <= arguments.min_decoded <= 1:
         parser.error("--min_decoded must be between 0 and 1")
 
     clips = find_clips(arguments.path.with_name(f"_{arguments.path.name}"), arguments.pattern)
     output = arguments.output or arguments.path.with_name(f"{arguments.path.name}.pkl")
-    options = {"count": arguments.sample, "min_decoded": arguments.min_decoded, "spread": arguments.spread}
+    options = {name: getattr(arguments, name) for name in ("min_decoded", "spread", "max_pixels")}
+    options["count"] = arguments.sample
     with atomic_file(output) as file:  # opened first: a folder that cannot be written to shows at once
         frames = extract_all(list(clips.values()), options, min(arguments.workers, len(clips)))
         if not frames:

@@ -11,7 +11,7 @@ import numpy as np
 from _root import run
 from PIL import Image, ImageDraw, ImageOps
 
-from lavender.data.frames import decode_image, evaluation_indices
+from lavender.data.frames import MAX_PIXELS, decode_image, evaluation_indices
 from lavender.data.index import VideoIndex
 from lavender.data.tsv import TSVReader, split_columns
 from lavender.runtime.files import atomic_file
@@ -24,6 +24,9 @@ def main() -> None:
     parser.add_argument("--input_file", required=True, type=Path, help="the frame TSV")
     parser.add_argument("--output", type=Path, help="the PNG to write (default: X.png beside X.tsv)")
     parser.add_argument("--columns", type=int, default=8, help="most frames shown of a video (default: %(default)s)")
+    parser.add_argument(
+        "--max_pixels", type=int, default=MAX_PIXELS, help="largest image that is decoded (default: %(default)s)"
+    )
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--rows", nargs="+", type=int, help="row numbers, from 0")
     chosen.add_argument("--ids", nargs="+", help="video ids")
@@ -39,11 +42,11 @@ def main() -> None:
         rows = arguments.rows or list(range(min(8, len(reader))))
     output = arguments.output or arguments.input_file.with_suffix(".png")
     with atomic_file(output) as file:
-        contact_sheet(reader, rows, arguments.columns).save(file, format="PNG")
+        contact_sheet(reader, rows, arguments.columns, arguments.max_pixels).save(file, format="PNG")
     print(f"{output}: {len(rows)} videos")
 
 
-def contact_sheet(reader: TSVReader, rows: list[int], columns: int) -> Image.Image:
+def contact_sheet(reader: TSVReader, rows: list[int], columns: int, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The frames of `rows`, at most `columns` of each, spread evenly."""
     from skimage.util import montage
 
@@ -51,7 +54,7 @@ def contact_sheet(reader: TSVReader, rows: list[int], columns: int) -> Image.Ima
     for row in rows:
         video_id, _, fields = split_columns(reader.row(row), reader.where(row))
         indices = evaluation_indices(len(fields), min(columns, len(fields)))
-        frames = [decode_image(fields[i], f"{reader.where(row)}, frame {i}") for i in indices]
+        frames = [decode_image(fields[i], f"{reader.where(row)}, frame {i}", max_pixels) for i in indices]
         strips.append((video_id, frames))
     columns = max((len(frames) for _, frames in strips), default=1)
     tiles = np.zeros((len(rows), columns, LABEL_HEIGHT + TILE_HEIGHT, TILE_WIDTH, 3), np.uint8)

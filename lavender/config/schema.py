@@ -119,6 +119,7 @@ class Config:
         "training transforms; of several one is drawn for each frame",
         choices=("img_rand_crop", "img_center_crop", "pad_resize", "vid_rand_crop"),
     )
+    max_pixels: int = _frames(64 * 2**20, "pixels of a stored image; a larger one is a bad sample", minimum=1)
     repeat_frames: bool = _frames(False, "repeat the last frame of a video with fewer than size_frame, not an error")
 
     # --- text

@@ -184,7 +184,9 @@ class Gallery(ClipDataset):
             chosen = [training_indices(len(images), size, start, repeat, where=where) for start in starts]
         else:
             chosen = [evaluation_indices(len(images), size, repeat, where=where)]
-        decoded = {n: decode_image(images[n], f"{where}, frame {n}") for n in sorted({n for c in chosen for n in c})}
+        numbers = sorted({number for clip in chosen for number in clip})
+        limit = self.config.max_pixels
+        decoded = {number: decode_image(images[number], f"{where}, frame {number}", limit) for number in numbers}
         return torch.stack([self.transform([decoded[n] for n in numbers], stream) for numbers in chosen])
 
     def collate(self, samples: list[Any]) -> dict[str, Any] | Failure:

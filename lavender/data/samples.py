@@ -42,7 +42,7 @@ class ClipDataset(Dataset, ABC):
     """Samples of one split. A subclass says how many there are and what each one's text and frames are.
 
     Args:
-        config: size_frame, size_img, img_transform, seed, on_bad_sample, repeat_frames.
+        config: size_frame, size_img, img_transform, max_pixels, seed, on_bad_sample, repeat_frames.
         training: random clips and crops; else the evaluation ones.
         size_frame: frames a clip.
     """
@@ -122,7 +122,7 @@ class ClipDataset(Dataset, ABC):
             chosen = training_indices(len(images), self.size_frame, start, repeat, where=where)
         else:
             chosen = evaluation_indices(len(images), self.size_frame, repeat, where=where)
-        frames = [decode_image(images[number], f"{where}, frame {number}") for number in chosen]
+        frames = [decode_image(images[number], f"{where}, frame {number}", self.config.max_pixels) for number in chosen]
         return self.transform(frames, stream)
 
 

@@ -9,17 +9,20 @@ import os
 import signal
 import threading
 from bisect import bisect_right
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from itertools import accumulate, pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from lavender.data.frames import MAX_PIXELS
 from lavender.runtime.errors import DataError
 
 _LOG = logging.getLogger(__name__)
@@ -32,7 +35,13 @@ _FORMATS = (
 
 
 def sample_frames(
-    path: str | Path, count: int, threads: int = 0, *, min_decoded: float = 0.5, spread: str = "number"
+    path: str | Path,
+    count: int,
+    threads: int = 0,
+    *,
+    min_decoded: float = 0.5,
+    spread: str = "number",
+    max_pixels: int = MAX_PIXELS,
 ) -> list[np.ndarray]:
     """`count` frames of a video, evenly spread and without its ends: of N, those at ⌊N/(count+1)·(i+1)⌋.
 
@@ -41,30 +50,32 @@ def sample_frames(
     as a player shows them. Damaged and missing frames are left out; the log says how many.
 
     Args:
-        path: any video file that FFmpeg reads, no playlist; its main video stream is used.
+        path: any video file that FFmpeg reads, no playlist; its main video stream is used, never a cover picture.
         count: how many frames; a video of fewer frames gives some twice.
         threads: decoder threads, 0 for one a core.
         min_decoded: the share of the frames that must decode.
         spread: "number" spreads over the frames, "time" over the duration (they differ at a variable frame rate).
+            Times that are missing or run backwards are replaced by the usual distance of two frames.
+        max_pixels: the largest frame that is decoded.
 
     Returns:
         uint8 RGB arrays (H, W, 3)
 
     Raises:
-        DataError: the file is missing, empty, has no video, or too few of its frames decode.
+        DataError: the file is missing, empty, has no video, has too large frames, or too few of its frames decode.
     """
     import av  # a machine that only trains need not have it
 
     try:
-        survey = _survey(path)
+        survey = _survey(path, max_pixels)
         wanted = _spread(survey.times, count, spread)
-        decoded = _decode(path, wanted, threads)
+        decoded = _decode(path, wanted, threads, max_pixels, survey.stream)
         if decoded.failed:  # several decoder threads can lose frames beside a damaged one
             threads = 1
-            decoded = _decode(path, wanted, threads)
+            decoded = _decode(path, wanted, threads, max_pixels, survey.stream)
         if decoded.times and _spread(decoded.times, count, spread) != wanted:
             wanted = _spread(decoded.times, count, spread)
-            decoded = _decode(path, wanted, threads)
+            decoded = _decode(path, wanted, threads, max_pixels, survey.stream)
     except av.ArgumentError as error:  # what FFmpeg says of a format outside _FORMATS
         raise DataError(
             f"{path} cannot be decoded: {error.strerror}, or a playlist or other unsupported format"
@@ -156,30 +167,44 @@ def _end_with_parent() -> None:
 
 
 class _Survey(NamedTuple):
-    times: list[float]  # of the packets, sorted
+    times: list[float | None]  # of the packets, sorted; None: unknown
     missing: int  # frames that the file announces and does not hold, estimated
+    stream: int | None = None  # the index of the video stream; None: the one that FFmpeg thinks best
 
 
 class _Decoded(NamedTuple):
     frames: dict[int, np.ndarray]  # the wanted ones by number
-    times: list[float]  # of all frames
+    times: list[float | None]  # of all frames
     failed: int  # packets that do not decode
 
 
-def _spread(times: list[float], count: int, spread: str) -> list[int]:
-    if spread == "number" or len(times) < 2:
+def _spread(times: list[float | None], count: int, spread: str) -> list[int]:
+    rising = _rising(times) if spread == "time" else []
+    if len(rising) < 2:
         step = len(times) / (count + 1)
         return [int(step * (i + 1)) for i in range(count)]
-    length = (times[-1] - times[0]) * len(times) / (len(times) - 1)  # the last frame is shown for a while, too
-    instants = [times[0] + length * (i + 1) / (count + 1) for i in range(count)]
-    return [max(0, bisect_right(times, instant + 1e-6) - 1) for instant in instants]
+    length = rising[-1] * len(rising) / (len(rising) - 1)  # the last frame is shown for a while, too
+    instants = [length * (i + 1) / (count + 1) for i in range(count)]
+    return [max(0, bisect_right(rising, instant + 1e-6) - 1) for instant in instants]
 
 
-def _survey(path: str | Path) -> _Survey:
+def _rising(times: list[float | None]) -> list[float]:
+    """Times from 0 on; a step that is unknown or backwards becomes the usual one. Nothing if all steps are."""
+    steps = [None if a is None or b is None or b <= a else b - a for a, b in pairwise(times)]
+    known = [step for step in steps if step is not None]
+    if not known:
+        return []
+    usual = median(known)
+    return list(accumulate((usual if step is None else step for step in steps), initial=0.0))
+
+
+def _survey(path: str | Path, max_pixels: int, chosen: int | None = None) -> _Survey:
     """Times of the packets of the video stream, and how many are missing, found without decoding."""
     times: list[float] = []
-    with _opened(path) as container:
-        stream = _video_stream(container, path)
+    unknown = 0
+    packets: Counter[int] = Counter()  # by the index of the stream
+    with _opened(path, max_pixels) as container:
+        stream = _video_stream(container, path, chosen)
         begin, end, end_of_any = math.inf, -math.inf, -math.inf
         try:
             for packet in container.demux():
@@ -190,30 +215,40 @@ def _survey(path: str | Path) -> _Survey:
                 if seconds is not None:
                     last = seconds + float((packet.duration or 0) * packet.time_base)
                     end_of_any = max(end_of_any, last)
+                packets[packet.stream.index] += 1
                 if packet.stream.index == stream.index:
-                    times.append(seconds if seconds is not None else (times[-1] if times else 0.0))
-                    if seconds is not None:
-                        begin, end = min(begin, seconds), max(end, last)
+                    if seconds is None:
+                        unknown += 1
+                        continue
+                    begin, end = min(begin, seconds), max(end, last)
+                    if not packet.is_discard:  # outside the edit list: decoded, not shown
+                        times.append(seconds)
         except (EOFError, _av_error()):
             pass  # what was read is used; the duration says what is missing
+        fullest = max((s.index for s in _moving(container)), key=packets.__getitem__)
+        if packets[stream.index] < 2 <= packets[fullest]:  # a still picture, which no flag says, or an empty stream
+            return _survey(path, max_pixels, fullest)
+        _check(stream, path, max_pixels)
         if stream.duration:
             announced, held = float(stream.duration * stream.time_base), end - begin
         else:
             announced, held = (container.duration or 0) / 1e6, end_of_any - (container.start_time or 0) / 1e6
         missing = 0
         if 0 < held < 0.95 * announced:  # an edit list can leave packets out, which the duration allows for
-            missing = stream.frames - len(times)
-            missing = missing if missing > 0 else round(len(times) * (announced / held - 1))
-    return _Survey(sorted(times), missing)
+            found = len(times) + unknown
+            missing = stream.frames - found
+            missing = missing if missing > 0 else round(found * (announced / held - 1))
+        return _Survey([*sorted(times), *[None] * unknown], missing, stream.index)
 
 
-def _decode(path: str | Path, wanted: list[int], threads: int) -> _Decoded:
+def _decode(path: str | Path, wanted: list[int], threads: int, max_pixels: int, chosen: int | None = None) -> _Decoded:
     """Decodes to the end of the file; a packet that does not decode is counted."""
     frames: dict[int, np.ndarray] = {}
-    times: list[float] = []
+    times: list[float | None] = []
     failed = 0
-    with _opened(path) as container:
-        stream = _video_stream(container, path)
+    with _opened(path, max_pixels) as container:
+        stream = _video_stream(container, path, chosen)
+        stream.codec_context.options = _limit(max_pixels)  # a packet can claim more than the container
         stream.thread_type = "AUTO"  # threads over frames, and over slices
         stream.codec_context.thread_count = threads
         packets = container.demux(stream)  # the last one is empty: it fetches the frames that the decoder still holds
@@ -230,9 +265,12 @@ def _decode(path: str | Path, wanted: list[int], threads: int) -> _Decoded:
                 failed += 1
                 continue
             for frame in pictures:
+                if _square_width(frame.width, stream.sample_aspect_ratio) * frame.height > max_pixels:
+                    failed += 1
+                    continue
                 if len(times) in wanted:
                     frames[len(times)] = _as_shown(frame, stream.sample_aspect_ratio)
-                times.append(frame.time if frame.time is not None else (times[-1] if times else 0.0))
+                times.append(frame.time)
     return _Decoded(frames, times, failed)
 
 
@@ -263,20 +301,52 @@ def _av_error() -> type[Exception]:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Any]:
+def _opened(path: str | Path, max_pixels: int) -> Iterator[Any]:
     """The container, read through a Python file: FFmpeg itself opens no file and no address."""
     import av
 
-    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
+    # The limit holds for the frames that are decoded in search of the streams' parameters, too.
+    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "none", **_limit(max_pixels)}
     # Titles in old encodings are no reason to lose a clip.
     with open(path, "rb") as file, av.open(file, metadata_errors="ignore", options=options) as container:
         yield container
 
 
-def _video_stream(container: Any, path: str | Path) -> Any:
-    stream = container.streams.best("video")
-    if stream is None:
+def _limit(max_pixels: int) -> dict[str, str]:
+    """FFmpeg's own limit, which is checked before a frame is allocated. Decoders add up to whole blocks."""
+    return {"max_pixels": str(min(2 * max_pixels + 2**16, 2**31 - 1))}
+
+
+def _video_stream(container: Any, path: str | Path, chosen: int | None) -> Any:
+    """Stream `chosen`, or the one that a player shows: the best for FFmpeg, but no cover picture."""
+    if chosen is not None:
+        return container.streams[chosen]
+    best, moving = container.streams.best("video"), _moving(container)
+    if best is None:
         raise DataError(f"{path} has no video stream")
-    if stream.codec_context is None:
+    if not moving:
+        raise DataError(f"{path} has no video stream, only a cover picture")
+    return next((stream for stream in moving if stream.index == best.index), moving[0])
+
+
+def _moving(container: Any) -> list[Any]:
+    """The video streams without cover pictures and thumbnails."""
+    from av.stream import Disposition
+
+    still = Disposition.attached_pic | Disposition.timed_thumbnails
+    return [stream for stream in container.streams.video if not stream.disposition & still]
+
+
+def _check(stream: Any, path: str | Path, max_pixels: int) -> None:
+    codec = stream.codec_context
+    if codec is None:
         raise DataError(f"{path}: FFmpeg has no decoder for its video stream")
-    return stream
+    if _square_width(codec.width, stream.sample_aspect_ratio) * codec.height > max_pixels:
+        raise DataError(
+            f"{path}: frames of {codec.width}×{codec.height} are too large (more pixels than --max_pixels {max_pixels})"
+        )
+
+
+def _square_width(width: int, aspect: Any) -> int:
+    """The width of a frame with square pixels; the larger one where pixels are narrow, since that is decoded."""
+    return max(width, round(width * float(aspect))) if aspect and 0.1 < aspect < 10 else width

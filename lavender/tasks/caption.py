@@ -24,7 +24,7 @@ from lavender.tasks.base import Metrics, Record, Task, TrainingPart, at_labels, 
 from lavender.text.prompts import PROMPTS
 
 # On what a caption depends, beside the weights and the frames.
-_FRAMES = ("size_frame", "size_img", "img_transform", "repeat_frames", "on_bad_sample")
+_FRAMES = ("size_frame", "size_img", "img_transform", "max_pixels", "repeat_frames", "on_bad_sample")
 _PREFIX = ("enable_prompt", "enable_task_token", "task_token", "txt_backbone")
 _WORDS = ("max_gen_length", "num_beams", "num_keep_best", "length_penalty", "repetition_penalty")
 _DRAWS = ("do_sample", "gen_temperature", "top_k", "top_p", "seed")

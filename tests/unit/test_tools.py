@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lavender.data.frames import decode_image
 from lavender.data.tsv import TSVReader
 
 ROOT = Path(__file__).parents[2]
@@ -226,3 +227,38 @@ def test_workers_end_with_a_killed_tool(tmp_path: Path):
         timeout=300,
     )
     assert done.returncode == -signal.SIGKILL
+
+
+def test_folders_of_images_to_tsv(tmp_path: Path):
+    for name, size in {
+        "clip.1/2.PNG": (8, 6),
+        "clip.1/10.jpg": (6, 8),
+        "one.webp": (4, 4),
+        "large.bmp": (9, 9),
+    }.items():
+        (tmp_path / "_toy" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, "red").save(tmp_path / "_toy" / name)
+    done = run("extract_tsv", "--path=toy", "--images", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = dict(row.split("\t", 1) for row in (tmp_path / "toy.tsv").read_text().splitlines())
+    assert [decode_image(frame, "").shape for frame in rows["clip.1"].split("\t")] == [(6, 8, 3), (8, 6, 3)]
+    assert set(rows) == {"clip.1", "one", "large"}
+    done = run("extract_tsv", "--path=toy", "--images", "--max_pixels=48", "--output=few.tsv", folder=tmp_path)
+    assert done.returncode == 1
+    assert "large.bmp" in done.stderr
+    assert [row.split("\t")[0] for row in (tmp_path / "few.tsv").read_text().splitlines()] == ["one", "clip.1"]
+    done = run("extract_tsv", "--path=toy", "--images", "--max_pixels=1", "--output=none.tsv", folder=tmp_path)
+    assert done.returncode == 2
+    assert not list(tmp_path.glob("*none*"))
+
+
+def test_max_pixels_of_videos_and_contact_sheets(tmp_path: Path, toy: Path):
+    (tmp_path / "_small").mkdir()
+    write_clip(tmp_path / "_small" / "a.mp4", 5)
+    done = run("extract_video-frame", "--path=small", "--sample=2", "--max_pixels=100", folder=tmp_path)
+    assert done.returncode == 2
+    assert "a.mp4" in done.stderr
+    assert "--max_pixels 100" in done.stderr
+    done = run("visualize_frame_tsv", "--input_file", toy, "--max_pixels=100", folder=tmp_path)
+    assert done.returncode == 2
+    assert "max_pixels 100" in done.stderr

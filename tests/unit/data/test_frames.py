@@ -51,12 +51,6 @@ def test_pixels_equal_the_kit(video: int):
     np.testing.assert_array_equal(image, expected)
 
 
-def test_png_is_exact_and_its_transparency_dropped(noise: Image.Image):
-    np.testing.assert_array_equal(decode_image(field(encoded(noise, "PNG")), ""), np.asarray(noise))
-    noise.putalpha(77)
-    np.testing.assert_array_equal(decode_image(field(encoded(noise, "PNG")), ""), np.asarray(noise)[:, :, :3])
-
-
 @pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
 @pytest.mark.parametrize("progressive", [False, True])
 def test_every_kind_of_jpeg_becomes_rgb(noise: Image.Image, mode: str, progressive: bool):

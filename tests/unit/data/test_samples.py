@@ -229,3 +229,13 @@ def test_a_smaller_share_is_part_of_a_larger_one():
 def test_a_share_of_parts(lengths: list[int], ratio: float, kept: list[int]):
     """Up to 1 a fraction of all, above 1 their number; never more than there are, and never none."""
     assert split_share(lengths, ratio) == kept
+
+
+def test_max_pixels_makes_a_large_image_a_bad_sample(small: Config, videos: list):
+    videos[2] = [frame(1, (41, 40))] * 2
+    small.on_bad_sample = "zero"
+    for limit, present in ((41 * 40, True), (41 * 40 - 1, False)):
+        small.max_pixels = limit
+        sample = Videos(small, videos)[SampleKey(0, 2)]
+        assert sample["present"] is present
+        assert [f"max_pixels {limit}" in fault for fault in sample["faults"]] == [True] * (not present)

@@ -1,0 +1,72 @@
+"""Folders of images, each a video, to what is stored of them."""
+
+import base64
+import io
+import os
+import re
+from pathlib import Path
+
+from PIL import Image
+
+from lavender.data.frames import MAX_PIXELS, decode_bytes, image_kind
+from lavender.data.ids import IMAGE_EXTENSIONS
+from lavender.runtime.errors import DataError
+
+EXTENSIONS = frozenset(("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp"))
+
+
+def find_images(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
+    """Video id → its images in the order of their names (2 before 10), and the files that only look like images.
+
+    A folder that holds images is a video, named by its path; an image directly in `folder` is a video of its own,
+    named without the extension. Upper and lower case of an extension are the same; hidden files are left out.
+
+    Raises:
+        DataError: there are no images, or two would be one video.
+    """
+    videos: dict[str, list[Path]] = {}
+    others: list[Path] = []
+    for place, folders, names in os.walk(folder, followlinks=False):
+        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=_natural)
+        for name in sorted(names, key=_natural):
+            file = Path(place, name)
+            extension = file.suffix[1:].lower()
+            if name.startswith(".") or extension not in IMAGE_EXTENSIONS | {"gif"}:
+                continue
+            if extension not in EXTENSIONS:
+                others.append(file)
+                continue
+            alone = file.parent == folder
+            video_id = file.stem if alone else file.parent.relative_to(folder).as_posix()
+            files = videos.setdefault(video_id, [])
+            if files and (alone or files[0].parent != file.parent):
+                raise DataError(f"{files[0]} and {file} would both be video {video_id!r}: rename one of them")
+            files.append(file)
+    if not videos:
+        found = f"; {len(others)} files look like images, such as {others[0].name}" if others else ""
+        raise DataError(f"{folder}: no image ({', '.join(sorted(EXTENSIONS))}) is there{found}")
+    return videos, others
+
+
+def stored_image(file: Path, quality: int = 95, max_pixels: int = MAX_PIXELS) -> str:
+    """An image file in base64: a JPEG as it is, PNG, WebP and BMP as a JPEG of this quality.
+
+    Raises:
+        DataError: it cannot be read, see `decode_bytes`.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror or error}") from None
+    pixels = decode_bytes(data, str(file), max_pixels)
+    if image_kind(data) != "JPEG":
+        encoded = io.BytesIO()
+        Image.fromarray(pixels).save(encoded, format="JPEG", quality=quality)
+        data = encoded.getvalue()
+    return base64.b64encode(data).decode()
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """A key to sort names by: numbers by their value."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", name)
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
