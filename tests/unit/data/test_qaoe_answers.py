@@ -206,7 +206,7 @@ def test_a_sentence_without_a_blank(make, question: str):
 def test_a_long_sentence_without_a_blank_is_told_in_short(make):
     with pytest.raises(DataError) as raised:
         make(FillInTheBlankDataset, item(question="x" * 500))
-    assert str(raised.value).endswith(f'"{"x" * 80}"')
+    assert len(str(raised.value).partition('"xx')[2]) <= 100
 
 
 @EVERY
