@@ -123,7 +123,7 @@ def run(task_class: type[Task], config: Config, work: Work = train) -> dict:
         distributed.stop()
         return read_object(found.run / "results.json")
     folder = RunFolder(config.path_output, task.run_name(), *((found.run, found.state) if found else ()))
-    finished = False
+    failed = False
     try:
         with owned(folder.path), watched_hosts(config.host_timeout, partial(_end, code=PEER_LOST)):
             for notice in [*config.notices(), *notices]:
@@ -134,11 +134,13 @@ def run(task_class: type[Task], config: Config, work: Work = train) -> dict:
             LOGGER.info("options: %s", json.dumps(config.to_dict()))
             results = work(task, config, device, folder)
         LOGGER.info("done: %s", folder.path)
-        finished = True
+    except (LavenderError, RuntimeError):  # not an interrupt: what was done may be gone on with
+        failed = True
+        raise
     finally:
         folder.close()
         stop_logging()
-        if not finished:
+        if failed:
             folder.remove_unused()
     distributed.barrier()
     distributed.stop()
