@@ -73,7 +73,7 @@ class ClipDataset(Dataset, ABC):
         Other faults of a row are left to its reading.
 
         Raises:
-            DataError: one has fewer frames than `size_frame`, and no option allows that.
+            DataError: one has fewer frames than `size_frame`, and no option allows it.
         """
         if self.config.repeat_frames or self.config.on_bad_sample == "zero":
             return

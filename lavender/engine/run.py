@@ -21,6 +21,7 @@ from lavender.models.recompute import checkpoint_activations
 from lavender.models.weights import build_model
 from lavender.runtime import distributed
 from lavender.runtime.device import choose_device, keep_freed_memory
+from lavender.runtime.errors import LavenderError
 from lavender.runtime.heartbeat import watched_hosts
 from lavender.runtime.logging import LOGGER, start_logging, stop_logging
 from lavender.runtime.ownership import end_with_launcher
@@ -64,7 +65,7 @@ def run(task_class: type[Task], config: Config, work: Work = train) -> dict:
             LOGGER.info("%s is finished already: there is nothing to resume", claim.run)
             distributed.stop()
             return read_object(claim.run / "results.json")
-        finished = False
+        failed = False
         folder = RunFolder(config.path_output, task.run_name(), claim.run, claim.state)
         try:
             with watched_hosts(config.host_timeout, lost):
@@ -76,11 +77,13 @@ def run(task_class: type[Task], config: Config, work: Work = train) -> dict:
                 LOGGER.info("options: %s", json.dumps(config.to_dict()))
                 results = work(task, config, device, folder)
             LOGGER.info("done: %s", folder.path)
-            finished = True
+        except (LavenderError, RuntimeError):  # not an interrupt: what was done may be gone on with
+            failed = True
+            raise
         finally:
             folder.close()
             stop_logging()
-            if not finished:
+            if failed:
                 folder.remove_unused()
     distributed.barrier()
     distributed.stop()

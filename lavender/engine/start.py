@@ -20,8 +20,6 @@ PEER_LOST = 3
 STOPPED = 75  # of sysexits.h: try again later
 INTERRUPTED = 130
 NAMED = {
-    "data_dir": "data folder",
-    "txt_dir": "folder of texts",
     "path_ckpt": "checkpoint",
     "vis_backbone_path": "backbone file",
 }  # options that name what must be there

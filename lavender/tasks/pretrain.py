@@ -76,15 +76,15 @@ class PretrainTask(Task):
         """Split → its captions, of the splits that have any; the file is read once."""
         if name not in self._captions:
             path = corpora.text_file(self.folders[name], name)
-            self._captions[name] = {}
-            content = read_splits(path, "pretrain")
+            content, tables = read_splits(path, "pretrain"), {}
             for split in ("train", "val"):
                 self._misnamed[name, split] = misnamed_split(content, split)
             for split, captions in content.items():
                 if split in ("train", "val") and captions:
                     if not isinstance(captions, dict):
                         _refuse(path, split)
-                    self._captions[name][split] = CaptionTable(captions, f"{path}, {split}")
+                    tables[split] = CaptionTable(captions, f"{path}, {split}")
+            self._captions[name] = tables
         return self._captions[name]
 
     def _table(self, name: str, split: str) -> CaptionTable:

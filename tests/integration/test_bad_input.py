@@ -173,7 +173,7 @@ def broken_text_file(folder: Path, spoil) -> tuple[str, ...]:
 
 def a_list_for_a_text_file(folder: Path, spoil) -> tuple[str, ...]:
     (folder / "txt_toy.json").write_text('[{"video": "vid0", "caption": "a red circle"}]')
-    return "txt_toy.json", "object"
+    return "txt_toy.json", '{"train": '
 
 
 def retrieval_text(folder: Path, spoil) -> tuple[str, ...]:

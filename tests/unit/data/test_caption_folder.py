@@ -145,9 +145,8 @@ def test_a_broken_row_of_captions(folder, row: list[str], words: str):
 
 def test_a_video_without_annotation(folder):
     path = folder(img=["one", "two", "three", "four"])
-    with pytest.raises(DataError, match=r"x\.img\.tsv, line 4: video 'four' is not in .*x\.caption\.tsv \(1 of 4"):
-        CaptionFolder(path)
-    assert shown(CaptionFolder(path, tolerant=True)) == ["one", "two", "three"]
+    for tolerant in (False, True):  # it may be another split's
+        assert shown(CaptionFolder(path, tolerant=tolerant)) == ["one", "two", "three"]
 
 
 def test_an_annotation_without_video_is_told_again_where_its_frames_are_read(folder):

@@ -106,3 +106,27 @@ def test_json_lines(tmp_path: Path):
     assert lines[-1] == ""
     write_jsonl([], tmp_path / "x.jsonl")
     assert (tmp_path / "x.jsonl").read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        (28, "free space"),
+        (122, "quota"),
+        (30, "read-only"),
+        (13, "may write to"),
+        (27, "ulimit"),
+        (5, "choose another"),
+    ],
+)
+def test_the_advice_fits_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int, advice: str):
+    def refuse(*_):
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    for write in WRITERS.values():
+        with pytest.raises(
+            TrainingError, match=f"{advice}.*--path_output|--path_output.*{advice}|{advice} --path_output"
+        ) as raised:
+            write(tmp_path / "file")
+        assert ("free space" in str(raised.value)) == (reason == 28)

@@ -93,3 +93,17 @@ def test_two_runs_in_one_second_do_not_write_over_each_other(tmp_path: Path, mon
     else:
         second.write("results.json", {"run": 2})
     assert json.loads((first.path / "results.json").read_text()) == {"run": 1}
+
+
+def test_a_folder_without_results_is_removed(tmp_path: Path):
+    (tmp_path / "_x_1").mkdir()
+    (tmp_path / "_x_1" / "args.json").touch()
+    folder = RunFolder(str(tmp_path), "x")
+    folder.write("args.json", {})
+    folder.remove_unused()
+    assert not folder.path.exists()
+    kept = RunFolder(str(tmp_path), "y")
+    kept.write("results.json", {})
+    kept.remove_unused()
+    RunFolder(str(tmp_path), "x", resumed=tmp_path / "_x_1").remove_unused()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["_x_1", kept.path.name]

@@ -9,7 +9,7 @@ from lavender.config.schema import Config
 from lavender.engine import run as run_module
 from lavender.engine.parallel import TorchEngine
 from lavender.engine.run import run
-from lavender.runtime.errors import DataError
+from lavender.runtime.errors import ConfigError, DataError
 from lavender.runtime.logging import LOGGER, stop_logging
 from lavender.tasks.pretrain import PretrainTask
 
@@ -104,3 +104,21 @@ def test_the_engine_of_a_checkpointed_run(options: Config, engines: list[Any]):
     run(PretrainTask, options)
     block = engines[0].model.enc_img.swin.layers[0].blocks[0]
     assert "checkpoint" in repr(block.forward)
+
+
+def test_an_evaluation_needs_a_checkpoint(options: Config):
+    options.size_epoch = 0
+    with pytest.raises(ConfigError, match=r"--path_ckpt .*--allow_random true"):
+        run(PretrainTask, options)
+    assert not Path(options.path_output).exists()
+    options.allow_random = True
+    assert run(PretrainTask, options)["epochs"] == []
+    assert list(only_folder(options).glob("*.pt")) == []
+
+
+def test_too_few_frames_show_before_the_model_is_built(options: Config, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(run_module, "build_model", lambda *_: pytest.fail("too late"))
+    options.size_frame = 6
+    with pytest.raises(DataError, match=r"6 frames .*repeat_frames"):
+        run(PretrainTask, options)
+    assert list(Path(options.path_output).iterdir()) == []

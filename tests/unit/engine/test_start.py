@@ -48,7 +48,6 @@ def test_help_imports_nothing_heavy(script: str):
         (["--batch_size", "8"], "--size_batch"),
         (["--lr", "fast"], "lr"),
         (["--config", "gone.json"], "gone.json"),
-        (["--data_dir", "gone"], "gone"),
         (["--path_ckpt", "gone.pt"], "gone.pt"),
         (["--vis_backbone_path", "gone.pth"], "gone.pth"),
         (["--size_epoch", "0"], "--path_ckpt"),
@@ -80,13 +79,13 @@ def test_main_tells_a_fault_of_the_input_in_one_line(capsys: pytest.CaptureFixtu
     assert line.startswith("error: nowhere.json: no such file")
 
 
-def test_main_leaves_on_an_interrupt(kit: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+def test_main_leaves_on_an_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("lavender.engine.run.run", interrupt)
     with pytest.raises(SystemExit) as exited:
-        main(TASK, ["--data_dir", str(kit / "data")])
+        main(TASK, [])
     assert exited.value.code == 130
     assert capsys.readouterr().err == "interrupted\n"
 

@@ -11,7 +11,7 @@ from lavender.data.caption_folder import CaptionFolder
 from lavender.data.index import load_plain_pickle
 from lavender.data.items import ItemFile
 from lavender.data.tsv import TSVReader
-from lavender.engine.resume import find_run
+from lavender.engine.resume import claimed_run
 from lavender.runtime.errors import DataError, LavenderError
 from lavender.runtime.files import atomic_file, looked_from, mistaken_file, read_text
 from lavender.text.tokens import TextTokenizer
@@ -167,7 +167,7 @@ SEARCHES: dict[str, Callable[[str], object]] = {
     "corpus": lambda path: corpora.validation(path, "x"),
     "captioning folder": lambda path: CaptionFolder(Path(path)),
     "vocabulary": lambda path: TextTokenizer(Path(path)),
-    "resume": lambda path: find_run(from_dict({"resume": path}, "test"), "x"),
+    "resume": lambda path: claimed_run(from_dict({"resume": path}, "test"), "x", print).__enter__(),
 }
 
 
