@@ -105,5 +105,5 @@ def test_a_folder_without_results_is_removed(tmp_path: Path):
     kept = RunFolder(str(tmp_path), "y")
     kept.write("results.json", {})
     kept.remove_unused()
-    RunFolder(str(tmp_path), "x", resumed=tmp_path / "_x_1").remove_unused()
+    RunFolder(str(tmp_path), "x", resumed=tmp_path / "_x_1", state=tmp_path / "_x_1" / "step_1").remove_unused()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["_x_1", kept.path.name]
