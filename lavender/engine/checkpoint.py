@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +15,11 @@ from torch import Tensor
 from lavender.runtime import distributed
 from lavender.runtime.errors import TrainingError
 from lavender.runtime.files import atomic_file, mistaken_file, unwritable_advice
+from lavender.runtime.pickles import check_torch_file
 
 _UNREADABLE = (
     *(OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
-    *(MemoryError, OverflowError, pickle.UnpicklingError),
+    *(MemoryError, RecursionError, OverflowError, pickle.UnpicklingError, zipfile.BadZipFile),
 )
 
 
@@ -56,6 +58,7 @@ def load_tensors(path: Path) -> Any:
     if fault := mistaken_file(path, zipped=True):
         raise TrainingError(f"{path}: {fault}; or resume from another state")
     try:
+        check_torch_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         reason = str(error).split("\n")[0] or type(error).__name__

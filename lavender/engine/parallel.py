@@ -22,6 +22,7 @@ from lavender.runtime import distributed
 from lavender.runtime.device import autocast, choose_precision
 from lavender.runtime.errors import ConfigError, TrainingError
 from lavender.runtime.logging import LOGGER
+from lavender.runtime.pickles import check_torch_file
 
 STATE, DEEPSPEED = "state.pt", "deepspeed"  # names in the folder of a saved state
 _WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
@@ -178,6 +179,8 @@ class DeepSpeedEngine(Engine):
 
     def load_state(self, folder: Path) -> None:
         try:
+            for file in sorted((folder / DEEPSPEED).glob("*.pt")):
+                check_torch_file(file)
             with _plain_loading():
                 path, _ = self.engine.load_checkpoint(str(folder), tag=DEEPSPEED)
             fault = "its files are not there" if path is None else ""

@@ -18,6 +18,7 @@ from lavender.engine.parallel import Engine
 from lavender.runtime import distributed, ownership
 from lavender.runtime.errors import ConfigError, LavenderError, TrainingError
 from lavender.runtime.files import looked_from, remove_leftovers
+from lavender.runtime.jsons import load_json
 from lavender.runtime.logging import LOGGER
 from lavender.runtime.seed import random_state, restore_random_state
 from lavender.tasks.base import Metrics
@@ -282,7 +283,7 @@ def _states(run: Path) -> list[Path]:
 
 def _is_finished(run: Path) -> bool:
     try:
-        return "best" in json.loads((run / "results.json").read_text(encoding="utf-8"))
+        return "best" in load_json((run / "results.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
 

@@ -8,7 +8,6 @@ neither a tensor nor plain; no class of the file is imported, and none of its co
 import io
 import pickle
 import sys
-import zipfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from lavender.runtime.errors import WeightsError
 from lavender.runtime.logging import LOGGER
-from lavender.runtime.pickles import check_pickle
+from lavender.runtime.pickles import check_pickle, torch_pickles
 
 State = dict[str, Tensor]
 
@@ -28,8 +27,6 @@ AVERAGES = ("ema", "teacher", "averaged", "shadow")
 OTHERS = ("optim", "sched", "scaler", "rng", "amp", "args", "config")
 # Names that torch's own wrappers put between the parts of a name: DDP, torch.compile, FSDP, activation checkpointing.
 WRAPPER_PARTS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-_PICKLE_LIMIT = 64 << 20  # bytes of a file's pickle, its tensors' data not counted
-_LEGACY_PICKLES = 4  # before the tensors' data: magic number, version, system, content
 # Of the standard library, what stands for data; anything else in it that a file calls is an attack.
 _DATA_MODULES = {"collections", "pathlib", "datetime", "argparse", "types", "copyreg", "_codecs", "uuid", "decimal"}
 _DATA_MODULES |= {"fractions", "enum", "ipaddress", "functools"}
@@ -103,24 +100,8 @@ def load_checkpoint_file(path: Path) -> Any:
 
 def _survey(path: Path) -> dict[str, type[Inert]]:
     """The classes that a file asks for, each with an inert one in its place."""
-    size = path.stat().st_size
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            pickles = [entry for entry in entries if entry.filename.endswith("data.pkl")]
-            if len(pickles) != 1:
-                first = entries[0].filename if entries else "nothing"
-                raise pickle.UnpicklingError(f"it is a zip archive of other files ({first}): unpack it")
-            if sum(entry.file_size for entry in entries) > size:
-                raise pickle.UnpicklingError("its zip is compressed, which torch's own never is")
-            content, count = archive.read(pickles[0]), 1
-    else:
-        with open(path, "rb") as file:
-            content = file.read(_PICKLE_LIMIT)
-        count = _LEGACY_PICKLES
-    if len(content) > _PICKLE_LIMIT:
-        raise pickle.UnpicklingError("it has more than 64 MiB beside its tensors")
-    stream, classes = io.BytesIO(content), {}
+    size, classes = path.stat().st_size, {}
+    stream, count = torch_pickles(path)
     for _ in range(count):
         start = stream.tell()
         check_pickle(stream)

@@ -17,6 +17,7 @@ from safetensors.torch import save
 from transformers import BertConfig
 
 from lavender.config.load import from_dict, read_object
+from lavender.models.bert_config import read_bert
 from lavender.models.foreign import UNREADABLE, WEIGHTS_FILE, State, from_swinbert, is_swinbert, read_state, reason
 from lavender.models.lavender import Heads, Lavender
 from lavender.models.video_swin import SWIN_SIZES
@@ -47,7 +48,7 @@ class Description:
 
     def build(self) -> Lavender:
         """The model with fresh weights."""
-        text, fusion = (BertConfig.from_dict(part) for part in (self.text, self.fusion))
+        text, fusion = (read_bert(part) for part in (self.text, self.fusion))
         text._attn_implementation = fusion._attn_implementation = "sdpa"
         return Lavender(
             self.vis_backbone_size,

@@ -1,7 +1,6 @@
 """Weights in: BERT folders, video backbones, LAVENDER and SwinBERT checkpoints, and what of each was used."""
 
 import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from transformers import BertConfig, BertForMaskedLM
 from transformers.utils import logging as transformers_logging
 
 from lavender.config.schema import Config
+from lavender.models.bert_config import read_bert
 from lavender.models.checkpoint_file import plain_names, seen_names
 from lavender.models.encoders import SwinBertVideoEncoder
 from lavender.models.foreign import (
@@ -29,6 +29,7 @@ from lavender.models.heads import classifier_name
 from lavender.models.lavender import Heads, Lavender
 from lavender.runtime.errors import ConfigError, WeightsError
 from lavender.runtime.files import read_text
+from lavender.runtime.jsons import load_json
 from lavender.runtime.logging import LOGGER
 from lavender.text.bert_folder import bert_of, find_bert, has_weights
 
@@ -236,7 +237,7 @@ def bert_config(name: str, part: str) -> BertConfig:
     folder = find_bert(name)
     exported = exported_config(folder)
     try:
-        bert = BertConfig.from_dict(exported[part] if exported else _config_json(folder))
+        bert = read_bert(exported[part] if exported else _config_json(folder))
     except UNREADABLE as error:
         raise WeightsError(f"{folder / 'config.json'}: not a BERT configuration ({reason(error)})") from error
     bert._attn_implementation = "sdpa"
@@ -253,7 +254,7 @@ def exported_config(folder: Path) -> dict[str, Any] | None:
 
 
 def _config_json(folder: Path) -> Any:
-    return json.loads(read_text(folder / "config.json", WeightsError))
+    return load_json(read_text(folder / "config.json", WeightsError))
 
 
 def load_bert(model: Lavender, config: Config) -> list[LoadReport]:

@@ -1,12 +1,17 @@
 """A look at a pickle before it is loaded: would it take far more time, memory or stack than its size?"""
 
+import io
 import pickle
 import pickletools
+import zipfile
+from pathlib import Path
 from typing import Any, BinaryIO
 
 DEEPEST = 200  # containers in each other
 HASHING = 100  # steps of hashing allowed for each byte read, as a container may be shared, and hashed again each time
 _MORE = 1_000_000
+_PICKLE_LIMIT = 64 << 20  # bytes of a torch file's pickle, its tensors' data not counted
+_LEGACY_PICKLES = 4  # before the tensors' data: magic number, version, system, content
 _GET, _PUT = {"GET", "BINGET", "LONG_BINGET"}, {"PUT", "BINPUT", "LONG_BINPUT"}
 _CALLS = {"REDUCE", "NEWOBJ", "NEWOBJ_EX", "OBJ", "INST", "BUILD", "ADDITEMS", "FROZENSET"}
 _NESTING = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "LIST", "APPEND", "APPENDS", *_CALLS}
@@ -33,6 +38,42 @@ def check_pickle(file: BinaryIO) -> None:
     if nesting:  # else nothing in it lies deeper than a dictionary of dictionaries
         file.seek(start)
         _check_nesting(file, start)
+
+
+def check_torch_file(path: Path) -> None:
+    """`check_pickle` for a file of `torch.save`.
+
+    Raises:
+        pickle.UnpicklingError: it has a pickle that costs too much, or is damaged. OSError, zipfile.BadZipFile.
+    """
+    stream, count = torch_pickles(path)
+    for _ in range(count):
+        check_pickle(stream)
+
+
+def torch_pickles(path: Path) -> tuple[io.BytesIO, int]:
+    """The pickles in a file of `torch.save`, one after another, and how many they are; no tensor's data is read.
+
+    Raises:
+        pickle.UnpicklingError: it is another kind of file, compressed, or has too much beside its tensors.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            pickles = [entry for entry in entries if entry.filename.endswith("data.pkl")]
+            if len(pickles) != 1:
+                first = entries[0].filename if entries else "nothing"
+                raise pickle.UnpicklingError(f"it is a zip archive of other files ({first}): unpack it")
+            if sum(entry.file_size for entry in entries) > path.stat().st_size:
+                raise pickle.UnpicklingError("its zip is compressed, which torch's own never is")
+            content, count = archive.read(pickles[0]), 1
+    else:
+        with open(path, "rb") as file:
+            content = file.read(_PICKLE_LIMIT)
+        count = _LEGACY_PICKLES
+    if len(content) > _PICKLE_LIMIT:
+        raise pickle.UnpicklingError("it has more than 64 MiB beside its tensors")
+    return io.BytesIO(content), count
 
 
 def _check_nesting(file: BinaryIO, start: int) -> None:

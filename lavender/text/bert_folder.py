@@ -19,7 +19,7 @@ def bert_of(config: Config, option: str) -> Path:
         return find_bert(getattr(config, option))
     except WeightsError as error:
         source = config.given.get(option, "")
-        if not source.endswith("args.json"):
+        if "args.json" not in source:
             raise
         raise WeightsError(f"{error}; {source} names it as {option}: name your own with --{option}") from error
 

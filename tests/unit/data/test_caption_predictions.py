@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lavender.data.caption import read_predictions, write_predictions
 from lavender.runtime.errors import DataError
 
-NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\t\n\r\ufeff"), max_size=9).filter(
+NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\t\n\r\ufeff"), max_size=9).filter(
     str.strip
 )
 CAPTIONS = st.fixed_dictionaries({"caption": st.text(max_size=20), "conf": st.floats(0, 1)})
