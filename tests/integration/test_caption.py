@@ -257,26 +257,6 @@ def test_any_number_of_processes(caption, weights, options: tuple, by: str, proc
     same_captions(several, caption(*words).check_passed())
 
 
-def test_videos_without_references(caption, weights, tmp_path: Path):
-    """They are captioned like the others; the figures are left out, and a line says so."""
-    shutil.copytree(CAP, data := tmp_path / "data" / "CAP", copy_function=shutil.copyfile)
-    words = ("--path_ckpt", weights(), *EVALUATE, *BRIEF)
-    known = caption(*words, data=data.parent).check_passed()
-    written = {path: path.read_text() for path in words[1].parent.glob("*.pred.*.tsv")}
-    assert len(written) == 2
-    forget(words[1])
-    (data / "test.caption.tsv").write_text("".join(f"{video}\t[]\n" for video in VIDEOS["test"]))
-    for name in ("test.caption.lineidx", "test.caption_coco_format.json"):
-        (data / name).unlink(missing_ok=True)
-    yaml_file = data / "test.yaml"
-    yaml_file.write_text("".join(x for x in yaml_file.read_text().splitlines(True) if "coco_format" not in x))
-    blind = caption(*words, data=data.parent).check_passed()
-    assert {path: path.read_text() for path in written} == written
-    assert blind.results["zero_shot"]["val"] == known.results["zero_shot"]["val"]
-    assert blind.results["zero_shot"]["test"] == {}
-    assert re.search("test.*references", blind.log)
-
-
 def test_captions_are_used_again(caption, weights, tmp_path: Path, predicted: list[str]):
     """Only by what they were made for: the same weights, frames and options."""
     shutil.copytree(CAP, data := tmp_path / "data" / "CAP", copy_function=shutil.copyfile)

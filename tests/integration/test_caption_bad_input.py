@@ -242,10 +242,8 @@ def test_videos_that_are_not_there(caption, cap: Path):
     """Counted and told, at each evaluation anew."""
     unreadable = ["/9j/garbage"] * 8
     harms = [row(FRAMES, 1, None, None, *unreadable), row("val.img.tsv", 0), row("test.img.tsv", 0, "vid9", "{}")]
-    harms += [
-        row("test.img.tsv", 3, None, None, *unreadable),
-        coco(lambda found: [*found, {**found[0], "image_id": 7}]),
-    ]
+    harms += [row("test.img.tsv", 3, None, None, *unreadable)]
+    harms += [coco(lambda found: [*found, {**found[0], "image_id": 7}])]
     for harm in harms:
         harm(cap)
     run = caption(*TOLERANT).check_passed()
