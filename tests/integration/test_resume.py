@@ -1,5 +1,6 @@
 """A run that was stopped, by whatever, goes on where it was: the same losses, figures and weights, bit for bit."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -72,13 +73,15 @@ def at_step(folder: Path, step: int, number: int) -> Callable[[subprocess.Popen]
 
 
 def kill_family(pid: int) -> None:
-    """SIGKILL to a process and all below it, at once."""
+    """SIGKILL to a process and all below it, at once; some of them end with those that were killed before."""
     family = [pid]
     for parent in family:
         for path in Path(f"/proc/{parent}/task").glob("*/children"):
-            family += [int(word) for word in path.read_text().split()]
+            with contextlib.suppress(OSError):
+                family += [int(word) for word in path.read_text().split()]
     for member in reversed(family):
-        os.kill(member, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(member, signal.SIGKILL)
 
 
 def check_same(whole: Any, resumed: Any) -> None:
