@@ -1,5 +1,6 @@
 """Two hosts, made of two network namespaces of this machine with a cable between them: runs, deaths, restarts."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -86,7 +87,8 @@ class Host:
 
     def kill(self) -> None:
         for pid in self.processes():
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it ended with the one before
+                os.kill(pid, signal.SIGKILL)
 
 
 def ip(*words: str) -> str:
