@@ -37,8 +37,8 @@ class CaptionFolder:
 
     Args:
         path: the YAML; what it names is relative to it.
-        tolerant: an annotation without its video, or a reference without its annotation, is told and passed over
-            instead of being an error.
+        tolerant: an annotation without its video, or a reference without its annotation, is skipped with a warning;
+            otherwise it is an error.
         blind: captions may be missing, of some rows or all (evaluation); without `caption` all of `img` are used.
         within: the folder that no name in the YAML may leave (links in it are followed); None: anywhere.
 

@@ -51,7 +51,7 @@ def train_part(data_dir: str | Path, dataset: str, part: int) -> Path:
 
 
 def validation(data_dir: str | Path, dataset: str) -> Path:
-    """The frame TSV of the validation split, another corpus' where the table says so. DataError where it is missing."""
+    """The frame TSV of the validation split, or that of another corpus (see the table). DataError if it is missing."""
     owner = _corpus(dataset).validation_of or dataset
     return _existing(_candidates(data_dir, owner, "{name}_val.tsv"), f"the validation frames of {dataset}")
 

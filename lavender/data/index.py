@@ -85,7 +85,7 @@ def load_id2lineidx(path: str | Path) -> dict[str, int]:
 def index_of(tsv: str | Path) -> dict[str, int]:
     """Video id → byte offset, from the rows of a TSV.
 
-    If an id is on several rows, the last one counts, as in the original tool's indices, and the log says so.
+    If an id is on several rows, the last row is used, as in the original tool's indices, and a warning is logged.
     """
     reader = TSVReader(tsv)
     rows = {reader.video_id(number): int(reader.offsets[number]) for number in range(len(reader))}
@@ -111,8 +111,8 @@ class VideoIndex:
     """Byte offset of each video of a frame TSV. Ids are looked up by the rule of `lavender.data.ids`.
 
     Args:
-        tsv_path: the TSV; the index is built from it where there is no pickle, or one that does not fit it (made before
-            the TSV was, or with ids that are cut at their dots); the log says so.
+        tsv_path: the TSV; the index is built from it where there is no pickle, or one that does not fit it (older
+            than the TSV, or with ids that are cut at their dots). A line in the log says so.
         pkl_path: the pickled index; by default `X.id2lineidx.pkl` beside `X.tsv`. One that is given is not compared
             with the TSV.
 

@@ -108,7 +108,7 @@ class Gallery(ClipDataset):
 
     def __init__(self, config: Config, frames: FrameFile, texts: ItemFile, split: str):
         super().__init__(config, training=False, size_frame=config.size_frame)
-        self.tolerant = True  # all that cannot be read is told together
+        self.tolerant = True  # all unreadable samples are reported together
         self.frames, self.where = frames, f"{texts.path}, {split}"
         self.missing: list[str] = []
         missing: list[str] = []

@@ -111,7 +111,7 @@ def extract_frames(path: str | Path, count: int, threads: int = 0, **options: An
 def in_processes(
     work: Callable[[Path], Any], paths: Iterable[Path], workers: int
 ) -> Iterator[tuple[Path, Any | DataError]]:
-    """Runs `work` on each path in `workers` processes; yields path and result, or DataError, as they are done.
+    """Runs `work` on each path in `workers` processes; yields (path, result or DataError) in order of completion.
 
     A file can crash a decoder or exhaust the memory, and then its process is killed. The files that were in work at
     that moment are tried again, each in a process of its own, so that only the file at fault gives a DataError.

@@ -83,3 +83,11 @@ def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> py
     monkeypatch.setattr(LOGGER, "propagate", True)
     caplog.set_level("INFO", logger=LOGGER.name)
     return caplog
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An empty `_datasets`."""
+    folder = tmp_path / "_datasets"
+    folder.mkdir()
+    return folder

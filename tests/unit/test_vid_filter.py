@@ -33,15 +33,6 @@ from tests.unit.filter_world import (
     write_world,
 )
 
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """An empty `_datasets`."""
-    folder = tmp_path / "_datasets"
-    folder.mkdir()
-    return folder
-
-
 # --- what is removed --------------------------------------------------------------------------------------------------
 
 

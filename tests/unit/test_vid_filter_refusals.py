@@ -24,14 +24,6 @@ from tests.unit.filter_world import (
 )
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """An empty `_datasets`."""
-    folder = tmp_path / "_datasets"
-    folder.mkdir()
-    return folder
-
-
 def refused(root: Path, *words: str, output: Path | None = None, dataset: str = "msvd", **options: bool) -> None:
     """The tool names the fault in one line and leaves all as it was."""
     before = snapshot(root.parent)
