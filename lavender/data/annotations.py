@@ -196,9 +196,7 @@ def _first(value: Any) -> str:
 
 
 def _join(texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
-    encoded = [
-        text.encode(errors="surrogatepass") for text in texts
-    ]  # lone surrogates are reported on reading
+    encoded = [text.encode(errors="surrogatepass") for text in texts]  # lone surrogates are reported on reading
     ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
     return np.frombuffer(b"".join(encoded), dtype=np.uint8), ends
 
