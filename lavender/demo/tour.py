@@ -20,8 +20,11 @@ from lavender.runtime.errors import ConfigError, TrainingError
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def tour(folder: Path, n_train: int) -> tuple[Path, dict[str, Path]]:
+def tour(folder: Path, n_train: int, n_test: int = 200) -> tuple[Path, dict[str, Path]]:
     """Makes the clips, runs the tools and the training scripts, and shows what was learned.
+
+    Args:
+        n_train, n_test: clips to train on; to validate on, and to test on.
 
     Returns:
         the pretrained checkpoint; task → the run of its MLM model (of retrieval the evaluation).
@@ -31,19 +34,20 @@ def tour(folder: Path, n_train: int) -> tuple[Path, dict[str, Path]]:
         raise ConfigError(f"{folder} is not empty and no earlier demo's: choose another --output")
     shutil.rmtree(folder, ignore_errors=True)
     say(f"1. {n_train} clips of one coloured shape each, as mp4 files with captions and questions, in {folder}/")
-    write_toy(folder, n_train=n_train, n_val=200, n_test=200)
+    write_toy(folder, n_train=n_train, n_val=n_test, n_test=n_test)
 
     say("2. Four frames of each clip, in the TSV files that training reads")
     prepare_frames(folder)
 
     say("3. Pretraining: first masked words alone, then masked words and video-text matching")
     words = pretrain(folder, "toy", "--pretrain_tasks", "mtm", "--p_mask", "0.35", "--size_epoch", "9")
-    both = pretrain(folder, "toy", "--path_ckpt", str(words), "--size_epoch", "6")
+    seeing = pretrain(folder, "toy", "--path_ckpt", str(newest(words)), "--size_epoch", "6")
+    both = newest(seeing)
 
     say("4. What it can name, on combinations of colour, shape and motion that it never saw; blank clips as a control")
     blank = pretrain(folder, "toyblank", "--path_ckpt", str(both), "--size_epoch", "0")
-    seen, control = (report.read_predictions(checkpoint.parent, "val") for checkpoint in (both, blank))
-    report.print_pretraining(report.scores(control), report.scores(seen), both.parent)
+    seen, control = (report.read_predictions(run, "val") for run in (seeing, blank))
+    report.print_pretraining(report.scores(control), report.scores(seen), seeing)
     report.pretraining_sheet(folder / "toy_val.tsv", seen, folder / "pretraining.png")
 
     say("5. Fine-tuning, the MLM way and with the task-specific head (a fresh MLP): questions, and multiple choice")
@@ -130,8 +134,12 @@ def call(script: str, *arguments: str) -> None:
 
 
 def pretrain(folder: Path, dataset: str, *options: str) -> Path:
-    """One run of the pretraining script on the toy clips; returns its last checkpoint."""
-    run = train(folder, "main_pretrain_mlm.py", "--dataset", dataset, "--size_part", "1", *options)
+    """One run of the pretraining script on the toy clips; returns its output folder."""
+    return train(folder, "main_pretrain_mlm.py", "--dataset", dataset, "--size_part", "1", *options)
+
+
+def newest(run: Path) -> Path:
+    """The last checkpoint that a run saved."""
     return max(run.glob("*.pt"), key=lambda path: path.stat().st_mtime)
 
 
@@ -143,7 +151,7 @@ def tune(folder: Path, script: str, checkpoint: Path, *options: str) -> Path:
 def retrieval(folder: Path, script: str, evaluation: str, checkpoint: Path) -> tuple[Path, Path]:
     """Fine-tunes retrieval for an epoch; returns the evaluations before and after."""
     options = ("--type", "retrieval", "--task", "toy-retrieval", "--temp", "0.05")
-    before = tune(folder, evaluation, checkpoint, *options)
+    before = tune(folder, evaluation, checkpoint, *options, "--allow_random", "true")  # a fresh MLP ranks by chance
     run = tune(folder, script, checkpoint, *options, "--size_epoch", "1", "--size_batch", "16")
     return before, tune(folder, evaluation, run / "ckpt_violet_toy-retrieval_1.pt", *options)
 
