@@ -19,8 +19,8 @@ sys.path.insert(0, str(ROOT))
 
 import torch
 from torch import Tensor
-from transformers import BertConfig
 
+from lavender.models.bert_config import BertConfig
 from lavender.models.encoders import Encoded
 from lavender.models.generation import Decoding, SpecialTokens, generate
 from lavender.models.lavender import Heads, Lavender

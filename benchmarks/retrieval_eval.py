@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from transformers import BertConfig
 
 from lavender.config.schema import Config
 from lavender.engine.gallery import TILE, Share, TextGroup, score_pairs
 from lavender.engine.gallery_output import ScoreFile
+from lavender.models.bert_config import BertConfig
 from lavender.models.encoders import Encoded
 from lavender.models.fusion import additive_mask
 from lavender.models.lavender import Heads, Lavender

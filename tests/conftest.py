@@ -23,8 +23,11 @@ import torch
 
 from lavender.data.tsv import TSVReader
 from lavender.engine.start import main
+from lavender.runtime.torchvision_ops import ensure_torchvision
 from lavender.tasks.base import Task
 from lavender.tasks.pretrain import PretrainTask
+
+ensure_torchvision()  # for the tests that compare with timm or transformers: they import it beside a CPU-only torch
 
 ROOT = Path(__file__).parents[1]
 KIT = ROOT / "tests" / "conformance" / "kit"

@@ -37,7 +37,7 @@ class CachedDecoder:
         self.visible = columns.repeat_interleave(beams, dim=0)  # (R, 1, max_length, C + max_length)
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
-        layers = list(model.trsfr.layer)
+        layers = model.trsfr.layers
         for layer in layers:
             pair = keys_values(layer, states)
             for cache, fresh in zip((self.keys, self.values), pair, strict=True):
@@ -57,7 +57,7 @@ class CachedDecoder:
         states = self.model.encode_text(words, torch.ones_like(words), first).states
         start, end = self.context + first, self.context + position + 1
         visible = self.visible[:, :, first : position + 1, :end]
-        layers = list(self.model.trsfr.layer)
+        layers = self.model.trsfr.layers
         for layer, keys, values in zip(layers, self.keys, self.values, strict=True):
             keys[:, :, start:end], values[:, :, start:end] = keys_values(layer, states)
             if layer is layers[-1]:

@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers.models.bert.modeling_bert import BertConfig, BertEmbeddings, BertEncoder
 
+from lavender.models.bert import BertEmbeddings, BertEncoder
+from lavender.models.bert_config import BertConfig
 from lavender.models.fusion import additive_mask
 from lavender.models.video_swin import VideoSwin
 from lavender.runtime.errors import ConfigError
@@ -137,7 +138,7 @@ class TextEncoder(nn.Module):
                 f"a text of {end} tokens, but BERT has {positions} positions: lower --size_txt by "
                 f"{end - positions} or more"
             )
-        states = self.emb_txt(input_ids=ids, position_ids=torch.arange(first, end, device=ids.device)[None])
+        states = self.emb_txt(ids, torch.arange(first, end, device=ids.device)[None])
         if self.txt_trsfr is not None:
-            states = self.txt_trsfr(states, attention_mask=additive_mask(mask[:, None], states.dtype)).last_hidden_state
+            states = self.txt_trsfr(states, additive_mask(mask[:, None], states.dtype))
         return Encoded(states, mask)

@@ -29,6 +29,7 @@ from lavender.models.checkpoint_file import (
 from lavender.models.video_swin import SWIN_SIZES, Size3
 from lavender.runtime.errors import WeightsError
 from lavender.runtime.files import mistaken_file
+from lavender.runtime.torchvision_ops import ensure_torchvision
 
 VIDEO_SWIN_FOLDER = Path("_models/video_swin_transformer")
 SWIN_FOLDER = Path("_models/swin_transformer")
@@ -284,6 +285,7 @@ def torchvision_weights(size: str) -> tuple[str, str]:
 
 
 def _torchvision(size: str) -> Any:  # an enum of torchvision, which has no types
+    ensure_torchvision()
     from torchvision.models import get_model_weights
 
     if size not in TORCHVISION:
@@ -313,6 +315,7 @@ def fetch_timm(name: str) -> State:
     Raises:
         WeightsError: timm does not know the name, it is no Swin, or the hub cannot be reached.
     """
+    ensure_torchvision()  # timm imports it
     import timm
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
 

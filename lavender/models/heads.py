@@ -2,18 +2,20 @@
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.models.bert.modeling_bert import BertConfig, BertOnlyMLMHead
+
+from lavender.models.bert import BertPredictions
+from lavender.models.bert_config import BertConfig
 
 
-class MaskedLanguageModelHead(BertOnlyMLMHead):
-    """States (…, D) → logits over the vocabulary (…, V). Its decoder is not tied to the word embeddings.
-
-    `predictions.bias` and `predictions.decoder.bias` are one parameter under two names, as in the released files.
-    """
+class MaskedLanguageModelHead(nn.Module):
+    """States (…, D) → logits over the vocabulary (…, V). Its decoder is not tied to the word embeddings."""
 
     def __init__(self, config: BertConfig):
-        super().__init__(config)
-        self.predictions.bias = self.predictions.decoder.bias
+        super().__init__()
+        self.predictions = BertPredictions(config)
+
+    def forward(self, states: Tensor) -> Tensor:
+        return self.predictions(states)
 
     def at_words(self, states: Tensor, words: Tensor) -> Tensor:
         """States (…, D) → logits of a few words alone: (W,) token ids → (…, W)."""

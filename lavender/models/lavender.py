@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.models.bert.modeling_bert import BertConfig, BertEncoder
 
+from lavender.models.bert import BertEncoder
+from lavender.models.bert_config import BertConfig
 from lavender.models.encoders import Encoded, SwinBertVideoEncoder, TextEncoder, VideoEncoder, normalize_frames
 from lavender.models.fusion import ATTENTION_MODES, additive_mask
 from lavender.models.heads import MaskedLanguageModelHead, classification_head
@@ -148,7 +149,7 @@ class Lavender(nn.Module):
         context = self.context(video, prefix)
         joined = torch.cat([context.states, text.states], dim=1)
         visible = ATTENTION_MODES[attention](context.mask, text.mask)
-        return self.trsfr(joined, attention_mask=additive_mask(visible, joined.dtype)).last_hidden_state
+        return self.trsfr(joined, additive_mask(visible, joined.dtype))
 
     def classify(self, head: str, states: Tensor) -> Tensor:
         """States (…, D) → logits (…, n) of a task-specific head."""

@@ -2,8 +2,8 @@
 
 import torch
 from torch import Tensor
-from transformers.models.bert.modeling_bert import BertEncoder
 
+from lavender.models.bert import BertEncoder
 from lavender.models.bert_layer import keys_values, layer_at
 from lavender.models.encoders import Encoded
 from lavender.models.lavender import Lavender
@@ -52,7 +52,7 @@ def last_state(encoder: BertEncoder, states: Tensor, position: int) -> Tensor:
 
     All that the last layer does elsewhere would be thrown away, so it runs for that position alone.
     """
-    for layer in encoder.layer[:-1]:
+    for layer in encoder.layers[:-1]:
         states = layer(states)
     row = states[:, position : position + 1]  # (P, 1, D)
-    return layer_at(encoder.layer[-1], row, *keys_values(encoder.layer[-1], states)).squeeze(1)
+    return layer_at(encoder.layers[-1], row, *keys_values(encoder.layers[-1], states)).squeeze(1)

@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from transformers import BertConfig
 
 from lavender.config.load import from_dict, read_object
-from lavender.models.bert_config import read_bert
+from lavender.models.bert_config import BertConfig, read_bert
 from lavender.models.foreign import UNREADABLE, WEIGHTS_FILE, State, from_swinbert, is_swinbert, read_state, reason
 from lavender.models.lavender import Heads, Lavender
 from lavender.models.video_swin import SWIN_SIZES
@@ -49,7 +48,6 @@ class Description:
     def build(self) -> Lavender:
         """The model with fresh weights."""
         text, fusion = (read_bert(part) for part in (self.text, self.fusion))
-        text._attn_implementation = fusion._attn_implementation = "sdpa"
         return Lavender(
             self.vis_backbone_size,
             text,
@@ -143,8 +141,8 @@ def describe(state: State, source: Path, text: BertConfig, fusion: BertConfig) -
         mlm=any(name.startswith("fc_mtm.") for name in state),
         task_tokens="emb_task" in state,
         classifiers=_classifiers(state),
-        text=_plain(text),
-        fusion=_plain(fusion),
+        text=text.to_dict(),
+        fusion=fusion.to_dict(),
     )
     with torch.device("meta"):  # names and shapes alone
         own = description.build().state_dict()
@@ -183,12 +181,6 @@ def _classifiers(state: State) -> dict[str, int]:
     """Name → classes of the task-specific heads, whose last layer is number 3."""
     heads = ((re.fullmatch(r"(fc|fc_\w+)\.3\.weight", name), tensor) for name, tensor in state.items())
     return {match[1]: len(tensor) for match, tensor in heads if match}
-
-
-def _plain(bert: BertConfig) -> dict[str, Any]:
-    """A BERT configuration as JSON, without where it came from."""
-    drop = ("_name_or_path", "transformers_version", "architectures", "dtype")
-    return {name: value for name, value in bert.to_dict().items() if name not in drop}
 
 
 def to_pt(folder: Path, output: Path) -> None:

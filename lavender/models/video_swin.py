@@ -10,7 +10,6 @@ from itertools import product
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 Size3 = tuple[int, int, int]  # (time, height, width)
@@ -130,6 +129,33 @@ class WindowAttention(nn.Module):
         out = attend(query, key, value, bias.to(query.dtype))
         out = out.reshape(batch, windows, self.heads, tokens, -1).transpose(2, 3)  # (B, windows, N, heads, d)
         return self.proj(out.reshape(batch, windows, tokens, channels))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al., 2016): a sample's branch is left out with chance `rate`, or scaled up."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, …) → (B, …)."""
+        if not self.training:
+            return x
+        kept = x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(1 - self.rate)
+        return x * (kept / (1 - self.rate) if self.rate < 1 else kept)
+
+
+class Mlp(nn.Module):
+    """The wide layer of a block: (…, C) → (…, C)."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
 
 
 class SwinBlock(nn.Module):

@@ -8,11 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig, BertForMaskedLM
-from transformers.utils import logging as transformers_logging
 
 from lavender.config.schema import Config
-from lavender.models.bert_config import read_bert
+from lavender.models.bert_config import BertConfig, read_bert
 from lavender.models.checkpoint_file import plain_names, seen_names
 from lavender.models.encoders import SwinBertVideoEncoder
 from lavender.models.foreign import (
@@ -27,6 +25,7 @@ from lavender.models.foreign import (
 )
 from lavender.models.heads import classifier_name
 from lavender.models.lavender import Heads, Lavender
+from lavender.models.transformers_import import transformers
 from lavender.runtime.errors import ConfigError, WeightsError
 from lavender.runtime.files import read_text
 from lavender.runtime.jsons import load_json
@@ -237,11 +236,9 @@ def bert_config(name: str, part: str) -> BertConfig:
     folder = find_bert(name)
     exported = exported_config(folder)
     try:
-        bert = read_bert(exported[part] if exported else _config_json(folder))
+        return read_bert(exported[part] if exported else _config_json(folder))
     except UNREADABLE as error:
         raise WeightsError(f"{folder / 'config.json'}: not a BERT configuration ({reason(error)})") from error
-    bert._attn_implementation = "sdpa"
-    return bert
 
 
 def exported_config(folder: Path) -> dict[str, Any] | None:
@@ -288,10 +285,11 @@ def load_bert(model: Lavender, config: Config) -> list[LoadReport]:
 
 def _read_bert(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """The BERT model of a folder, and transformers' account of what was missing."""
-    transformers_logging.set_verbosity_error()
+    package = transformers()
     try:
-        return BertForMaskedLM.from_pretrained(  # type: ignore[return-value]
-            folder, config=BertConfig.from_dict(_config_json(folder)), output_loading_info=True, dtype=torch.float32
+        config = package.BertConfig.from_dict(_config_json(folder))
+        return package.BertForMaskedLM.from_pretrained(
+            folder, config=config, output_loading_info=True, dtype=torch.float32
         )
     except UNREADABLE as error:
         raise WeightsError(f"{folder}: its weights cannot be read ({reason(error)})") from error

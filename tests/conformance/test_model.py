@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig
 
+from lavender.models.bert_config import BertConfig
 from lavender.models.fusion import full_attention, seq2seq_attention
 from lavender.models.lavender import Heads, Lavender
 

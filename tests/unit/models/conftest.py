@@ -1,9 +1,5 @@
 """Models that several files of tests compare with."""
 
-import lavender.models  # noqa: F401 — makes torchvision, and so timm, importable beside a CPU-only torch
-
-# isort: split
-
 import pytest
 from torch import nn
 from torchvision.models import video as torchvision_video

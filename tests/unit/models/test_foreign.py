@@ -1,7 +1,5 @@
 """Backbones of others against the models that they come from: timm's 2D Swin."""
 
-import lavender.models  # noqa: F401 — makes torchvision, and so timm, importable beside a CPU-only torch
-
 # isort: split
 
 from collections.abc import Callable

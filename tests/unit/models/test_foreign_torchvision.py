@@ -1,7 +1,5 @@
 """Backbones of others against the models that they come from: torchvision's Video Swin."""
 
-import lavender.models  # noqa: F401 — makes torchvision, and so timm, importable beside a CPU-only torch
-
 # isort: split
 
 import urllib.error

@@ -1,0 +1,14 @@
+"""transformers, imported by who needs it, when it is needed: it takes seconds, and most runs do without."""
+
+from types import ModuleType
+
+from lavender.runtime.torchvision_ops import ensure_torchvision
+
+
+def transformers() -> ModuleType:
+    """The package, beside a CPU-only torch too, without its advice on the screen."""
+    ensure_torchvision()
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    return transformers
