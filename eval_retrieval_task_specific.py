@@ -7,4 +7,6 @@ python eval_retrieval_task_specific.py --config _args/args_msrvtt-retrieval.json
 from lavender.engine.start import main
 
 if __name__ == "__main__":
-    main("lavender.tasks.retrieval:RetrievalTaskSpecificTask", work="lavender.engine.gallery:evaluate")
+    main(
+        "lavender.tasks.retrieval:RetrievalTaskSpecificTask", kind="retrieval", work="lavender.engine.gallery:evaluate"
+    )

@@ -7,4 +7,4 @@ python eval_retrieval_tsv.py --config _args/args_msrvtt-retrieval.json \
 from lavender.engine.start import main
 
 if __name__ == "__main__":
-    main("lavender.tasks.retrieval:RetrievalTask", work="lavender.engine.gallery:evaluate")
+    main("lavender.tasks.retrieval:RetrievalTask", kind="retrieval", work="lavender.engine.gallery:evaluate")

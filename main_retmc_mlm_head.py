@@ -7,4 +7,4 @@ python -m torch.distributed.launch --nproc_per_node=8 --master_port=5566 main_re
 from lavender.engine.start import main
 
 if __name__ == "__main__":
-    main("lavender.tasks.retmc:RetMCTask")
+    main("lavender.tasks.retmc:RetMCTask", kind="qamc")

@@ -3,16 +3,10 @@
 from collections.abc import Collection
 from pathlib import Path
 
+from lavender.config.checks import validate
 from lavender.config.load import from_dict, read_object
-from lavender.config.schema import Config, validate
+from lavender.config.schema import Config, options
 from lavender.config.values import COMMAND_LINE
-
-ARCHITECTURE = (
-    *("vis_backbone", "vis_backbone_size", "kinetics", "max_size_frame", "max_size_patch"),
-    *("txt_backbone", "txt_backbone_embed_only", "fusion_encoder", "swinbert"),
-)
-INPUT = ("size_frame", "size_txt", "size_img", "img_transform")  # taken over too where nothing is trained
-PREFIX = ("enable_prompt", "enable_task_token", "task_token")  # and these of a task among several
 
 
 def inherit_from_checkpoint(config: Config) -> list[str]:
@@ -32,14 +26,14 @@ def inherit_from_checkpoint(config: Config) -> list[str]:
         return []
     trained, path = found
     entries = [entry for entry in trained.entries() if (entry.type, entry.task) == (config.type, config.task)]
-    names: tuple[str, ...] = ARCHITECTURE
-    if config.size_epoch == 0:
-        names += INPUT + (PREFIX if entries else ())
+    inherited = {"model"}
+    if config.size_epoch == 0:  # nothing is trained
+        inherited |= {"input", "prefix"} if entries else {"input"}
     trained = entries[0] if entries else trained
     notices = []
     for name in trained.given:
         ours, theirs = getattr(config, name), getattr(trained, name)
-        if name not in names or ours == theirs:
+        if options()[name].inherited not in inherited or ours == theirs:
             continue
         if config.given.get(name) == COMMAND_LINE:
             notices.append(f"{name}: {ours} from the command line, though the checkpoint was trained with {theirs}")

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-from lavender.config.schema import LEGACY, Config, entry_place, options, origin, validate
+from lavender.config.checks import entry_place, validate
+from lavender.config.schema import LEGACY, Config, options
 from lavender.config.values import COMMAND_LINE, Option, parse_json, unknown_option
 from lavender.runtime.errors import ConfigError
 from lavender.runtime.files import read_text
@@ -16,20 +17,21 @@ from lavender.runtime.quoting import one_line, shown_json
 
 # What the args.json of a released run holds for an option that nobody set: read as not given.
 _UNSET = {"task_token": None, "kinetics": -1}
+_EVERY_NAME = "Accepted, though they change nothing: " + ", ".join(LEGACY)
 _OLD_PREFIXES = ("vidswin", "backbone")  # of names that begin with vis_backbone today
 
 
-def load_config(arguments: Sequence[str] | None = None, *, required: Sequence[str] = ()) -> Config:
+def load_config(arguments: Sequence[str] | None = None, kind: str = "") -> Config:
     """The configuration of a run.
 
     Args:
         arguments: words of the command line, by default those of this process.
-        required: options that must be given a value that is not empty.
+        kind: the kind of task that the script is for, whose options `--help` shows; all of them where it is empty.
 
     Raises:
-        ConfigError: a file that cannot be read, an option that is unknown, misfit, missing or at odds with another.
+        ConfigError: a file that cannot be read, an option that is unknown, misfit or at odds with another.
     """
-    spoken, remarks = _read_command_line(arguments)
+    spoken, remarks = _read_command_line(arguments, kind)
     path = spoken.get("config", "")
     written: dict[str, Any] = {}
     if path:
@@ -37,13 +39,7 @@ def load_config(arguments: Sequence[str] | None = None, *, required: Sequence[st
         remarks = file_remarks + remarks
     given = {**dict.fromkeys(written, "file"), **dict.fromkeys(spoken, COMMAND_LINE)}
     config = Config(**{**written, **spoken}, given=given, remarks=remarks)
-    source = path or COMMAND_LINE
-    for name in required:
-        if getattr(config, name) in ("", [], {}, -1):
-            raise ConfigError(
-                f"{origin(config, [name], source)}: {name} is missing; set it in the file, or with --{name}"
-            )
-    validate(config, source)
+    validate(config, path or COMMAND_LINE)
     return config
 
 
@@ -137,9 +133,9 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{COMMAND_LINE}: {one_line(message, 500)}")
 
 
-def _read_command_line(arguments: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
+def _read_command_line(arguments: Sequence[str] | None, kind: str) -> tuple[dict[str, Any], list[str]]:
     """Options that the command line sets, as their types, and the notices about those that do nothing."""
-    words, strangers = _build_parser().parse_known_args(arguments)
+    words, strangers = _build_parser(kind).parse_known_args(arguments)
     for word in strangers:
         if word.startswith("--") and len(word) > 2:
             raise unknown_option(word[2:].split("=")[0], options(), COMMAND_LINE)
@@ -157,11 +153,12 @@ def _read_command_line(arguments: Sequence[str] | None) -> tuple[dict[str, Any],
     return spoken, remarks
 
 
-def _build_parser() -> _Parser:
+def _build_parser(kind: str) -> _Parser:
+    others = [option.name for option in options().values() if not option.is_of(kind)]
     parser = _Parser(
         usage="%(prog)s --config FILE [--NAME VALUE ...]",
         description="Every option may stand in the JSON file and on the command line; the command line wins.",
-        epilog="Accepted, though they change nothing: " + ", ".join(LEGACY),
+        epilog=f"{len(others)} options of other tasks: --help-all" if others else _EVERY_NAME,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
@@ -169,11 +166,22 @@ def _build_parser() -> _Parser:
     for option in options().values():
         if option.group not in groups:
             groups[option.group] = parser.add_argument_group(option.group)
-        groups[option.group].add_argument(f"--{option.name}", **_accepted_words(option), help=_help(option))
+        told = _help(option) if option.name not in others else argparse.SUPPRESS
+        groups[option.group].add_argument(f"--{option.name}", **_accepted_words(option), help=told)
     for name in LEGACY:  # launchers spell the local rank in two ways
         flags = {f"--{name}", f"--{name.replace('_', '-')}"} if name == "local_rank" else {f"--{name}"}
         parser.add_argument(*flags, dest=name, nargs="*", help=argparse.SUPPRESS)
+    if others:
+        parser.add_argument("--help-all", action=_HelpAll, nargs=0, help="show the options of all tasks and exit")
     return parser
+
+
+class _HelpAll(argparse.Action):
+    """Shows the options of all tasks, whatever the script is for."""
+
+    def __call__(self, *_: object) -> NoReturn:
+        _build_parser("").print_help()
+        raise SystemExit(0)
 
 
 def _accepted_words(option: Option) -> dict[str, Any]:

@@ -7,12 +7,11 @@ table. A new option is one line here; `--help`, the errors and the dumps follow.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
 from lavender.config.values import COMMAND_LINE, Option
-from lavender.runtime.errors import ConfigError
 
 ENTRY_TYPES = ("retrieval", "qamc", "qaoe", "captioning")
 # Words of another task, data set or file: what tells the entries of `datasets` apart, so never the whole run's.
@@ -42,11 +41,17 @@ LEGACY = {
 }
 
 
-def _group(group: str) -> Callable[..., Any]:
-    """Declares options of one heading of `--help`: `declare(default, help, **choices and bounds)`."""
+# Which kinds of task an option is of, where it is not of all.
+PRETRAINING = ("pretrain",)
+CAPTIONS, CHOICE, ANSWERS = ("captioning", "multi-task"), ("qamc", "multi-task"), ("qaoe", "multi-task")
+RETRIEVAL, SEVERAL, DOWNSTREAM = ("retrieval",), ("multi-task",), (*ENTRY_TYPES, "multi-task")
 
-    def declare(default: Any, help: str, **limits: Any) -> Any:
-        metadata = {"group": group, "help": help, **limits}
+
+def _group(group: str, **common: Any) -> Callable[..., Any]:
+    """Declares options of one heading of `--help`: `declare(default, help, **what else an Option has)`."""
+
+    def declare(default: Any, help: str, **more: Any) -> Any:
+        metadata = {"group": group, "help": help, **common, **more}
         if isinstance(default, list):
             return field(default_factory=lambda: list(default), metadata=metadata)
         return field(default=default, metadata=metadata)
@@ -60,8 +65,8 @@ _text = _group("text")
 _model = _group("model")
 _objective = _group("objective")
 _training = _group("training")
-_captions = _group("captioning")
-_evaluation = _group("evaluation")
+_captions = _group("captioning", only=CAPTIONS)
+_evaluation = _group("evaluation", only=RETRIEVAL)
 _run = _group("run")
 
 
@@ -75,7 +80,7 @@ class Config:
     """
 
     # --- data
-    config: str = _data("", "JSON file of options; the command line wins over it")
+    config: str = _data("", "JSON file of options; the command line wins over it", free=True)
     type: str = _data("", "kind of task", choices=("", "pretrain", *ENTRY_TYPES, "multi-task"))
     task: str = _data("", "task name: text is read from txt_<task>.json, and outputs are named after it")
     dataset: str | list[str] | dict[str, str] = _data(
@@ -86,21 +91,28 @@ class Config:
         "data format where type and task do not tell: retmc (one text an option), fib (fill in the blank)",
         choices=("", "retrieval", "qamc", "retmc", "qaoe", "fib", "captioning"),
     )
-    datasets: list[dict[str, Any]] = _data([], "multi-task: a list of objects, each with the options of one task")
+    datasets: list[dict[str, Any]] = _data(
+        [], "multi-task: a list of objects, each with the options of one task", only=SEVERAL
+    )
     data_dir: str = _data("./_datasets", "folder of the data")
     txt_dir: str = _data("", "folder of the text files, where it is not data_dir")
     img_tsv_dir: str = _data("", "folder of the frame files, where it is not data_dir")
-    train_yaml: str = _data("", "captioning: YAML of the training split, under data_dir")
-    val_yaml: str = _data("", "captioning: YAML of the validation split")
-    test_yaml: str = _data("", "captioning: YAML of the test split")
-    outside_paths: bool = _data(False, "captioning: what a YAML names may be absolute, or outside data_dir")
+    train_yaml: str = _data("", "captioning: YAML of the training split, under data_dir", only=CAPTIONS)
+    val_yaml: str = _data("", "captioning: YAML of the validation split", only=CAPTIONS)
+    test_yaml: str = _data("", "captioning: YAML of the test split", only=CAPTIONS)
+    outside_paths: bool = _data(
+        False, "captioning: what a YAML names may be absolute, or outside data_dir", only=CAPTIONS, free=True
+    )
     data_ratio: float = _data(1.0, "below 1: fraction of the training videos; above 1: their number", above=0)
     size_part: int | dict[str, int] = _data(
-        8, "pretraining: parts of each data set, or an object name to number", minimum=1
+        8, "pretraining: parts of each data set, or an object name to number", minimum=1, only=PRETRAINING
     )
-    n_workers: int = _data(4, "data loading processes of each process", minimum=0)
+    n_workers: int = _data(4, "data loading processes of each process", minimum=0, free=True)
     loader_timeout: float = _data(
-        900.0, "seconds without a batch from the DataLoader workers after which the run ends; 0: never", minimum=0
+        900.0,
+        "seconds without a batch from the DataLoader workers after which the run ends; 0: never",
+        minimum=0,
+        free=True,
     )
     on_bad_sample: str = _data(
         "error",
@@ -109,78 +121,101 @@ class Config:
     )
 
     # --- frames
-    size_img: int = _frames(224, "height and width of a frame in pixels, a multiple of 32", minimum=32)
-    size_frame: int = _frames(4, "frames taken of a video", minimum=1)
-    max_size_frame: int = _frames(6, "rows of the frame position table", minimum=1, maximum=10_000)
-    max_size_patch: int = _frames(14, "patches a side in the patch position table", minimum=1, maximum=256)
+    size_img: int = _frames(
+        224, "height and width of a frame in pixels, a multiple of 32", minimum=32, inherited="input"
+    )
+    size_frame: int = _frames(4, "frames taken of a video", minimum=1, inherited="input")
+    max_size_frame: int = _frames(6, "rows of the frame position table", minimum=1, maximum=10_000, inherited="model")
+    max_size_patch: int = _frames(
+        14, "patches a side in the patch position table", minimum=1, maximum=256, inherited="model"
+    )
     size_patch: int = _frames(32, "pixels of a patch, fixed by Video Swin", choices=(32,))
     img_transform: list[str] = _frames(
         ["img_rand_crop"],
         "training transforms; of several one is drawn for each frame",
         choices=("img_rand_crop", "img_center_crop", "pad_resize", "vid_rand_crop"),
+        inherited="input",
     )
     max_pixels: int = _frames(64 * 2**20, "pixels of a stored image; a larger one is a bad sample", minimum=1)
     repeat_frames: bool = _frames(False, "repeat the last frame of a video with fewer than size_frame, not an error")
 
     # --- text
-    size_txt: int = _text(25, "tokens of a text", minimum=2)
+    size_txt: int = _text(25, "tokens of a text", minimum=2, inherited="input")
     size_txt_pre: int = _text(25, "tokens of a text before the text; no released task has one", minimum=0)
-    size_option: int = _text(5, "options of a multiple-choice question", minimum=2)
-    size_vocab: int = _text(-1, "answers of the task-specific open-ended head; -1: not needed", minimum=-1)
-    size_test: int = _text(0, "questions of the public test split, for adjusted accuracy; 0: not known", minimum=0)
-    mask_pos: str = _text(
-        "append", "where [MASK] stands in a multiple-choice text", choices=("append", "prepend", "insert", "replace")
+    size_option: int = _text(5, "options of a multiple-choice question", minimum=2, only=CHOICE)
+    size_vocab: int = _text(
+        -1, "answers of the task-specific open-ended head; -1: not needed", minimum=-1, only=ANSWERS
     )
-    enable_prompt: bool = _text(False, "put the task's prompt before the text")
-    enable_task_token: bool = _text(False, "put the task's token before the text")
-    task_token: str = _text("", "which token; by default the task's own", choices=("", "vtm", "mc", "oe", "cap"))
+    size_test: int = _text(
+        0, "questions of the public test split, for adjusted accuracy; 0: not known", minimum=0, only=ANSWERS
+    )
+    mask_pos: str = _text(
+        "append",
+        "where [MASK] stands in a multiple-choice text",
+        choices=("append", "prepend", "insert", "replace"),
+        only=CHOICE,
+    )
+    enable_prompt: bool = _text(False, "put the task's prompt before the text", inherited="prefix")
+    enable_task_token: bool = _text(False, "put the task's token before the text", inherited="prefix")
+    task_token: str = _text(
+        "", "which token; by default the task's own", choices=("", "vtm", "mc", "oe", "cap"), inherited="prefix"
+    )
 
     # --- model
-    vis_backbone: str = _model("vidswin", "video encoder", choices=("vidswin",))
+    vis_backbone: str = _model("vidswin", "video encoder", choices=("vidswin",), inherited="model")
     vis_backbone_size: str = _model(
-        "base", "its size (micro: for tests)", choices=("micro", "tiny", "small", "base", "large")
+        "base", "its size (micro: for tests)", choices=("micro", "tiny", "small", "base", "large"), inherited="model"
     )
     vis_backbone_init: str = _model(
         "3d",
         "its first weights: Kinetics (released files, or torchvision's), ImageNet inflated, or none",
         choices=("3d", "2d", "torchvision", "random"),
     )
-    kinetics: int = _model(600, "Kinetics data set of the 3d weights", choices=(600, 400))
+    kinetics: int = _model(600, "Kinetics data set of the 3d weights", choices=(600, 400), inherited="model")
     vis_backbone_path: str = _model("", "own file of it, in place of the released one; with 2d also timm:NAME")
     vis_backbone_drop_path: float = _model(
         0.2, "drop path of its last block, growing linearly from 0", minimum=0, maximum=0.99
     )
-    txt_backbone: str = _model("bert-base-uncased", "BERT of the text embeddings: name or folder")
-    txt_backbone_embed_only: bool = _model(True, "use its embeddings alone, without its encoder")
-    fusion_encoder: str = _model("bert-base-uncased", "BERT of the fusion encoder: name or folder")
+    txt_backbone: str = _model("bert-base-uncased", "BERT of the text embeddings: name or folder", inherited="model")
+    txt_backbone_embed_only: bool = _model(True, "use its embeddings alone, without its encoder", inherited="model")
+    fusion_encoder: str = _model("bert-base-uncased", "BERT of the fusion encoder: name or folder", inherited="model")
     fusion_encoder_rand_init: bool = _model(False, "take its shape alone, with random weights")
-    swinbert: bool = _model(False, "captioning: the video encoder of SwinBERT, for its checkpoints")
+    swinbert: bool = _model(
+        False, "captioning: the video encoder of SwinBERT, for its checkpoints", only=CAPTIONS, inherited="model"
+    )
     path_ckpt: str = _model("", "checkpoint to start from")
     allow_random: bool = _model(False, "allow to evaluate random weights (no checkpoint, or one without the head)")
-    reinit_head: bool = _model(False, "start with a fresh head, whatever the checkpoint holds")
+    reinit_head: bool = _model(False, "start with a fresh head, whatever the checkpoint holds", only=DOWNSTREAM)
 
     # --- objective
-    pretrain_tasks: list[str] = _objective(["mtm", "vtm"], "pretraining losses", choices=("mtm", "vtm"))
+    pretrain_tasks: list[str] = _objective(
+        ["mtm", "vtm"], "pretraining losses", choices=("mtm", "vtm"), only=PRETRAINING
+    )
     vtm_negatives: str = _objective(
         "distinct",
         "texts of false video-text pairs: any but the video's own text, or released: those too",
         choices=("distinct", "released"),
+        only=PRETRAINING,
     )
     p_mask: float = _objective(0.15, "probability that a token is masked", minimum=0, maximum=1)
     temp: float = _objective(1.0, "temperature of task-specific matching scores", above=0)
-    label_smoothing: float = _objective(0.0, "captioning: label smoothing", minimum=0, maximum=1)
+    label_smoothing: float = _objective(0.0, "captioning: label smoothing", minimum=0, maximum=1, only=CAPTIONS)
     drop_worst_ratio: float = _objective(
-        0.0, "captioning: share of the losses left out, the largest first", minimum=0, maximum=0.99
+        0.0, "captioning: share of the losses left out, the largest first", minimum=0, maximum=0.99, only=CAPTIONS
     )
-    drop_worst_after: int = _objective(0, "captioning: steps before they are left out", minimum=0)
+    drop_worst_after: int = _objective(0, "captioning: steps before they are left out", minimum=0, only=CAPTIONS)
 
     task_sampling: str = _objective(
         "uniform",
         "multi-task: draw the task of a step uniformly, as released, or by its number of samples",
         choices=("uniform", "proportional"),
+        only=SEVERAL,
     )
     task_temperature: float = _objective(
-        1.0, "multi-task, proportional: samples to the power of 1 / this; the higher, the more alike", above=0
+        1.0,
+        "multi-task, proportional: samples to the power of 1 / this; the higher, the more alike",
+        above=0,
+        only=SEVERAL,
     )
 
     # --- training
@@ -227,16 +262,30 @@ class Config:
     save_minutes: float = _evaluation(2.0, "retrieval: minutes between two saves of the scores so far", above=0)
 
     # --- run
-    path_output: str = _run("./_snapshot/", "folder of the outputs")
+    path_output: str = _run("./_snapshot/", "folder of the outputs", free=True)
     save_evaluated: bool = _run(False, "size_epoch 0: save the evaluated weights in the run's folder too, as released")
-    resume: str = _run("", "go on with a stopped run: auto finds the last one of these options, or name its folder")
-    save_steps: int = _run(1000, "steps between two saves to resume from; 0: only at the end of each part", minimum=0)
-    keep_last: int = _run(1, "how many of those saves are kept", minimum=1)
+    resume: str = _run(
+        "", "go on with a stopped run: auto finds the last one of these options, or name its folder", free=True
+    )
+    eval_every: int = _run(1, "parts of training between two evaluations; the last is always evaluated", minimum=1)
+    keep_checkpoints: str = _run(
+        "all",
+        "which are kept: all, that of the best epoch so far, or the last",
+        choices=("all", "best", "last"),
+        free=True,
+    )
+    save_steps: int = _run(
+        1000, "steps between two saves to resume from; 0: only at the end of each part", minimum=0, free=True
+    )
+    keep_last: int = _run(1, "how many of those saves are kept", minimum=1, free=True)
     host_timeout: float = _run(
-        45.0, "several hosts: seconds of silence after which one counts as dead and ends the run; 0: never", minimum=0
+        45.0,
+        "several hosts: seconds of silence after which one counts as dead and ends the run; 0: never",
+        minimum=0,
+        free=True,
     )
     seed: int = _run(88, "seed of every random draw", minimum=0, maximum=2**32 - 1)
-    logging_steps: int = _run(20, "steps between two lines of the log", minimum=1)
+    logging_steps: int = _run(20, "steps between two lines of the log", minimum=1, free=True)
     device: str = _run("auto", "auto: a GPU where there is one", choices=("auto", "cpu", "cuda"))
 
     # --- not options
@@ -283,88 +332,3 @@ def options() -> dict[str, Option]:
         for item in dataclasses.fields(Config)
         if item.metadata
     }
-
-
-def validate(config: Config, source: str) -> None:
-    """Checks of options against each other.
-
-    Args:
-        source: the file of the options, or the command line where there is none.
-
-    Raises:
-        ConfigError: the first fault; its message begins with where the options at fault come from.
-    """
-    for fault, *names in _faults(config):
-        raise ConfigError(f"{origin(config, names, source)}: {fault}")
-    named: dict[tuple[str, str], int] = {}
-    for number, entry in enumerate(config.entries(), start=1):
-        place = entry_place(origin(config, ["datasets"], source), number)
-        if entry.type not in ENTRY_TYPES or not entry.task:
-            raise ConfigError(f"{place}: give it a task name and a type, one of {', '.join(ENTRY_TYPES)}")
-        if named.setdefault((entry.type, entry.task), number) != number:
-            raise ConfigError(f"{place}: {entry.type} {entry.task} is entry {named[entry.type, entry.task]} already")
-        validate(entry, place)
-
-
-def origin(config: Config, names: Iterable[str], source: str) -> str:
-    """Where options were set, in words; `source` stands for the file, and for those that were set nowhere."""
-    given = [config.given[name] for name in names if name in config.given]
-    return " and ".join(dict.fromkeys(source if where == "file" else where for where in given)) or source
-
-
-def entry_place(source: str, number: int) -> str:
-    """How messages call an entry of `datasets`; the first is number 1."""
-    return f"{source}: datasets, entry {number}"
-
-
-def _faults(config: Config) -> Iterator[tuple[str, ...]]:
-    """What does not go together and what to do about it, with the names of the options at fault."""
-    if config.enable_prompt and config.enable_task_token:
-        yield ("enable_prompt and enable_task_token are both true; choose one", "enable_prompt", "enable_task_token")
-    if config.type == "multi-task" and not config.datasets:
-        yield ("type is multi-task, so datasets must list at least one task", "type", "datasets")
-    if config.datasets and config.type not in ("", "multi-task"):
-        yield (f"datasets is for type multi-task, and type is {config.type}; remove one of them", "datasets", "type")
-    if config.type not in ("", "pretrain") and not isinstance(config.dataset, str):
-        yield (f"type {config.type} reads one data set; give dataset as one name", "dataset")
-    if isinstance(config.size_part, dict) and config.type == "pretrain":
-        missing = [name for name in config.dataset if name not in config.size_part]
-        if missing:
-            yield (
-                f"size_part does not name {', '.join(missing)}; give a number for each data set, or one for all",
-                "size_part",
-                "dataset",
-            )
-    if not config.pretrain_tasks or len(set(config.pretrain_tasks)) < len(config.pretrain_tasks):
-        yield ("pretrain_tasks must name mtm, vtm or both, each once", "pretrain_tasks")
-    if not config.img_transform:
-        yield ("img_transform is empty; name at least one transform", "img_transform")
-    if config.size_img % config.size_patch:
-        yield (f"size_img is {config.size_img}, which is not a multiple of {config.size_patch}", "size_img")
-    if not config.swinbert:  # SwinBERT has no position tables
-        patches = config.size_img // config.size_patch
-        if patches > config.max_size_patch:
-            yield (
-                f"size_img {config.size_img} has {patches} patches a side; set max_size_patch to {patches} or more",
-                "size_img",
-                "max_size_patch",
-            )
-        if config.size_frame > config.max_size_frame:
-            yield (
-                f"size_frame {config.size_frame} is more than max_size_frame {config.max_size_frame}; "
-                f"set max_size_frame to {config.size_frame} or more",
-                "size_frame",
-                "max_size_frame",
-            )
-    if config.num_keep_best > config.num_beams:
-        yield (
-            f"num_keep_best is {config.num_keep_best}, more than num_beams, {config.num_beams}; raise num_beams",
-            "num_keep_best",
-            "num_beams",
-        )
-    if config.do_sample and config.num_beams > 1:
-        yield ("do_sample draws words and num_beams searches for them; choose one", "do_sample", "num_beams")
-    if config.checkpoint_offload and not config.use_checkpoint:
-        yield ("checkpoint_offload needs use_checkpoint; set it to true", "checkpoint_offload", "use_checkpoint")
-    if config.deepspeed_config and not config.deepspeed:
-        yield ("deepspeed_config needs deepspeed; set it to true", "deepspeed_config", "deepspeed")

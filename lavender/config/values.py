@@ -32,6 +32,13 @@ class Option:
     minimum: float | None = None
     maximum: float | None = None
     above: float | None = None  # a bound that is itself outside
+    only: tuple[str, ...] = ()  # kinds of task that it is of; of all where it is empty
+    free: bool = False  # a run may go on with it changed: its numbers do not depend on it
+    inherited: str = ""  # what it is of where a checkpoint's args.json sets it: model, input, prefix
+
+    def is_of(self, kind: str) -> bool:
+        """Whether a kind of task has it; `kind` may be empty, for all of them."""
+        return not kind or not self.only or kind in self.only
 
     @property
     def expected(self) -> str:

@@ -9,6 +9,8 @@ from lavender.tasks.base import Metrics
 Entry = dict[str, Any]  # of results.json: an epoch (or a part of one) with its figures
 Choice = tuple[str, Callable]  # a metric, and min or max
 
+_NO_SPLITS = {"epoch", "dataset", "part", "train", "tasks"}  # keys of an entry
+
 
 def by_task(figures: dict[str, Metrics]) -> dict[str, Any]:
     """Figures of splits as results.json has them: `{"val": …}`; of several tasks `{"tasks": {task: {"val": …}}}`."""
@@ -23,6 +25,12 @@ def by_task(figures: dict[str, Metrics]) -> dict[str, Any]:
 def tasks_of(entry: Entry) -> dict[str, Entry]:
     """Task → its splits with their figures; a task that is alone has no name."""
     return entry.get("tasks", {"": entry})
+
+
+def evaluated_tasks(entries: list[Entry]) -> list[str]:
+    """The tasks that any entry has figures of, beside those of training; one that is alone has no name."""
+    found = [task for entry in entries for task, splits in tasks_of(entry).items() if splits.keys() - _NO_SPLITS]
+    return list(dict.fromkeys(found))
 
 
 def history(entries: list[Entry], task: str) -> list[Entry]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lavender.config.load import from_dict, read_object
-from lavender.config.schema import Config
+from lavender.config.schema import Config, options
 from lavender.engine.checkpoint import load_tensors, save_tensors, told_as_unwritable, write_json
 from lavender.engine.output import make_folder
 from lavender.engine.parallel import Engine
@@ -25,11 +25,6 @@ from lavender.tasks.base import Metrics
 
 FOLDER, POSITION = "resume", "position.json"
 STARTING = ".starting.lock"
-# Options that a run may go on with changed: its numbers do not depend on them.
-FREE = (
-    *("config", "path_output", "n_workers", "logging_steps", "resume", "save_steps", "keep_last", "host_timeout"),
-    *("outside_paths", "loader_timeout"),
-)
 
 
 @dataclass
@@ -302,5 +297,5 @@ def _differences(config: Config, run: Path) -> list[str]:
     return [
         f"{name} is {theirs[name]!r} there, {value!r} here"
         for name, value in ours.items()
-        if name not in FREE and json.dumps(value) != json.dumps(theirs[name])
+        if not options()[name].free and json.dumps(value) != json.dumps(theirs[name])
     ]

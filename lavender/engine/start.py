@@ -25,19 +25,25 @@ NAMED = {
 }  # options that name what must be there
 
 
-def main(task: str | type, arguments: Sequence[str] | None = None, work: str = "lavender.engine.run:run") -> None:
+def main(
+    task: str | type,
+    arguments: Sequence[str] | None = None,
+    work: str = "lavender.engine.run:run",
+    kind: str = "",
+) -> None:
     """A script's whole body; a fault of the input is one line and exit code 2.
 
     Args:
         task: the task's class, or its name, `module:class`, to import once the options are known to be good.
         arguments: words of the command line, by default those of this process.
         work: name of the function that is called with the task and its configuration.
+        kind: the kind of task, whose options `--help` shows; all of them without it.
     """
-    guarded(lambda: _start(task, arguments, work))
+    guarded(lambda: _start(task, arguments, work, kind))
 
 
-def _start(task: str | type, arguments: Sequence[str] | None, work: str) -> None:
-    config = load_config(arguments)
+def _start(task: str | type, arguments: Sequence[str] | None, work: str, kind: str) -> None:
+    config = load_config(arguments, kind)
     check_inputs(config)
     do: Callable[[Any, Config], object] = pkgutil.resolve_name(work)
     do(pkgutil.resolve_name(task) if isinstance(task, str) else task, config)

@@ -11,7 +11,7 @@ from torch import Tensor
 from lavender.config.load import read_object
 from lavender.config.schema import Config
 from lavender.data.loaders import Loader
-from lavender.engine.best import best_number, best_on_test, by_task, has_validation, history, tasks_of
+from lavender.engine.best import best_number, best_on_test, by_task, evaluated_tasks, has_validation, history, tasks_of
 from lavender.engine.checkpoint import save_weights
 from lavender.engine.evaluator import evaluate, in_words, report_faults
 from lavender.engine.optim import set_learning_rates
@@ -87,8 +87,7 @@ class Trainer:
         self.engine.resume_batches(position.all_batches)
         if position.figures is not None:
             process.restore_random()
-        saved = [self.checkpoint(*self._place_of(entry)) for entry in self.results["epochs"]]
-        self.last_checkpoint = str((saved or [self.checkpoint(0, None)])[-1])
+        self.last_checkpoint = str(self.kept_checkpoints()[-1])
         LOGGER.info(
             "resumed from %s: epoch %d, part %d, %d batches of it, step %d of %d",
             *(state, position.epoch, position.part, position.batches, self.step, self.total_steps),
@@ -106,6 +105,7 @@ class Trainer:
         place: dict[str, Any] = {"epoch": epoch, "dataset": part.dataset, "part": part.number}
         if any(place.items() <= entry.items() for entry in self.results["epochs"]):
             draw_as_loaders(len(self.task.evaluation_sets(part)))
+            self.drop_checkpoints()
             return  # it was stopped after all of it
         if start.figures is None:
             with deferred_stop(self.stop_asked):
@@ -114,10 +114,19 @@ class Trainer:
             if saved and any(distributed.gather_objects(self.stop_asked.asked)):  # after the last step's own question
                 raise self.stopped(saved)
         entry = {**place, "train": start.figures}
-        entry |= by_task(self.evaluate(self.task.evaluation_sets(part), self.checkpoint(epoch, part)))
+        sets = self.task.evaluation_sets(part)
+        if self.is_evaluated(start.place):
+            entry |= by_task(self.evaluate(sets, self.checkpoint(epoch, part)))
+        else:
+            draw_as_loaders(len(sets))  # training does not depend on how often is evaluated
         self.results["epochs"].append(entry)
         self.save(epoch, part)
         self.keep_predictions(entry)
+
+    def is_evaluated(self, place: tuple[int, int]) -> bool:
+        """Whether an evaluation follows a part, by its epoch (from 1) and number: `eval_every`, and at the end."""
+        done = (place[0] - 1) * len(self.parts) + place[1] + 1
+        return done % self.config.eval_every == 0 or done == self.config.size_epoch * len(self.parts)
 
     def save_state(self, position: Position, process: ProcessState) -> Path | None:
         """What the run can go on from; in the middle of an accumulated step there is nothing to save."""
@@ -243,15 +252,35 @@ class Trainer:
         return self.folder.path / self.task.checkpoint_name(epoch, part)
 
     def save(self, epoch: int, part: TrainingPart | None) -> None:
-        """A checkpoint under its released name, and the logs so far."""
+        """A checkpoint under its released name, where it is to be kept, and the logs so far."""
         path = self.checkpoint(epoch, part)
-        state = self.engine.weights()
-        if distributed.is_main():
-            save_weights(state, path)
-            LOGGER.info("saved %s", path)
-        self.last_checkpoint = str(path)
+        if path in self.kept_checkpoints():
+            state = self.engine.weights()
+            if distributed.is_main():
+                save_weights(state, path)
+                LOGGER.info("saved %s", path)
+            self.last_checkpoint = str(path)
         self.write_results()
+        self.drop_checkpoints()
         distributed.barrier()
+
+    def kept_checkpoints(self) -> list[Path]:
+        """Those that are to be there by now, as `keep_checkpoints` says."""
+        first, entries = self.checkpoint(0, None), self.results["epochs"]
+        saved = [self.checkpoint(*self._place_of(entry)) for entry in entries]
+        if self.config.keep_checkpoints == "all" or not saved:
+            return [first, *saved]
+        if self.config.keep_checkpoints == "last":
+            return saved[-1:]
+        best = (best_number(history(entries, task), self.task.choice_of(task)) for task in evaluated_tasks(entries))
+        return [saved[number] for number in sorted({*best})] or saved[-1:]
+
+    def drop_checkpoints(self) -> None:
+        """Removes those that are not to be kept; the run's own alone."""
+        kept = self.kept_checkpoints()
+        for path in (self.checkpoint(0, None), *(self.checkpoint(*self._place_of(e)) for e in self.results["epochs"])):
+            if path not in kept and distributed.is_main():
+                path.unlink(missing_ok=True)
 
     def write_results(self) -> None:
         """`results.json` and `log.json` as they stand."""

@@ -182,7 +182,7 @@ class MultiTask(Task):
         return {
             name: task.curves(
                 [
-                    {"train": {"loss": entry["train"].get(f"{name}/loss")}, **entry["tasks"].get(name, {})}
+                    {"train": {"loss": entry["train"].get(f"{name}/loss")}, **entry.get("tasks", {}).get(name, {})}
                     for entry in epochs
                 ]
             )

@@ -5,8 +5,9 @@ import json
 
 import pytest
 
+from lavender.config.checks import validate
 from lavender.config.load import from_dict
-from lavender.config.schema import LEGACY, Config, options, validate
+from lavender.config.schema import LEGACY, Config, options
 from lavender.runtime.errors import ConfigError
 
 DEFAULTS = {
