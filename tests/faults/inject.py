@@ -9,7 +9,6 @@ import resource
 import runpy
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,8 +34,9 @@ def full_disk() -> None:
 
 def lost_worker() -> None:
     """The kernel ends a data loading process when memory runs out."""
-    multiprocessing.active_children()[0].kill()
-    time.sleep(1)
+    worker = multiprocessing.active_children()[0]
+    worker.kill()
+    worker.join()
 
 
 def signalled(number: int) -> Callable[[], None]:
@@ -45,8 +45,12 @@ def signalled(number: int) -> Callable[[], None]:
     def send() -> None:
         if not distributed.is_launched():
             return os.killpg(0, number)
+        arrivals, notes = os.pipe()
+        os.set_blocking(notes, False)
+        signal.set_wakeup_fd(notes)
         os.kill(os.getppid(), number)
-        time.sleep(2)  # until it is here
+        while os.read(arrivals, 1)[0] != number:  # until it is here, unless it ends this process
+            pass
 
     return send
 
