@@ -156,9 +156,12 @@ def torchrun(host: int, *options: str, rendezvous: str = "c10d", nnodes: str = "
 def wait_until(condition: Callable[[], object], hosts: list[Host]) -> None:
     """Fails where the hosts hang before."""
     stall = Stall(lambda: [pid for host in hosts for pid in host.processes()])
-    while not condition():
-        assert not stall.is_over(), "\n".join(host.said[-3000:] for host in hosts)
-        time.sleep(0.05)
+    while not stall.is_over():
+        for _ in range(20):
+            if condition():
+                return
+            time.sleep(0.05)
+    pytest.fail("\n".join(host.said[-3000:] for host in hosts))
 
 
 def end(hosts: list[Host], launchers: list[subprocess.Popen]) -> list[int]:
