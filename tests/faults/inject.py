@@ -21,7 +21,7 @@ from lavender.engine import evaluator, parallel, resume, trainer  # noqa: E402
 from lavender.runtime import distributed, files  # noqa: E402
 
 FILE_LIMIT = 100_000  # bytes: less than the weights, more than the logs
-MID_EPOCH = 3  # the step, and the batch of an evaluation, at which the fault strikes
+MID_EPOCH = 3  # the step at which the fault strikes, of four or more
 
 
 def killed() -> None:
@@ -33,10 +33,15 @@ def full_disk() -> None:
 
 
 def lost_worker() -> None:
-    """The kernel ends a data loading process when memory runs out."""
-    worker = multiprocessing.active_children()[0]
-    worker.kill()
-    worker.join()
+    """The kernel ends data loading processes when memory runs out. To every one: not all have a batch left to give.
+
+    One that is left is missed, however far ahead its worker was: a batch is handed over when it is asked for.
+    """
+    workers = multiprocessing.active_children()
+    for worker in workers:
+        worker.kill()
+    for worker in workers:
+        worker.join()
 
 
 def signalled(number: int) -> Callable[[], None]:
@@ -65,7 +70,7 @@ FAULTS = {
 STAGES: dict[str, tuple[Any, str, int]] = {  # where it is, and at which call of what
     "start": (trainer.Trainer, "begin", 1),
     "training": (parallel.Engine, "train_batch", MID_EPOCH),
-    "evaluation": (evaluator, "to_device", 2),
+    "evaluation": (evaluator, "to_device", 1),  # of two batches where there are two processes
     "saving a state": (resume, "save_tensors", 2),
     "saving weights": (trainer, "save_weights", 2),  # the first are those before training
 }
