@@ -7,11 +7,8 @@ import json
 import os
 import re
 import runpy
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +23,7 @@ from lavender.engine.start import main
 from lavender.runtime.torchvision_ops import ensure_torchvision
 from lavender.tasks.base import Task
 from lavender.tasks.pretrain import PretrainTask
+from tests.processes import launch_command, run_bounded
 
 ensure_torchvision()  # for the tests that compare with timm or transformers: they import it beside a CPU-only torch
 
@@ -258,7 +256,6 @@ def start(kept_toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         small: tuple[str, ...] = SMALL,
         data: Path | None = None,
         output: Path | None = None,
-        timeout: float = 180,
         environment: dict[str, str] | None = None,
         watch: Callable[[subprocess.Popen], None] | None = None,
         **popen: Any,
@@ -266,7 +263,7 @@ def start(kept_toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         output = output or tmp_path_factory.mktemp("run") / "snapshot"
         command = [*launch_command(launcher, processes), script, *released, *small]
         command += ["--data_dir", str(data or kept_toy), "--path_output", str(output), *map(str, options)]
-        code, stdout, stderr = run_bounded(command, timeout, {**NO_GPU, **(environment or {})}, watch, **popen)
+        code, stdout, stderr = run_bounded(command, {**NO_GPU, **(environment or {})}, watch, **popen)
         return Run(code, stdout, stderr, _newest_folder(output), command)
 
     return run_script
@@ -306,97 +303,6 @@ def kit_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         return folder / f"{table}.pt"
 
     return save
-
-
-def launch_command(launcher: str | None, processes: int) -> list[str]:
-    """What starts a script: python alone, or one of the launchers on a port of this machine."""
-    port = free_port()
-    python = [sys.executable]
-    return {
-        None: python,
-        "launch": [
-            *python,
-            *("-m", "torch.distributed.launch"),
-            *(f"--nproc_per_node={processes}", "--master_addr=127.0.0.1", f"--master_port={port}"),
-        ],
-        "torchrun": [
-            *python,
-            *("-m", "torch.distributed.run"),
-            *(f"--nproc_per_node={processes}", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}"),
-        ],
-        "deepspeed": [
-            *python,
-            *("-m", "deepspeed.launcher.runner"),
-            *(f"--num_gpus={processes}", "--master_addr=127.0.0.1", f"--master_port={port}"),
-        ],
-    }[launcher]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def run_bounded(
-    command: list[str],
-    timeout: float,
-    environment: dict[str, str],
-    watch: Callable[[subprocess.Popen], None] | None = None,
-    **popen: Any,
-) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr. A command that does not end fails the test, and nothing of it stays behind.
-
-    `watch(process)` is called once it runs.
-    """
-    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:  # pipes would be waited for
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            env={**os.environ, **environment},
-            start_new_session=True,
-            **{"cwd": ROOT, **popen},
-        )
-        try:
-            if watch is not None:
-                watch(process)
-            code: int | None = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            code = None
-        finally:
-            stop_all(process)
-        stdout.seek(0)
-        stderr.seek(0)
-        said = stdout.read(), stderr.read()
-    if code is None:
-        pytest.fail(f"still running after {timeout} s: {' '.join(command)}\n{said[0][-3000:]}\n{said[1][-5000:]}")
-    return code, *said
-
-
-def stop_all(process: subprocess.Popen) -> None:
-    """Ends a process and all that it started; a launcher puts its workers into sessions of their own."""
-    family = [] if process.poll() is not None else descendants(process.pid)
-    for signal_number, grace in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
-        if process.poll() is None:
-            process.send_signal(signal_number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(grace)
-    for pid in family:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def descendants(pid: int) -> list[int]:
-    """Children, grandchildren, … of a process, from /proc."""
-    try:
-        children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-    return children + [young for child in children for young in descendants(child)]
 
 
 def _newest_folder(output: Path) -> Path:

@@ -9,7 +9,6 @@ import resource
 import runpy
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +21,7 @@ from lavender.engine import evaluator, parallel, resume, trainer  # noqa: E402
 from lavender.runtime import distributed, files  # noqa: E402
 
 FILE_LIMIT = 100_000  # bytes: less than the weights, more than the logs
-MID_EPOCH = 3  # the step, and the batch of an evaluation, at which the fault strikes
+MID_EPOCH = 3  # the step at which the fault strikes, of four or more
 
 
 def killed() -> None:
@@ -34,9 +33,15 @@ def full_disk() -> None:
 
 
 def lost_worker() -> None:
-    """The kernel ends a data loading process when memory runs out."""
-    multiprocessing.active_children()[0].kill()
-    time.sleep(1)
+    """The kernel ends data loading processes when memory runs out. To every one: not all have a batch left to give.
+
+    One that is left is missed, however far ahead its worker was: a batch is handed over when it is asked for.
+    """
+    workers = multiprocessing.active_children()
+    for worker in workers:
+        worker.kill()
+    for worker in workers:
+        worker.join()
 
 
 def signalled(number: int) -> Callable[[], None]:
@@ -45,8 +50,12 @@ def signalled(number: int) -> Callable[[], None]:
     def send() -> None:
         if not distributed.is_launched():
             return os.killpg(0, number)
+        arrivals, notes = os.pipe()
+        os.set_blocking(notes, False)
+        signal.set_wakeup_fd(notes)
         os.kill(os.getppid(), number)
-        time.sleep(2)  # until it is here
+        while os.read(arrivals, 1)[0] != number:  # until it is here, unless it ends this process
+            pass
 
     return send
 
@@ -61,7 +70,7 @@ FAULTS = {
 STAGES: dict[str, tuple[Any, str, int]] = {  # where it is, and at which call of what
     "start": (trainer.Trainer, "begin", 1),
     "training": (parallel.Engine, "train_batch", MID_EPOCH),
-    "evaluation": (evaluator, "to_device", 2),
+    "evaluation": (evaluator, "to_device", 1),  # of two batches where there are two processes
     "saving a state": (resume, "save_tensors", 2),
     "saving weights": (trainer, "save_weights", 2),  # the first are those before training
 }

@@ -20,7 +20,7 @@ def test_rounds_of_evaluation_loader_and_gathering(start, workers: int):
     try:
         run = start(
             *("tests/faults/rounds.py", ROUNDS, workers, "--"),
-            **{"launcher": "torchrun", "released": (), "small": (), "timeout": 900},
+            **{"launcher": "torchrun", "released": (), "small": ()},
         )
     finally:
         for process in busy:

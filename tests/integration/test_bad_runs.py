@@ -202,7 +202,7 @@ def check_quiet(run) -> None:
 
 def test_two_processes_and_no_text(start, toy: Path, spoil):
     (toy / "txt_toy.json").unlink()
-    run = start(MLM, "--deepspeed", "false", launcher="torchrun", data=toy, timeout=300)
+    run = start(MLM, "--deepspeed", "false", launcher="torchrun", data=toy)
     check_told_once(run, "txt_toy.json", "missing", "[process ")
     check_quiet(run)
 
@@ -210,7 +210,7 @@ def test_two_processes_and_no_text(start, toy: Path, spoil):
 def test_two_processes_and_a_bad_clip_on_one(start, toy: Path, spoil):
     """The other process is in the middle of a step that will never end: it must not wait, and not drown the cause."""
     spoil.texts(toy / "txt_toy.json", lambda texts: texts["train"].pop("vid5"))
-    run = start(MLM, "--deepspeed", "false", launcher="launch", data=toy, timeout=300)
+    run = start(MLM, "--deepspeed", "false", launcher="launch", data=toy)
     check_told_once(run, 'no caption for video "vid5"')
     check_quiet(run)
 
@@ -226,7 +226,7 @@ def test_two_processes_and_a_bad_configuration(start, launcher: str):
 def test_two_processes_with_deepspeed_and_a_bad_clip_on_one(start, needs, toy: Path, spoil):
     needs("deepspeed")
     spoil.row(toy / "toy_train_1.tsv", 1, lambda fields: [fields[0], "/9j/garbage"])
-    run = start(MLM, "--n_workers", 1, launcher="deepspeed", data=toy, timeout=300)
+    run = start(MLM, "--n_workers", 1, launcher="deepspeed", data=toy)
     check_refused_by_all(run, "toy_train_1.tsv, line 2")
 
 
@@ -236,7 +236,7 @@ def test_two_processes_and_a_loss_that_is_not_finite(start, needs, toy: Path, sp
     needs("deepspeed")
     spoil.texts(toy / "txt_toy.json", lambda texts: texts.pop("val"))
     words = ("--lr", 1e30, "--size_epoch", 2, "--p_mask", 0.5, "--deepspeed", deepspeed)
-    run = start(MLM, *words, launcher="torchrun", data=toy, timeout=300)
+    run = start(MLM, *words, launcher="torchrun", data=toy)
     check_refused_by_all(run, "the loss is not finite at step 2 of 4", "vid", "toy_0_1.pt")
     check_quiet(run)
 
@@ -245,7 +245,7 @@ def test_two_processes_and_a_loss_that_is_not_finite(start, needs, toy: Path, sp
 def test_two_processes_and_outputs_that_cannot_be_written(start, tmp_path: Path):
     place = tmp_path / "taken"
     place.write_text("a file")
-    run = start(MLM, "--deepspeed", "false", launcher="torchrun", output=place, timeout=300)
+    run = start(MLM, "--deepspeed", "false", launcher="torchrun", output=place)
     check_refused_by_all(run, str(place), "--path_output")
 
 
@@ -266,7 +266,7 @@ def test_bad_deepspeed_settings(start, needs, tmp_path: Path, content: str | Non
     path = tmp_path / "zero.json"
     if content:
         path.write_text(content)
-    run = start(MLM, "--deepspeed", "true", "--deepspeed_config", path, launcher="torchrun", timeout=300)
+    run = start(MLM, "--deepspeed", "true", "--deepspeed_config", path, launcher="torchrun")
     check_refused_by_all(run, str(path))
 
 
@@ -274,7 +274,7 @@ def test_bad_deepspeed_settings(start, needs, tmp_path: Path, content: str | Non
 def test_a_precision_that_the_engine_has_not(start, needs):
     """DeepSpeed computes in fp16 only where the device does: it runs, or says so in one line."""
     needs("deepspeed")
-    run = start(MLM, "--deepspeed", "true", "--precision", "fp16", launcher="torchrun", timeout=300)
+    run = start(MLM, "--deepspeed", "true", "--precision", "fp16", launcher="torchrun")
     if run.code == 0:
         assert "engine: DeepSpeedEngine (ZeRO 1), fp16" in run.log
     else:

@@ -60,7 +60,7 @@ def caption(train_here, start, needs) -> Callable[..., Any]:
         for package in ("fairscale", "deepspeed"):
             needs(package)
         more["environment"] = {} if java else {"PATH": str(Path(sys.executable).parent)}
-        return start("main_caption.py", *options, launcher=None if by == "python" else by, timeout=300, **more)
+        return start("main_caption.py", *options, launcher=None if by == "python" else by, **more)
 
     return run
 

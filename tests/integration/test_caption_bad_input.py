@@ -381,7 +381,7 @@ def test_java_that_does_not_run(caption, tmp_path: Path, works: str):
     java.chmod(0o755)
     words = (*EVALUATE, "--test_yaml", "")
     environment = {"PATH": f"{java.parent}:{Path(sys.executable).parent}:/bin"}
-    run = caption(*words, by="python", environment=environment, timeout=300).check_passed()
+    run = caption(*words, by="python", environment=environment).check_passed()
     assert len(run.predictions("val")) == 4
     figures, expected = (one.results["zero_shot"]["val"] for one in (run, caption(*words).check_passed()))
     assert (works == "nothing" and figures == {}) or figures == pytest.approx(expected, rel=0.1)
