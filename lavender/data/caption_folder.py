@@ -246,8 +246,8 @@ class CaptionFolder:
                 lines = [None if name is None else places[name] for name in names]
                 lonely = [n for n, line in enumerate(lines) if line is None]
                 if lonely:
-                    where, video = self.where(int(first) + lonely[0]), shown(videos[lonely[0]])
-                    fault = f"{where}: video {video} is not in {frames.path}"
+                    where, video = self.where(int(first) + lonely[0]), videos[lonely[0]]
+                    fault = f"{where}: video {shown(video)} is not in {frames.path}{known.hint(video)}"
                     self._fault(f"{fault} ({len(lonely)} of {len(videos)} annotations have no video)")
                 self._tell_unused(frames, ids, {name for name in names if name is not None}, file)
             parts += [(NO_FRAMES, NO_FRAMES) if line is None else (file, line) for line in lines]
@@ -326,7 +326,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _is_foreign(fields: list[str]) -> bool:
     """Whether the first row of a caption TSV may be that of another kind of file: no id alone, and no id and list."""
     if len(fields) < 2:
-        return fields[0].startswith(("{", "[")) or "," in fields[0]
+        return fields[0].startswith(("{", "[")) or "," in fields[0] or ";" in fields[0]
     return not fields[1].lstrip().startswith(("{", "[")) and not _are_none(fields)
 
 
