@@ -22,7 +22,7 @@ from lavender.data.annotations import misnamed_split, read_json, read_splits
 from lavender.data.caption_folder import CaptionFolder
 from lavender.data.ids import HeldOut, without_extension
 from lavender.runtime.errors import DataError
-from lavender.runtime.files import atomic_file, looked_from
+from lavender.runtime.files import atomic_file, looked_from, refuse_overwriting
 from lavender.runtime.quoting import shown
 
 logger = logging.getLogger("lavender.tools")
@@ -71,7 +71,9 @@ def filter_training(dataset: str, data_root: Path, output_folder: Path, allow_mi
             rows.append([source.name, *map(str, counts)])
         if source.training and not after:
             logger.warning("%s: no training item is left", source.path)
-    refuse_overwriting(outputs, sources)
+    inputs = [path for source in sources for path in source.inputs]
+    for path in outputs:
+        refuse_overwriting(path, *inputs, error=DataError, option="--output_folder")
     for path, content in outputs.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as file:
@@ -201,14 +203,6 @@ def coco_videos(path: Path) -> list[str]:
     listed = [entry for entry in images if isinstance(entry, dict)] if isinstance(images, list) else []
     named = [entry.get(key) for entry in listed for key in ("id", "file_name")]
     return [str(name) for name in (*(entry["image_id"] for entry in annotations), *named) if name is not None]
-
-
-def refuse_overwriting(outputs: Iterable[Path], sources: Iterable[Source]) -> None:
-    """DataError where a file to write is one of those read, by whatever links its name leads there."""
-    inputs = [path for source in sources for path in source.inputs if path.exists()]
-    for output in filter(Path.exists, outputs):
-        for path in filter(output.samefile, inputs):
-            raise DataError(f"{output} would overwrite {path}, which it is made from; give another --output_folder")
 
 
 def count_videos(videos: Iterable[str]) -> int:
