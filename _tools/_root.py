@@ -1,6 +1,8 @@
 """What all tools share. Importing it puts the repository's root on sys.path, so that a tool runs from any folder."""
 
+import argparse
 import logging
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -24,9 +26,31 @@ def run(main: Callable[[], int | None]) -> None:
     try:
         code = main()
     except (LavenderError, OSError) as fault:
-        print(fault, file=sys.stderr)
+        words = str(fault)
+        if isinstance(fault, OSError) and fault.filename and fault.strerror:
+            words = f"{fault.filename}: {fault.strerror}"
+        print(words, file=sys.stderr)
         code = 2
     sys.exit(code)
+
+
+def whole(minimum: int, maximum: int = 2**31 - 1) -> Callable[[str], int]:
+    """A type for argparse: whole numbers between two bounds."""
+
+    def parse(text: str) -> int:
+        if len(text) < 20 and re.fullmatch(r"[+-]?\d+", text.strip()) and minimum <= int(text) <= maximum:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number between {minimum} and {maximum:,}")
+
+    return parse
+
+
+def named(text: str) -> Path:
+    """A type for argparse: a path that ends with a name, from which other names are made."""
+    path = Path(text)
+    if not path.name or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no name of a file or a data set")
+    return path
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

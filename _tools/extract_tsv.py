@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from _root import run
+from _root import named, run, whole
 from tqdm import tqdm
 
 from lavender.data.frames import MAX_PIXELS
@@ -21,29 +21,32 @@ from lavender.data.image_folders import find_images, stored_image
 from lavender.data.index import load_plain_pickle
 from lavender.data.tsv import TSVWriter
 from lavender.runtime.errors import DataError
+from lavender.runtime.files import refuse_overwriting
 from lavender.runtime.quoting import shown
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--path", required=True, type=Path, help="name of the data set: NAME.pkl is read")
+    parser.add_argument("--path", required=True, type=named, help="name of the data set: NAME.pkl is read")
     parser.add_argument("--output", type=Path, help="the file to write (default: NAME.tsv)")
     parser.add_argument("--images", action="store_true", help="read the images in the folder _NAME, not NAME.pkl")
     parser.add_argument(
-        "--quality", type=int, default=95, help="JPEG quality of converted images, 1 to 95 (default: %(default)s)"
+        "--quality",
+        type=whole(1, 95),
+        default=95,
+        help="JPEG quality of converted images, 1 to 95 (default: %(default)s)",
     )
     parser.add_argument(
-        "--max_pixels", type=int, default=MAX_PIXELS, help="skip an image of more pixels (default: %(default)s)"
+        "--max_pixels", type=whole(1), default=MAX_PIXELS, help="skip an image of more pixels (default: %(default)s)"
     )
     arguments = parser.parse_args()
-    if not 1 <= arguments.quality <= 95 or arguments.max_pixels < 1:
-        parser.error("--quality must be between 1 and 95, --max_pixels at least 1")
 
     output = arguments.output or arguments.path.with_name(f"{arguments.path.name}.tsv")
     if arguments.images:
         folder = arguments.path.with_name(f"_{arguments.path.name}")
         return pack_images(folder, output, arguments.quality, arguments.max_pixels)
     source = arguments.path.with_name(f"{arguments.path.name}.pkl")
+    refuse_overwriting(output, source, error=DataError)
     videos = load_plain_pickle(source)
     with TSVWriter(output) as writer:
         for video_id, frames in tqdm(videos.items(), unit="video", ascii=True):

@@ -13,25 +13,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from _root import run
+from _root import named, run, whole
 from tqdm import tqdm
 
 from lavender.data.frames import MAX_PIXELS
+from lavender.data.ids import VIDEO_EXTENSIONS, unfit
 from lavender.data.video import extract_frames, in_processes
 from lavender.runtime.errors import DataError
-from lavender.runtime.files import atomic_file, looked_from
+from lavender.runtime.files import atomic_file, looked_from, refuse_overwriting
 from lavender.runtime.quoting import shown
-
-EXTENSIONS = (
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mpe", ".m2v", ".vob", ".ts", ".m2ts"),
-    *(".mts", ".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".gif", ".ogv", ".ogm", ".rm", ".mxf", ".dv"),
-)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--path", required=True, type=Path, help="name of the data set: videos are in the folder _NAME")
-    parser.add_argument("--sample", required=True, type=int, help="number of frames to take of each video")
+    parser.add_argument(
+        "--path", required=True, type=named, help="name of the data set: videos are in the folder _NAME"
+    )
+    parser.add_argument("--sample", required=True, type=whole(1, 10_000), help="number of frames to take of each video")
     parser.add_argument(
         "--pattern", default="*.mp4", help="which files are videos, .MP4 like .mp4 (default: %(default)s)"
     )
@@ -48,18 +46,19 @@ def main() -> int:
         help="skip a video of which a smaller share of the frames decodes (default: %(default)s)",
     )
     parser.add_argument(
-        "--max_pixels", type=int, default=MAX_PIXELS, help="skip a video of larger frames (default: %(default)s)"
+        "--max_pixels", type=whole(1), default=MAX_PIXELS, help="skip a video of larger frames (default: %(default)s)"
     )
     parser.add_argument("--output", type=Path, help="the file to write (default: NAME.pkl)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="number of processes (default: one a core)")
+    parser.add_argument(
+        "--workers", type=whole(1, 512), default=os.cpu_count(), help="number of processes (default: one a core)"
+    )
     arguments = parser.parse_args()
-    if min(arguments.sample, arguments.workers, arguments.max_pixels) < 1:
-        parser.error("--sample, --workers and --max_pixels must be at least 1")
     if not 0 <= arguments.min_decoded <= 1:
         parser.error("--min_decoded must be between 0 and 1")
 
     clips = find_clips(arguments.path.with_name(f"_{arguments.path.name}"), arguments.pattern)
     output = arguments.output or arguments.path.with_name(f"{arguments.path.name}.pkl")
+    refuse_overwriting(output, *clips.values(), error=DataError)
     options = {name: getattr(arguments, name) for name in ("min_decoded", "spread", "max_pixels")}
     options["count"] = arguments.sample
     with atomic_file(output) as file:  # opened first: a folder that cannot be written to shows at once
@@ -76,12 +75,21 @@ def main() -> int:
 def find_clips(folder: Path, pattern: str) -> dict[str, Path]:
     """Video id, the file's name without its extension → file, in the order of the names."""
     clips: dict[str, Path] = {}
-    for clip in sorted(folder.glob(any_case(pattern))):
+    try:
+        matches = sorted(folder.glob(any_case(pattern)))
+    except (ValueError, NotImplementedError) as error:  # empty, or absolute
+        raise DataError(f"--pattern {shown(pattern)}: {error}; write one such as *.mp4") from None
+    for clip in matches:
+        if clip.name.startswith(".") or clip.is_dir():  # macOS writes a `._x.mp4` beside `x.mp4`
+            continue
+        if fault := unfit(clip.stem):
+            raise DataError(f"{shown(str(clip))}: its video id {shown(clip.stem)} {fault}; rename it")
         if clip.stem in clips:
             raise DataError(f"{clip} and {clips[clip.stem]} would both be video {shown(clip.stem)}: rename one of them")
         clips[clip.stem] = clip
     found = set(clips.values())
-    others = [file for file in folder.glob("*") if file.suffix.lower() in EXTENSIONS and file not in found]
+    visible = (file for file in folder.glob("*") if not file.name.startswith(".") and file not in found)
+    others = [file for file in visible if file.suffix[1:].lower() in VIDEO_EXTENSIONS and not file.is_dir()]
     hint = f"{len(others)} other files look like videos, such as {min(others).name}; see --pattern" if others else ""
     if not clips:
         raise DataError(f"{folder}: no file {pattern} is there{looked_from(folder)}" + (f"; {hint}" if hint else ""))

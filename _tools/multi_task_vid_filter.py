@@ -19,10 +19,10 @@ import yaml
 from _root import run
 
 from lavender.data.annotations import misnamed_split, read_json, read_splits
-from lavender.data.caption_folder import CaptionFolder
+from lavender.data.caption_folder import CaptionFolder, coco_id
 from lavender.data.ids import HeldOut, without_extension
 from lavender.runtime.errors import DataError
-from lavender.runtime.files import atomic_file, looked_from
+from lavender.runtime.files import atomic_file, looked_from, refuse_overwriting
 from lavender.runtime.quoting import shown
 
 logger = logging.getLogger("lavender.tools")
@@ -71,7 +71,9 @@ def filter_training(dataset: str, data_root: Path, output_folder: Path, allow_mi
             rows.append([source.name, *map(str, counts)])
         if source.training and not after:
             logger.warning("%s: no training item is left", source.path)
-    refuse_overwriting(outputs, sources)
+    inputs = [path for source in sources for path in source.inputs]
+    for path in outputs:
+        refuse_overwriting(path, *inputs, error=DataError, option="--output_folder")
     for path, content in outputs.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as file:
@@ -194,21 +196,10 @@ def coco_videos(path: Path) -> list[str]:
     annotations, images = content.get("annotations"), content.get("images")
     if not isinstance(annotations, list):
         raise DataError(f'{path}: no list of "annotations", so this is no COCO captions file')
-    for number, entry in enumerate(annotations):
-        if not isinstance(entry, dict) or not isinstance(entry.get("image_id"), str | int):
-            where = f"{path}, annotation {number} (counted from 0)"
-            raise DataError(f'{where}: an object with an "image_id" (text or a number) is expected')
+    videos = [coco_id(entry, f"{path}, annotation {n} (counted from 0)") for n, entry in enumerate(annotations)]
     listed = [entry for entry in images if isinstance(entry, dict)] if isinstance(images, list) else []
     named = [entry.get(key) for entry in listed for key in ("id", "file_name")]
-    return [str(name) for name in (*(entry["image_id"] for entry in annotations), *named) if name is not None]
-
-
-def refuse_overwriting(outputs: Iterable[Path], sources: Iterable[Source]) -> None:
-    """DataError where a file to write is one of those read, by whatever links its name leads there."""
-    inputs = [path for source in sources for path in source.inputs if path.exists()]
-    for output in filter(Path.exists, outputs):
-        for path in filter(output.samefile, inputs):
-            raise DataError(f"{output} would overwrite {path}, which it is made from; give another --output_folder")
+    return [*videos, *(str(name) for name in named if name is not None)]
 
 
 def count_videos(videos: Iterable[str]) -> int:

@@ -8,31 +8,32 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from _root import run
+from _root import named, run, whole
 from PIL import Image, ImageDraw, ImageOps
 
 from lavender.data.frames import MAX_PIXELS, decode_image, evaluation_indices
 from lavender.data.index import VideoIndex
 from lavender.data.tsv import TSVReader, split_columns
-from lavender.runtime.files import atomic_file
+from lavender.runtime.errors import DataError
+from lavender.runtime.files import atomic_file, refuse_overwriting
 
 TILE_WIDTH, TILE_HEIGHT, LABEL_HEIGHT = 224, 168, 16  # pixels
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input_file", required=True, type=Path, help="the frame TSV")
+    parser.add_argument("--input_file", required=True, type=named, help="the frame TSV")
     parser.add_argument("--output", type=Path, help="the PNG to write (default: X.png beside X.tsv)")
-    parser.add_argument("--columns", type=int, default=8, help="most frames shown of a video (default: %(default)s)")
     parser.add_argument(
-        "--max_pixels", type=int, default=MAX_PIXELS, help="largest image that is decoded (default: %(default)s)"
+        "--columns", type=whole(1, 1000), default=8, help="most frames shown of a video (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max_pixels", type=whole(1), default=MAX_PIXELS, help="largest image that is decoded (default: %(default)s)"
     )
     chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--rows", nargs="+", type=int, help="row numbers, from 0")
+    chosen.add_argument("--rows", nargs="+", type=whole(0), help="row numbers, from 0")
     chosen.add_argument("--ids", nargs="+", help="video ids")
     arguments = parser.parse_args()
-    if arguments.columns < 1:
-        parser.error("--columns must be at least 1")
 
     reader = TSVReader(arguments.input_file)
     if arguments.ids:
@@ -40,7 +41,10 @@ def main() -> None:
         rows = [reader.number_at(index.offset(video_id)) for video_id in arguments.ids]
     else:
         rows = arguments.rows or list(range(min(8, len(reader))))
+    if not rows:
+        raise DataError(f"{arguments.input_file}: the file is empty; a line is one video")
     output = arguments.output or arguments.input_file.with_suffix(".png")
+    refuse_overwriting(output, arguments.input_file, reader.lineidx, error=DataError)
     with atomic_file(output) as file:
         contact_sheet(reader, rows, arguments.columns, arguments.max_pixels).save(file, format="PNG")
     print(f"{output}: {len(rows)} videos")

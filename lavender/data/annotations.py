@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lavender.data import official
-from lavender.data.ids import file_name, has_folder, without_extension
+from lavender.data.ids import file_name, has_folder, plain, without_extension
 from lavender.data.tsv import TSVReader
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import looked_from, read_text
@@ -127,7 +127,7 @@ class CaptionTable:
         Raises:
             DataError: an unknown id, or one that could be two; empty or endless caption.
         """
-        names = [video_id, without_extension(video_id)]
+        names = [video_id, without_extension(video_id), plain(video_id)]
         if not self._folders:
             names.append(file_name(video_id))
         for name in dict.fromkeys(names):
@@ -153,7 +153,7 @@ class CaptionTable:
             return
         seen: dict[str, str] = {}
         for number in range(len(videos)):
-            video = without_extension(videos.video_id(number))
+            video = plain(videos.video_id(number))
             if not has_folder(video) or self._find(video.encode()) is not None:
                 continue
             other = seen.setdefault(file_name(video), video)
@@ -164,9 +164,9 @@ class CaptionTable:
                 )
 
     def _add_names(self, texts: dict[str, str]) -> None:
-        """Adds each text under its other names: without media extension, and without folders. A real id wins."""
+        """Adds each text under its other names: without media extension, plain, without folders. A real id wins."""
         ids = list(texts)
-        for shorten in (without_extension, file_name):
+        for shorten in (without_extension, plain, file_name):
             owners: dict[str, str] = {}
             for name in ids:
                 short = shorten(name)

@@ -216,9 +216,7 @@ class CaptionFolder:
         by_id: dict[str, list[str]] = {}
         for number, entry in enumerate(entries):
             where = f"{path}, annotation {number} (counted from 0)"
-            if not isinstance(entry, dict) or not isinstance(entry.get("image_id"), str | int | float):
-                raise DataError(f'{where}: an object with "image_id" and "caption" is expected')
-            texts, text = by_id.setdefault(str(entry["image_id"]), []), entry.get("caption")
+            texts, text = by_id.setdefault(coco_id(entry, where), []), entry.get("caption")
             if not (self.blind and (text is None or text == "")):
                 texts.append(check_caption(text, where))
         known = VideoIds(by_id, path)
@@ -226,7 +224,7 @@ class CaptionFolder:
         unused = by_id.keys() - set(found)
         if unused:
             fault = f"{path}: {len(unused)} of {len(by_id)} videos are not in {self._names('caption')}: {_some(unused)}"
-            self._fault(fault)
+            self._fault(fault + VideoIds(self.videos, path).hint(min(unused)))
         return {row: by_id[name] for row in rows if (name := found[row]) is not None}
 
     # --- frames and captions together ---------------------------------------------------------------------------------
@@ -246,8 +244,8 @@ class CaptionFolder:
                 lines = [None if name is None else places[name] for name in names]
                 lonely = [n for n, line in enumerate(lines) if line is None]
                 if lonely:
-                    where, video = self.where(int(first) + lonely[0]), shown(videos[lonely[0]])
-                    fault = f"{where}: video {video} is not in {frames.path}"
+                    where, video = self.where(int(first) + lonely[0]), videos[lonely[0]]
+                    fault = f"{where}: video {shown(video)} is not in {frames.path}{known.hint(video)}"
                     self._fault(f"{fault} ({len(lonely)} of {len(videos)} annotations have no video)")
                 self._tell_unused(frames, ids, {name for name in names if name is not None}, file)
             parts += [(NO_FRAMES, NO_FRAMES) if line is None else (file, line) for line in lines]
@@ -271,6 +269,16 @@ class CaptionFolder:
         if not self.tolerant:
             raise DataError(f"{message}; --on_bad_sample zero goes on without")
         logger.warning("%s", message)
+
+
+def coco_id(entry: Any, where: str) -> str:
+    """The video of an entry of "annotations" in a COCO file; 7.0, as pandas writes a column of numbers, is 7."""
+    name = entry.get("image_id") if isinstance(entry, dict) else None
+    if isinstance(name, float) and name.is_integer():
+        name = int(name)
+    if isinstance(name, bool) or not isinstance(name, str | int | float):
+        raise DataError(f'{where}: an object with "image_id" and "caption" is expected')
+    return str(name)
 
 
 def _stays(name: str, start: Path, root: Path) -> bool:
@@ -326,7 +334,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _is_foreign(fields: list[str]) -> bool:
     """Whether the first row of a caption TSV may be that of another kind of file: no id alone, and no id and list."""
     if len(fields) < 2:
-        return fields[0].startswith(("{", "[")) or "," in fields[0]
+        return fields[0].startswith(("{", "[")) or "," in fields[0] or ";" in fields[0]
     return not fields[1].lstrip().startswith(("{", "[")) and not _are_none(fields)
 
 
@@ -338,7 +346,7 @@ def _are_none(fields: list[str]) -> bool:
         value = load_json(fields[1])
         entries = value if isinstance(value, list) else [value]
         said = [entry.get("caption") if isinstance(entry, dict) else entry for entry in entries]
-        return all(text is None or (isinstance(text, str) and not text.strip()) for text in said)
+        return all(text is None or text != text or (isinstance(text, str) and not text.strip()) for text in said)
     return False
 
 
@@ -349,7 +357,10 @@ def _parse_captions(fields: list[str], where: str) -> list[str]:
     try:
         entries = load_json(fields[1])
     except json.JSONDecodeError as error:
-        raise DataError(f"{where}: the captions are not valid JSON ({error})") from error
+        quoted = (
+            ", in the quotes that Excel puts around them: save the table without" if fields[1].startswith('"') else ""
+        )
+        raise DataError(f"{where}: the captions are not valid JSON{quoted} ({error})") from error
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise DataError(f'{where}: the captions are not a JSON list of {{"caption": …}}')
     return [check_caption(entry.get("caption"), f"{where}, caption {n}") for n, entry in enumerate(entries)]

@@ -198,18 +198,37 @@ def _decode(data: bytes) -> np.ndarray | None:
     try:
         # Unchanged, for its transparency; cv2 ignores the orientation there.
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED if _has_alpha(data) else colour)
+        clear = _clear_grey(data, image)
         if image is not None and (image.ndim != 3 or image.shape[2] not in (3, 4) or image.dtype.itemsize > 2):
             image = cv2.imdecode(np.frombuffer(data, np.uint8), colour)
     except cv2.error:
         return None
     if image is None:
         return None
+    if clear is not None:
+        image = np.where(clear[:, :, None], 255, image).astype(np.uint8)
     if image.dtype == np.uint16:
         image = (image // 256).astype(np.uint8)
     if image.shape[2] == 4:
         alpha = image[:, :, 3:].astype(np.uint16)
         image = ((image[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
     return np.ascontiguousarray(image[:, :, ::-1])
+
+
+def _clear_grey(data: bytes, image: np.ndarray | None) -> np.ndarray | None:
+    """Which pixels of a grey PNG are transparent: of one shade, which OpenCV does not say. None: none of another image.
+
+    Args:
+        image: the PNG as stored: uint16, or uint8 with fewer bits spread over its range.
+    """
+    if image is None or image.ndim != 2 or image_kind(data) != "PNG" or data[25] != 0:
+        return None
+    bits = data[24]
+    shade = next((content for name, content in _chunks(data, "PNG") if name == b"tRNS"), b"")
+    if len(shade) != 2:
+        return None
+    value = int.from_bytes(shade, "big") & (2**bits - 1)
+    return image == (value if bits >= 8 else value * 255 // (2**bits - 1))
 
 
 def _has_alpha(data: bytes) -> bool:

@@ -1,26 +1,32 @@
 """Which ids name one video. The only place where this is decided.
 
-An id is looked up as it is; then without or with a known media extension; then, where one side alone has folders, by
-its file name. A dot of the id's own (`film_00.10.5`) is never cut. A lookup that could mean two videos is an error.
+An id is looked up as it is; then without or with a known media extension; then as `plain` has it; then, where one side
+alone has folders, by its file name. A dot of the id's own (`film_00.10.5`) is never cut. A lookup that could mean two
+videos is an error.
 """
 
 import re
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Callable, Iterable
+from functools import cached_property
 
 from lavender.runtime.errors import DataError
 from lavender.runtime.quoting import shown
 
 # fmt: off
 VIDEO_EXTENSIONS = frozenset((
-    "3g2", "3gp", "asf", "avi", "divx", "f4v", "flv", "gif", "m2ts", "m2v", "m4v", "mkv", "mov", "mp4", "mpe", "mpeg",
-    "mpg", "mts", "mxf", "ogg", "ogm", "ogv", "qt", "rm", "rmvb", "ts", "vob", "webm", "wmv", "y4m",
+    "3g2", "3gp", "asf", "avi", "divx", "dv", "f4v", "flv", "gif", "h264", "hevc", "m1v", "m2ts", "m2v", "m4v", "mkv",
+    "mov", "mp4", "mpe", "mpeg", "mpg", "mts", "mxf", "ogg", "ogm", "ogv", "qt", "rm", "rmvb", "ts", "vob", "webm",
+    "wmv", "y4m",
 ))
 IMAGE_EXTENSIONS = frozenset((
-    "avif", "bmp", "heic", "jfif", "jpe", "jpeg", "jpg", "png", "tif", "tiff", "webp",
+    "avif", "bmp", "heic", "heif", "jfif", "jpe", "jpeg", "jpg", "png", "tif", "tiff", "webp",
 ))
 # fmt: on
 MEDIA_EXTENSIONS = VIDEO_EXTENSIONS | IMAGE_EXTENSIONS
-_FOLDERS = re.compile(r"[/\\]")
+_FOLDERS = re.compile(r"[/\\]+")
+_INVISIBLE = re.compile("[\\s\u200b-\u200f\u2060\ufeff]+")
+_HERE = re.compile(r"^(\./)+")
 
 
 def without_extension(video_id: str) -> str:
@@ -30,21 +36,47 @@ def without_extension(video_id: str) -> str:
     return start if known else video_id
 
 
+def plain(video_id: str) -> str:
+    """The id in the spelling that all spellings of it share: `./a\\b.mp4.MP4` → `a/b`.
+
+    Unicode is composed (file names of macOS are decomposed), folders have a slash, all media extensions are gone.
+    """
+    name = video_id if video_id.isascii() else unicodedata.normalize("NFC", video_id)
+    if "/" in name or "\\" in name:
+        name = _HERE.sub("", _FOLDERS.sub("/", name))
+    while (shorter := without_extension(name)) != name:
+        name = shorter
+    return name
+
+
 def file_name(video_id: str) -> str:
-    """The id without folders and without a known media extension."""
-    return _FOLDERS.split(without_extension(video_id))[-1]
+    """The plain id without folders."""
+    return plain(video_id).rpartition("/")[2]
 
 
 def has_folder(video_id: str) -> bool:
-    """Whether an id has folders in front of its file name."""
-    return _FOLDERS.search(video_id) is not None
+    """Whether a plain id has folders in front of its file name."""
+    return "/" in plain(video_id)
 
 
 def may_be_same(one: str, other: str) -> bool:
-    """Whether two ids can name one video: equal but for a media extension, or for folders that one of them lacks."""
-    if without_extension(one) == without_extension(other):
+    """Whether two ids can name one video: equal but for their spelling, or for folders that one of them lacks."""
+    if plain(one) == plain(other):
         return True
     return has_folder(one) != has_folder(other) and file_name(one) == file_name(other)
+
+
+def unfit(video_id: str) -> str:
+    """Why a text cannot be the id of a row of a TSV, as a part of a sentence; "" where it can."""
+    if not video_id.strip():
+        return "is blank"
+    if any(letter in video_id for letter in "\t\n\r"):
+        return "holds a tab or a line end"
+    if "\0" in video_id:  # at the start of a file it says UTF-16
+        return "holds a NUL character"
+    if not video_id.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in video_id):
+        return "is not UTF-8 text"
+    return ""
 
 
 class VideoIds:
@@ -58,18 +90,24 @@ class VideoIds:
     def __init__(self, names: Iterable[str], where: object):
         self.where = where
         self._names = dict.fromkeys(names)
-        self._folders = any(map(has_folder, self._names))
-        self._bare: dict[str, list[str]] = {}  # without extension → ids
-        self._files: dict[str, list[str]] = {}  # file name → ids
-        for name in self._names:
-            bare = without_extension(name)
-            self._bare.setdefault(bare, []).append(name)
-            if self._folders:
-                self._files.setdefault(file_name(bare), []).append(name)
+        self._bare = _grouped(without_extension, self._names)
         self._claimed: dict[str, str] = {}  # id found by its file name → the id with a folder that it was found for
 
     def __len__(self) -> int:
         return len(self._names)
+
+    @cached_property
+    def _plain(self) -> dict[str, list[str]]:
+        return _grouped(plain, self._names)
+
+    @cached_property
+    def _files(self) -> dict[str, list[str]]:
+        """File name → ids with a folder."""
+        return _grouped(file_name, filter(has_folder, self._names))
+
+    @cached_property
+    def _near(self) -> dict[str, str]:
+        return {_rough(name): name for name in reversed(self._names)}
 
     def find(self, video_id: str) -> str | None:
         """The file's id of a video; None where the file has no such video.
@@ -82,28 +120,37 @@ class VideoIds:
         bare = without_extension(video_id)
         if bare in self._names:
             return bare
-        found = self._bare.get(bare)
-        if found is None and self._folders and not has_folder(bare):
-            found = self._files.get(bare)
-        if found is None and not self._folders and has_folder(bare):
-            found = self._bare.get(file_name(bare))
-            if found is not None and file_name(bare) in found:
-                found = [file_name(bare)]
-            if found is not None and len(found) == 1:
-                other = self._claimed.setdefault(found[0], bare)
-                if other != bare:
+        key = plain(video_id)
+        found = self._bare.get(bare, [])
+        if bare != video_id:  # it may have one more
+            found = [*found, *self._bare.get(video_id, [])]
+        found = found or self._plain.get(key, [])
+        if not found and not has_folder(key):
+            found = self._files.get(key, [])
+        if not found and has_folder(key) and not self._files:
+            name = file_name(key)
+            found = [name] if name in self._names else self._plain.get(name, [])
+            if len(found) == 1:
+                other = self._claimed.setdefault(found[0], key)
+                if other != key:
                     raise DataError(
-                        f"{self.where}: {shown(found[0])} could be {shown(other)} or {shown(bare)}; "
+                        f"{self.where}: {shown(found[0])} could be {shown(other)} or {shown(key)}; "
                         "write the ids of both files alike"
                     )
-        if found is None:
-            return None
         if len(found) > 1:
             raise DataError(
                 f"{self.where}: {shown(video_id)} could be {shown(found[0])} or {shown(found[1])}; "
                 "write the ids of both files alike"
             )
-        return found[0]
+        return found[0] if found else None
+
+    def hint(self, video_id: str) -> str:
+        """The id that is probably meant by one that is not there, as a part of a sentence; "" where none is near.
+
+        It is never used in the other's place: `Clip1` and `clip1`, `7` and `007` can be two videos.
+        """
+        name = self._near.get(_rough(video_id))
+        return f"; is {shown(name)} meant?" if name is not None else ""
 
 
 class HeldOut:
@@ -114,12 +161,26 @@ class HeldOut:
     """
 
     def __init__(self, names: Iterable[str]):
-        bare = {without_extension(name) for name in names}
-        self._bare = bare
-        self._files = {file_name(name) for name in bare if has_folder(name)}
+        self._plain = set(map(plain, names))
+        self._files = {file_name(name) for name in self._plain if has_folder(name)}
 
     def __contains__(self, video_id: object) -> bool:
-        bare = without_extension(str(video_id))
-        if bare in self._bare:
+        name = plain(str(video_id))
+        if name in self._plain:
             return True
-        return file_name(bare) in self._bare if has_folder(bare) else bare in self._files
+        return file_name(name) in self._plain if has_folder(name) else name in self._files
+
+
+def _grouped(shorten: Callable[[str], str], names: Iterable[str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(shorten(name), []).append(name)
+    return groups
+
+
+def _rough(video_id: str) -> str:
+    """What an id and a slip of it share: not case, blanks, leading zeros, a number's `.0`, folders, a link's end."""
+    name = unicodedata.normalize("NFKC", video_id).casefold()
+    name = _INVISIBLE.sub("", re.sub(r"[?#].*", "", name)) or name
+    name = re.sub(r"(?<![\d.])0+(?=\d)", "", file_name(name.strip("/\\")))
+    return re.sub(r"^(\d+)\.0+$", r"\1", name)

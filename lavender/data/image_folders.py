@@ -2,15 +2,22 @@
 
 import base64
 import io
+import logging
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from PIL import Image
 
 from lavender.data.frames import MAX_PIXELS, decode_bytes, image_kind
-from lavender.data.ids import IMAGE_EXTENSIONS
+from lavender.data.ids import IMAGE_EXTENSIONS, unfit
 from lavender.runtime.errors import DataError
+from lavender.runtime.files import looked_from, refuse_special
+from lavender.runtime.quoting import shown
+
+_LOG = logging.getLogger(__name__)
 
 EXTENSIONS = frozenset(("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp"))
 
@@ -21,13 +28,15 @@ def find_images(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
     A folder that holds images is a video, named by its path; an image directly in `folder` is a video of its own,
     named without the extension. Upper and lower case of an extension are the same; hidden files are left out.
 
+    A link to a folder is followed, unless it leads to what is read anyway: into `folder`, above it, or where another
+    link led. The log counts those.
+
     Raises:
-        DataError: there are no images, or two would be one video.
+        DataError: there are no images, two would be one video, an id is none, or a folder cannot be read.
     """
     videos: dict[str, list[Path]] = {}
     others: list[Path] = []
-    for place, folders, names in os.walk(folder, followlinks=False):
-        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=_natural)
+    for place, names in _folders(folder):
         for name in sorted(names, key=_natural):
             file = Path(place, name)
             extension = file.suffix[1:].lower()
@@ -38,14 +47,42 @@ def find_images(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
                 continue
             alone = file.parent == folder
             video_id = file.stem if alone else file.parent.relative_to(folder).as_posix()
+            if fault := unfit(video_id):
+                raise DataError(f"{shown(str(file))}: its video id {shown(video_id)} {fault}; rename it")
             files = videos.setdefault(video_id, [])
             if files and (alone or files[0].parent != file.parent):
-                raise DataError(f"{files[0]} and {file} would both be video {video_id!r}: rename one of them")
+                raise DataError(f"{files[0]} and {file} would both be video {shown(video_id)}: rename one of them")
             files.append(file)
     if not videos:
         found = f"; {len(others)} files look like images, such as {others[0].name}" if others else ""
         raise DataError(f"{folder}: no image ({', '.join(sorted(EXTENSIONS))}) is there{found}")
     return videos, others
+
+
+def _folders(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Each folder that is read, with the names in it; hidden ones are left out."""
+
+    def fail(error: OSError) -> NoReturn:
+        raise DataError(f"{error.filename}: the folder cannot be read: {error.strerror}{looked_from(root)}") from error
+
+    top = os.path.realpath(root)
+    followed: set[str] = set()
+    left: list[str] = []
+    for place, folders, names in os.walk(root, followlinks=True, onerror=fail):
+        kept = []
+        for name in sorted((name for name in folders if not name.startswith(".")), key=_natural):
+            path = os.path.join(place, name)
+            if os.path.islink(path):
+                target = os.path.realpath(path)
+                if target in followed or os.path.commonpath((target, top)) in (target, top):
+                    left.append(path)
+                    continue
+                followed.add(target)
+            kept.append(name)
+        folders[:] = kept
+        yield place, names
+    if left:
+        _LOG.warning("%s: %d links to folders are not followed, such as %s", root, len(left), left[0])
 
 
 def stored_image(file: Path, quality: int = 95, max_pixels: int = MAX_PIXELS) -> str:
@@ -55,6 +92,7 @@ def stored_image(file: Path, quality: int = 95, max_pixels: int = MAX_PIXELS) ->
         DataError: it cannot be read, see `decode_bytes`.
     """
     try:
+        refuse_special(file)
         data = file.read_bytes()
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}") from None

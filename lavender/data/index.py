@@ -97,11 +97,13 @@ def index_of(tsv: str | Path) -> dict[str, int]:
 def write_id2lineidx(tsv: str | Path, out: str | Path) -> int:
     """Writes the index of a TSV as a pickled dict and returns the number of its videos.
 
-    An id is written without its media extension, unless two ids differ in that alone.
+    An id is written without its media extension, unless that names another row, too.
     """
     offsets = index_of(tsv)
     bare = Counter(map(without_extension, offsets))
-    offsets = {without_extension(i) if bare[without_extension(i)] == 1 else i: at for i, at in offsets.items()}
+    shared = {name for name in offsets if without_extension(name) != name} | {n for n, c in bare.items() if c > 1}
+    short = {name: name if without_extension(name) in shared else without_extension(name) for name in offsets}
+    offsets = {short[name]: offset for name, offset in offsets.items()}
     with atomic_file(out) as file:
         pickle.dump(offsets, file)
     return len(offsets)
@@ -147,8 +149,12 @@ class VideoIndex:
         """
         name = self._ids.find(video_id)
         if name is None:
-            raise DataError(f"{self.path} has no video {shown(video_id)} among its {len(self)}")
+            raise DataError(f"{self.path} has no video {shown(video_id)} among its {len(self)}{self.hint(video_id)}")
         return self._offsets[name]
+
+    def hint(self, video_id: str) -> str:
+        """See `VideoIds.hint`."""
+        return self._ids.hint(video_id)
 
 
 def _refuse_too_large(index: Path, tsv: Path) -> None:

@@ -48,6 +48,10 @@ class FrameFile:
         """What two ids of one video share: its place in the file; of an unknown video the id."""
         return self._index.offset(video) if video in self._index else video
 
+    def hint(self, video: str) -> str:
+        """Which id is probably meant by one that is not there, as a part of a sentence; else ""."""
+        return self._index.hint(video)
+
     @property
     def known_from(self) -> str:
         """The file that says which videos there are, as messages name it."""
@@ -94,6 +98,8 @@ class ItemFile:
         for number, item in enumerate(items):
             if not isinstance(item, dict) or not isinstance(item.get("video"), str):
                 hint = item_advice(item)
+                if isinstance(item, dict) and isinstance(number_id := item.get("video"), int | float):
+                    hint = f"; write the id {shown_json(number_id)} in quotes, as the frame file has it"
                 raise DataError(f'{self.where(split, number)}: an object with a "video" (text) is expected{hint}')
             check_text(item["video"], '"video"', self.where(split, number))
         return items
@@ -164,8 +170,8 @@ class ItemDataset(ClipDataset):
             return
         first = unknown[0]
         fault = (
-            f"{texts.where(split, first)}: video {shown(items[first]['video'])} is not in {self.frames.known_from} "
-            f"({len(unknown)} of {len(items)} items have no video)"
+            f"{texts.where(split, first)}: video {shown(items[first]['video'])} is not in {self.frames.known_from}"
+            f"{self.frames.hint(items[first]['video'])} ({len(unknown)} of {len(items)} items have no video)"
         )
         if self.config.on_bad_sample == "error":
             raise DataError(f"{fault}; --on_bad_sample zero goes on with zeros in their place, and counts them")
@@ -191,8 +197,8 @@ def require_index(item: Item, key: str, size: int, of: str, where: str) -> int:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value says that the answer is withheld, as a blind test split has it: none, blank, or −1."""
-    return value is None or value == IGNORED or (isinstance(value, str) and not value.strip())
+    """Whether a value says that the answer is withheld, as a blind test split has it: none, blank, −1, or NaN."""
+    return value is None or value == IGNORED or value != value or (isinstance(value, str) and not value.strip())
 
 
 def _look_up(folder: str, config: Config, name: str, option: str) -> Path:

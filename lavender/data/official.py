@@ -129,7 +129,11 @@ def _name_of_table(text: str) -> str:
             values = [json.loads(line) for line in lines[:2]]
             return "a file of JSON lines" if len(values) == 2 and isinstance(values[0], dict) else ""
         return ""
-    for mark, kind in (("\t", "a tab-separated table"), (",", "a comma-separated table")):
+    for mark, kind in (
+        ("\t", "a tab-separated table"),
+        (",", "a comma-separated table"),
+        (";", "a table of semicolons"),
+    ):
         if mark not in lines[0]:
             continue
         columns = [column.strip().strip('"').lower() for column in next(csv.reader(lines[:1], delimiter=mark))]

@@ -121,7 +121,8 @@ class Gallery(ClipDataset):
             try:
                 check_captions(item, where)
                 if item["video"] not in frames:
-                    raise DataError(f"{where}: video {shown(item['video'])} is not in {frames.known_from}")
+                    video, hint = shown(item["video"]), frames.hint(item["video"])
+                    raise DataError(f"{where}: video {video} is not in {frames.known_from}{hint}")
             except DataError as fault:
                 missing.append(str(fault))
                 continue

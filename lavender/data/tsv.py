@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from lavender.data.ids import unfit
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import atomic_file, looked_from, other_encoding, refuse_mistaken
 from lavender.runtime.quoting import shown
@@ -299,13 +300,13 @@ class TSVWriter:
         """Appends one row.
 
         Raises:
-            DataError: the first field is blank or holds a NUL, or a field holds a tab or a line end.
+            DataError: the first field cannot be an id (see `unfit`), or a field holds a tab or a line end.
         """
         line = "\t".join(fields)
         if not fields or not fields[0].strip():
             raise DataError(f"{self.path}: row {len(self._offsets)} has no video id")
-        if "\0" in fields[0]:  # at the start of a file it says UTF-16
-            raise DataError(f"{self.path}: the video id {shown(fields[0])} holds a NUL character")
+        if fault := unfit(fields[0]):
+            raise DataError(f"{self.path}: the video id {shown(fields[0])} {fault}, which no TSV can carry; rename it")
         if line.count("\t") >= len(fields) or "\n" in line or "\r" in line:
             raise DataError(
                 f"{self.path}: a field of {shown(fields[0])} holds a tab or a line end, which no TSV can carry"

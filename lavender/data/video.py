@@ -24,6 +24,7 @@ from PIL import Image
 
 from lavender.data.frames import MAX_PIXELS
 from lavender.runtime.errors import DataError
+from lavender.runtime.files import mistaken_file, refuse_special
 
 _LOG = logging.getLogger(__name__)
 
@@ -76,24 +77,34 @@ def sample_frames(
         if decoded.times and _spread(decoded.times, count, spread) != wanted:
             wanted = _spread(decoded.times, count, spread)
             decoded = _decode(path, wanted, threads, max_pixels, survey.stream)
-    except av.ArgumentError as error:  # what FFmpeg says of a format outside _FORMATS
-        raise DataError(
-            f"{path} cannot be decoded: {error.strerror}, or a playlist or other unsupported format"
-        ) from None
-    except av.FFmpegError as error:
-        raise DataError(f"{path} cannot be decoded: {error.strerror}") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be decoded: {error.strerror or error}") from None
+    except (av.FFmpegError, OSError) as error:
+        raise DataError(f"{path} cannot be decoded: {_reason(path, error)}") from None
     total = len(decoded.times)
     if not total:
-        raise DataError(f"{path}: no frame of it decodes")
-    if decoded.failed or survey.missing:
+        raise DataError(f"{path}: no frame of it decodes; they are damaged, or larger than --max_pixels {max_pixels}")
+    if decoded.failed or decoded.flawed or survey.missing:
         whole = total + decoded.failed + survey.missing
         fault = f"{decoded.failed} frames are damaged, about {survey.missing} are missing at the end"
+        if decoded.flawed:
+            fault += f", {decoded.flawed} decode with faults"
         if total < min_decoded * whole:
             raise DataError(f"{path}: only {total} of about {whole} frames decode ({fault}); see --min_decoded")
         _LOG.warning("%s: %d of about %d frames are used (%s)", path, total, whole, fault)
     return [decoded.frames[i] for i in wanted]
+
+
+def _reason(path: str | Path, error: Exception) -> str:
+    """Why a file cannot be decoded: what stands in its place, else FFmpeg's words with what they mean here."""
+    import av
+
+    reason = getattr(error, "strerror", None) or str(error)
+    if fault := mistaken_file(path):
+        return fault
+    if isinstance(error, av.ArgumentError):  # what FFmpeg says of a format outside _FORMATS
+        return f"{reason}, or a playlist or other unsupported format"
+    if isinstance(error, av.InvalidDataError):
+        return f"{reason}; it is no video, or it is cut (the index of an MP4 may be at its end)"
+    return reason
 
 
 def encode_jpeg(frame: np.ndarray) -> str:
@@ -176,6 +187,7 @@ class _Decoded(NamedTuple):
     frames: dict[int, np.ndarray]  # the wanted ones by number
     times: list[float | None]  # of all frames
     failed: int  # packets that do not decode
+    flawed: int  # frames that the decoder marks as damaged
 
 
 def _spread(times: list[float | None], count: int, spread: str) -> list[int]:
@@ -245,7 +257,7 @@ def _decode(path: str | Path, wanted: list[int], threads: int, max_pixels: int, 
     """Decodes to the end of the file; a packet that does not decode is counted."""
     frames: dict[int, np.ndarray] = {}
     times: list[float | None] = []
-    failed = 0
+    failed = flawed = 0
     with _opened(path, max_pixels) as container:
         stream = _video_stream(container, path, chosen)
         stream.codec_context.options = _limit(max_pixels)  # a packet can claim more than the container
@@ -271,7 +283,8 @@ def _decode(path: str | Path, wanted: list[int], threads: int, max_pixels: int, 
                 if len(times) in wanted:
                     frames[len(times)] = _as_shown(frame, stream.sample_aspect_ratio)
                 times.append(frame.time)
-    return _Decoded(frames, times, failed)
+                flawed += frame.is_corrupt
+    return _Decoded(frames, times, failed, flawed)
 
 
 def _as_shown(frame: Any, aspect: Any) -> np.ndarray:
@@ -308,6 +321,7 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Any]:
     # The limit holds for the frames that are decoded in search of the streams' parameters, too.
     options = {"format_whitelist": _FORMATS, "protocol_whitelist": "none", **_limit(max_pixels)}
     # Titles in old encodings are no reason to lose a clip.
+    refuse_special(path)
     with open(path, "rb") as file, av.open(file, metadata_errors="ignore", options=options) as container:
         yield container
 

@@ -7,6 +7,7 @@ import glob
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -64,6 +65,8 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     file is removed.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     remove_leftovers(path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))
     temporary, file = _locked(path)
     try:
@@ -74,6 +77,15 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def refuse_overwriting(
+    output: str | Path, *inputs: str | Path, error: type[LavenderError], option: str = "--output"
+) -> None:
+    """Raises `error` where a file to write is one of those it is made from, by whatever links its name leads there."""
+    for path in map(Path, inputs):
+        if path.exists() and Path(output).exists() and path.samefile(output):
+            raise error(f"{output} would overwrite {path}, which it is made from; give another {option}")
 
 
 _FREE_SPACE = "free space, or choose another --path_output"
@@ -114,7 +126,11 @@ def _locked(path: Path) -> tuple[Path, BinaryIO]:
     """A new temporary file beside `path`, with the lock that says that its process lives."""
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        file = open(temporary, "xb")  # noqa: SIM115 (closed by the caller)
+        try:
+            file = open(temporary, "xb")  # noqa: SIM115 (closed by the caller)
+        except OSError as error:
+            error.filename = str(path)  # the name that the user knows
+            raise
         with suppress(OSError):  # a file system without locks: nobody can lock it, so nobody removes it
             fcntl.flock(file, fcntl.LOCK_EX)
         if os.fstat(file.fileno()).st_nlink:
@@ -136,6 +152,9 @@ _IN_ITS_PLACE = {
     "and name the file in it",
 }
 _ZIP = rb"PK[\x03\x05]"
+_OFFICE = (
+    rb"PK\x03\x04.{0,900}(\[Content_Types\]\.xml|xl/|word/|mimetypeapplication/vnd\.oasis)|\xd0\xcf\x11\xe0"  # new, old
+)
 _HEAD = 1024  # bytes that tell
 
 
@@ -149,6 +168,7 @@ def mistaken_file(path: str | Path, zipped: bool = False) -> str:
         words that follow the file's name; "" for all else, a missing file among it.
     """
     try:
+        refuse_special(path)
         with open(path, "rb") as file:
             head = file.read(_HEAD)
     except OSError:
@@ -156,9 +176,18 @@ def mistaken_file(path: str | Path, zipped: bool = False) -> str:
     if not head:
         return "it is empty (0 bytes), as after a failed download or copy; fetch it again"
     head = head.removeprefix(b"\xef\xbb\xbf")
+    if not zipped and re.match(_OFFICE, head, re.DOTALL):
+        return "it is an Excel or Word file: save it as text (UTF-8)"
     if not zipped and re.match(_ZIP, head):
         return "it is a zip archive: unpack it, and name the file in it"
     return next((meaning for start, meaning in _IN_ITS_PLACE.items() if re.match(start, head, re.DOTALL)), "")
+
+
+def refuse_special(path: str | Path) -> None:
+    """Raises OSError for a pipe, a device or a socket: reading one may never end."""
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "it is a pipe, a device or a socket, no file", str(path))
 
 
 def refuse_mistaken(path: str | Path, error: type[LavenderError]) -> None:

@@ -1,5 +1,6 @@
 import base64
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +80,46 @@ def test_faults_name_the_file(tmp_path: Path):
     for name, limit in (("a.png", 10**6), ("missing.png", 10**6), ("b.png", 1199)):
         with pytest.raises(DataError, match=name):
             stored_image(tmp_path / name, max_pixels=limit)
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    touch(root, "clip/1.jpg")
+    touch(outside, "2.jpg", "deep/3.jpg")
+    (root / "linked").symlink_to(outside)
+    for place, target in ((root / "again", outside), (root / "up", ".."), (root / "clip" / "self", root / "clip")):
+        place.symlink_to(target)
+    (outside / "back").symlink_to(root)
+    videos, _ = find_images(root)
+    assert len(videos) == 3
+    assert {file.name for files in videos.values() for file in files} == {"1.jpg", "2.jpg", "3.jpg"}
+    assert "4 links" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["a\tb", "a\nb", " ", "\udcff"])
+def test_a_folder_whose_name_is_no_id_is_named(tmp_path: Path, name: str):
+    touch(tmp_path, f"{name}/1.jpg")
+    with pytest.raises(DataError, match=r"1\.jpg.* video id .*rename"):
+        find_images(tmp_path)
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(DataError, match=r"nowhere: the folder cannot be read"):
+        find_images(tmp_path / "nowhere")
+    touch(tmp_path, "a/1.jpg", "locked/1.jpg")
+    scan = os.scandir
+
+    def refuse(path: str):
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # root may read all folders
+    with pytest.raises(DataError, match=r"locked: the folder cannot be read: Permission denied"):
+        find_images(tmp_path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "1.jpg")
+    with pytest.raises(DataError, match=r"1\.jpg.*pipe"):
+        stored_image(tmp_path / "1.jpg")

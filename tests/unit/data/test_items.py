@@ -208,14 +208,19 @@ def test_a_split_of_another_shape(tmp_path: Path, split: object, kind: str):
         ItemFile(options(tmp_path)).items("val")
 
 
-@pytest.mark.parametrize(
-    "item", [{}, {"video": None}, {"video": 7}, {"video": ["a"]}, {"Video": "a"}, [], "a", None, 3], ids=repr
-)
+@pytest.mark.parametrize("item", [{}, {"video": None}, {"video": ["a"]}, {"Video": "a"}, [], "a", None, 3], ids=repr)
 def test_an_item_without_a_video(tmp_path: Path, item: object):
     path = write_texts(tmp_path, {"train": [{"video": "a"}, {"video": "b"}, item]})
     with pytest.raises(DataError) as raised:
         ItemFile(options(tmp_path)).items("train")
     assert str(raised.value) == f'{path}, train, item 2 (counted from 0): an object with a "video" (text) is expected'
+
+
+@pytest.mark.parametrize("video", [7, 7.5, 1e5, True])
+def test_an_id_that_is_no_text_is_to_be_quoted(tmp_path: Path, video: object):
+    write_texts(tmp_path, {"train": [{"video": video}]})
+    with pytest.raises(DataError, match=rf"train, item 0 .*{json.dumps(video)} in quotes".replace("+", r"\+")):
+        ItemFile(options(tmp_path)).items("train")
 
 
 def test_a_broken_text_file_says_where(tmp_path: Path):

@@ -47,6 +47,8 @@ FILES: dict[str, tuple[Any, str]] = {  # content → a word that names it
     ),
     "msrvtt 1k": ("key,vid_key,video_id,sentence\nret0,msr0,video0,a man sings\n", "MSRVTT"),
     "csv": ('"clip","text"\nvideo0,a man sings\n', "clip, text"),
+    "csv of Excel": ('\ufeff"clip";"text"\r\nvideo0;"ein ""Mann"""\r\n', "clip, text"),
+    "csv of old Macs": ("clip,text\rvideo0,a man sings\r", "clip, text"),
     "tsv": ("clip\ttext\nvideo0\ta man sings\n", "clip, text"),
     "json lines": ('{"caption": "a", "clip_name": "v0"}\n{"caption": "b", "clip_name": "v1"}\n', "JSON lines"),
 }
@@ -57,7 +59,8 @@ EVERY = pytest.mark.parametrize("name", FILES)
 def write(tmp_path: Path) -> Callable[..., Path]:
     def to(file: str, name: str, **options: Any) -> Path:
         content = FILES[name][0]
-        (tmp_path / file).write_text(content if isinstance(content, str) else json.dumps(content, **options))
+        text = content if isinstance(content, str) else json.dumps(content, **options)
+        (tmp_path / file).write_text(text, newline="")
         return tmp_path / file
 
     return to
