@@ -90,6 +90,15 @@ class Config:
     data_dir: str = _data("./_datasets", "folder of the data")
     txt_dir: str = _data("", "folder of the text files, where it is not data_dir")
     img_tsv_dir: str = _data("", "folder of the frame files, where it is not data_dir")
+    frame_source: str = _data(
+        "auto",
+        "where frames are read: the frame TSV, or the videos of video_dir; auto: the TSV where it is there",
+        choices=("auto", "tsv", "videos"),
+    )
+    video_dir: str = _data("", "folder of video files or image folders, read without extraction (not in pretraining)")
+    stored_frames: int = _data(
+        5, "videos: evenly spread frames of a video file, of which size_frame are taken", minimum=1
+    )
     train_yaml: str = _data("", "captioning: YAML of the training split, under data_dir")
     val_yaml: str = _data("", "captioning: YAML of the validation split")
     test_yaml: str = _data("", "captioning: YAML of the test split")
@@ -362,6 +371,10 @@ def _faults(config: Config) -> Iterator[tuple[str, ...]]:
             "num_keep_best",
             "num_beams",
         )
+    if config.frame_source == "videos" and not config.video_dir:
+        yield ("frame_source is videos, so video_dir must name their folder", "frame_source", "video_dir")
+    if config.frame_source == "videos" and config.type == "pretrain":
+        yield ("frame_source is videos, but pretraining reads frame TSVs; set it to tsv", "frame_source", "type")
     if config.do_sample and config.num_beams > 1:
         yield ("do_sample draws words and num_beams searches for them; choose one", "do_sample", "num_beams")
     if config.checkpoint_offload and not config.use_checkpoint:

@@ -169,8 +169,9 @@ def _look_up(folder: str, config: Config, name: str, option: str) -> Path:
         if (place / name).is_file():
             return place / name
     path = folders[0] / name
-    fault = f"{path}: there is no such file{looked_from(path)}"
-    raise DataError(f"{fault}; check --data_dir (or {option}) and --dataset, --task")
+    fault = f"{path}: there is no such file{looked_from(path)}; check --data_dir (or {option}) and --dataset, --task"
+    videos = "; --video_dir reads videos instead" if option == "--img_tsv_dir" and not config.video_dir else ""
+    raise DataError(fault + videos)
 
 
 def _share_of_videos(items: Sequence[Item], frames: FrameSource, ratio: float, seed: int) -> list[Item]:
