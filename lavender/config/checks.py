@@ -83,6 +83,10 @@ def _faults(config: Config) -> Iterator[tuple[str, ...]]:
             "num_keep_best",
             "num_beams",
         )
+    if config.frame_source == "videos" and not config.video_dir:
+        yield ("frame_source is videos, so video_dir must name their folder", "frame_source", "video_dir")
+    if config.frame_source == "videos" and config.type == "pretrain":
+        yield ("frame_source is videos, but pretraining reads frame TSVs; set it to tsv", "frame_source", "type")
     if config.do_sample and config.num_beams > 1:
         yield ("do_sample draws words and num_beams searches for them; choose one", "do_sample", "num_beams")
     if config.checkpoint_offload and not config.use_checkpoint:

@@ -13,7 +13,8 @@ _ELSEWHERE = {
     "txt_dir": (
         "textdir annotationdir annotations anno annodir annfile annotationfile textfile trainfile testfile valfile"
     ),
-    "img_tsv_dir": "videodir videopath videoroot videofolder featuredir framesdir framedir imgdir imagedir",
+    "video_dir": "videopath videoroot videofolder",
+    "img_tsv_dir": "featuredir framesdir framedir imgdir imagedir",
     "data_ratio": "maxtrainsamples limittrainbatches subset numsamples trainfraction",
     "n_workers": "workers numworkers dataloadernumworkers dataloaderworkers numworker nworker j",
     "size_img": "imagesize imgsize inputsize resolution imageresolution cropsize imageres resizesize res",

@@ -97,6 +97,17 @@ class Config:
     data_dir: str = _data("./_datasets", "folder of the data")
     txt_dir: str = _data("", "folder of the text files, where it is not data_dir")
     img_tsv_dir: str = _data("", "folder of the frame files, where it is not data_dir")
+    frame_source: str = _data(
+        "auto",
+        "where frames are read: the frame TSV, or the videos of video_dir; auto: the TSV where it is there",
+        choices=("auto", "tsv", "videos"),
+    )
+    video_dir: str = _data(
+        "", "folder of video files or image folders, read without extraction (not in pretraining)", only=DOWNSTREAM
+    )
+    stored_frames: int = _data(
+        5, "videos: evenly spread frames of a video file, of which size_frame are taken", minimum=1, only=DOWNSTREAM
+    )
     train_yaml: str = _data("", "captioning: YAML of the training split, under data_dir", only=CAPTIONS)
     val_yaml: str = _data("", "captioning: YAML of the validation split", only=CAPTIONS)
     test_yaml: str = _data("", "captioning: YAML of the test split", only=CAPTIONS)

@@ -9,7 +9,7 @@ import numpy as np
 
 from lavender.data import official
 from lavender.data.ids import file_name, has_folder, plain, without_extension
-from lavender.data.tsv import TSVReader
+from lavender.data.sources.base import FrameSource
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import looked_from, read_text
 from lavender.runtime.jsons import load_json
@@ -142,7 +142,7 @@ class CaptionTable:
                 return check_caption(text, f"{self.where}, video {shown_json(video_id)}")
         raise DataError(f"{self.where}: no caption for video {shown_json(video_id)}")
 
-    def check_file_names(self, videos: TSVReader) -> None:
+    def check_file_names(self, videos: FrameSource) -> None:
         """Refuses frames whose ids have folders, if they would share captions by their file names.
 
         Raises:

@@ -9,6 +9,7 @@ import numpy as np
 from lavender.config.schema import Config
 from lavender.data.caption_folder import CaptionFolder
 from lavender.data.samples import ClipDataset, draw_share, split_share
+from lavender.data.sources.base import StoredVideo
 from lavender.data.tsv import TSVReader, TSVWriter
 from lavender.runtime.errors import DataError
 from lavender.runtime.jsons import load_json
@@ -50,8 +51,8 @@ class CaptionDataset(ClipDataset):
         """The captions that each sample's is compared with."""
         return self.folder.references(self.samples[:, 0].tolist())
 
-    def row(self, index: int) -> tuple[list[str], str]:
-        return self.folder.frame_fields(int(self.samples[index, 0]))
+    def video(self, index: int) -> StoredVideo:
+        return self.folder.video(int(self.samples[index, 0]))
 
     def text(self, index: int, stream: np.random.Generator, guard: Any) -> dict[str, Any]:
         row, number = self.samples[index].tolist()

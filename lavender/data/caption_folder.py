@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import numpy as np
 from lavender.data import official
 from lavender.data.annotations import ItemTable, check_caption, read_json
 from lavender.data.ids import VideoIds, without_extension
+from lavender.data.sources.base import FrameSource, StoredVideo
+from lavender.data.sources.tsv import TSVSource
 from lavender.data.tsv import TSVReader
 from lavender.data.yamls import read_yaml
 from lavender.runtime.errors import DataError
@@ -41,22 +43,31 @@ class CaptionFolder:
             otherwise it is an error.
         blind: captions may be missing, of some rows or all (evaluation); without `caption` all of `img` are used.
         within: the folder that no name in the YAML may leave (links in it are followed); None: anywhere.
+        open_source: opens the frames, given how the file that `img` names is found.
 
     Attributes:
-        videos: the id of each row; frame_rows: (rows, 2) file and row of its frames, `NO_FRAMES` where there are none.
+        videos: the id of each row; frame_rows: (rows, 2) source and number of its frames; else `NO_FRAMES`.
 
     Raises:
         DataError: a file that is missing or not what it should be, an annotation without its video, an empty caption;
             with file and line. Videos without annotation (of other splits) are counted in a line of the log.
     """
 
-    def __init__(self, path: Path, tolerant: bool = False, within: Path | None = None, blind: bool = False):
+    def __init__(
+        self,
+        path: Path,
+        tolerant: bool = False,
+        within: Path | None = None,
+        blind: bool = False,
+        open_source: Callable[[Callable[[], Path]], FrameSource] | None = None,
+    ):
         self.path, self.tolerant, self.within, self.blind = path, tolerant, within, blind
         self.facts = _read_yaml(path)
         self.composite = self._flag("composite")
-        self.frames = [TSVReader(file) for file in self._files("img")]
-        self._without_file = blind and "caption" not in self.facts
-        self._captions = self.frames if self._without_file else [TSVReader(file) for file in self._files("caption")]
+        self.frames = self._open_frames(open_source or (lambda find: TSVSource(find())))
+        self._captions: Sequence[TSVReader | FrameSource] = self.frames
+        if not blind or "caption" in self.facts:
+            self._captions = [TSVReader(file) for file in self._files("caption")]
         if len(self.frames) != len(self._captions):
             raise DataError(f"{path}: {len(self.frames)} img files, but {len(self._captions)} caption files")
         rows = list(self._read_captions())
@@ -77,12 +88,13 @@ class CaptionFolder:
         """One caption of a row."""
         return self.rows[row]["captions"][number]
 
-    def frame_fields(self, row: int) -> tuple[list[str], str]:
-        """The TSV fields of a row's frames, and the file and line they stand in. DataError where it has none."""
+    def video(self, row: int) -> StoredVideo:
+        """The stored frames of a row. DataError where it has none."""
         file, line = self.frame_rows[row].tolist()
         if file == NO_FRAMES:
-            raise DataError(f"{self.where(row)}: video {shown(self.videos[row])} has no row in {self._names('img')}")
-        return self.frames[file].row(line), self.frames[file].where(line)
+            names = ", ".join(str(source.path) for source in self.frames)
+            raise DataError(f"{self.where(row)}: video {shown(self.videos[row])} is not in {names}")
+        return self.frames[file].video(line)
 
     def training_samples(self) -> np.ndarray:
         """What is trained on: (samples, 2) row and caption number, by the line list; else each row's first caption.
@@ -155,13 +167,19 @@ class CaptionFolder:
                 raise DataError(f'{self.path}: "{key}" names {where}')
         return files
 
+    def _open_frames(self, open_source: Callable[[Callable[[], Path]], FrameSource]) -> list[FrameSource]:
+        """The frames of each caption TSV."""
+        value = self.facts.get("img", self.facts.get("caption"))
+        count = len(value) if isinstance(value, list) and self.composite and value else 1
+        return [open_source(lambda n=n: self._files("img")[n]) for n in range(count)]  # type: ignore[misc]
+
     def _names(self, key: str) -> str:
         return ", ".join(map(str, self._files(key)))
 
     def _read_captions(self) -> Iterator[dict[str, Any]]:
         for reader in self._captions:
             for number in range(len(reader)):
-                if self._without_file:
+                if isinstance(reader, FrameSource):
                     yield {"video": reader.video_id(number), "captions": []}
                     continue
                 fields, where = reader.row(number), reader.where(number)
@@ -251,7 +269,7 @@ class CaptionFolder:
             parts += [(NO_FRAMES, NO_FRAMES) if line is None else (file, line) for line in lines]
         return np.array(parts, dtype=np.int64)
 
-    def _tell_unused(self, frames: TSVReader, shown: list[str], used: set[str], file: int) -> None:
+    def _tell_unused(self, frames: FrameSource, shown: list[str], used: set[str], file: int) -> None:
         """Frames of other splits may be in the same TSV, and are passed over."""
         if unused := sum(name not in used for name in shown):
             captions = self._captions[file].path

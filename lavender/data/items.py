@@ -1,4 +1,4 @@
-"""Downstream data: items listed in `txt_<task>.json`, whose frames are found in `img_<dataset>.tsv` by video id."""
+"""Downstream data: items listed in `txt_<task>.json`, whose frames are found by video id."""
 
 import logging
 from abc import abstractmethod
@@ -8,11 +8,10 @@ from typing import Any
 
 from lavender.config.schema import Config
 from lavender.data.annotations import ItemTable, check_text, misnamed_split, read_splits
-from lavender.data.ids import may_be_same
-from lavender.data.index import VideoIndex
 from lavender.data.official import EXPECTED, item_advice
 from lavender.data.samples import ClipDataset, draw_share, split_share
-from lavender.data.tsv import TSVReader
+from lavender.data.sources.base import FrameSource, StoredVideo
+from lavender.data.sources.choose import frame_source
 from lavender.runtime.errors import ConfigError, DataError
 from lavender.runtime.files import looked_from
 from lavender.runtime.quoting import shown, shown_json
@@ -24,54 +23,18 @@ logger = logging.getLogger("lavender.data")
 Item = dict[str, Any]
 
 
-class FrameFile:
-    """The rows of `img_<dataset>.tsv`, by video id.
-
-    Args:
-        config: `dataset`, and where to look: `img_tsv_dir`, else `data_dir`, else its parent.
+def open_frames(config: Config) -> FrameSource:
+    """The frames of `dataset`; a TSV is `img_<dataset>.tsv` in `img_tsv_dir`, else `data_dir`, else its parent.
 
     Raises:
-        ConfigError: no data set is named. DataError: there is no such file, or its index is not one.
+        ConfigError: no data set is named. DataError: there are no such frames, or their ids cannot be read.
     """
-
-    def __init__(self, config: Config):
-        if not config.dataset:
-            raise ConfigError('"dataset" is empty: name the data set whose frames are in img_<dataset>.tsv')
-        self.path = _look_up(config.img_tsv_dir, config, f"img_{config.dataset}.tsv", "--img_tsv_dir")
-        self._tsv = TSVReader(self.path)
-        self._index = VideoIndex(self.path)
-
-    def __contains__(self, video: str) -> bool:
-        return video in self._index
-
-    def identity(self, video: str) -> int | str:
-        """What two ids of one video share: its place in the file; of an unknown video the id."""
-        return self._index.offset(video) if video in self._index else video
-
-    def hint(self, video: str) -> str:
-        """Which id is probably meant by one that is not there, as a part of a sentence; else ""."""
-        return self._index.hint(video)
-
-    @property
-    def known_from(self) -> str:
-        """The file that says which videos there are, as messages name it."""
-        made = self._index.path != self.path
-        return f"{self._index.path} (delete it to have it rebuilt from {self.path.name})" if made else str(self.path)
-
-    def row(self, video: str) -> tuple[list[str], str]:
-        """The TSV fields of a video, and the file and line they stand in.
-
-        Raises:
-            DataError: no such video, or the index points at another one's row.
-        """
-        number = self._tsv.number_at(self._index.offset(video))
-        fields, where = self._tsv.row(number), self._tsv.where(number)
-        if not may_be_same(fields[0], video):
-            raise DataError(
-                f"{where}: the row of {shown(fields[0])}, where {self._index.path} says {shown(video)}: delete the "
-                "index to have it rebuilt"
-            )
-        return fields, where
+    if not config.dataset:
+        raise ConfigError('"dataset" is empty: name the data set whose frames are in img_<dataset>.tsv')
+    name = f"img_{config.dataset}.tsv"
+    source = frame_source(config, lambda: _look_up(config.img_tsv_dir, config, name, "--img_tsv_dir"))
+    source.load_ids()
+    return source
 
 
 class ItemFile:
@@ -127,7 +90,7 @@ class ItemDataset(ClipDataset):
         DataError: an item that is not as it should be, or, unless `on_bad_sample` is `zero`, an unknown video.
     """
 
-    def __init__(self, config: Config, tokenizer: TextTokenizer, frames: FrameFile, texts: ItemFile, split: str):
+    def __init__(self, config: Config, tokenizer: TextTokenizer, frames: FrameSource, texts: ItemFile, split: str):
         super().__init__(config, split == "train", config.size_frame)
         self.tokenizer, self.frames, self.split = tokenizer, frames, split
         items = texts.items(split)
@@ -158,8 +121,8 @@ class ItemDataset(ClipDataset):
     def __len__(self) -> int:
         return len(self.items)
 
-    def row(self, index: int) -> tuple[list[str], str]:
-        return self.frames.row(self.items[index]["video"])
+    def video(self, index: int) -> StoredVideo:
+        return self.frames.find(self.items[index]["video"])
 
     def video_ids(self) -> Iterable[str]:
         return (self.items[number]["video"] for number in range(len(self)))
@@ -208,11 +171,12 @@ def _look_up(folder: str, config: Config, name: str, option: str) -> Path:
         if (place / name).is_file():
             return place / name
     path = folders[0] / name
-    fault = f"{path}: there is no such file{looked_from(path)}"
-    raise DataError(f"{fault}; check --data_dir (or {option}) and --dataset, --task")
+    fault = f"{path}: there is no such file{looked_from(path)}; check --data_dir (or {option}) and --dataset, --task"
+    videos = "; --video_dir reads videos instead" if option == "--img_tsv_dir" and not config.video_dir else ""
+    raise DataError(fault + videos)
 
 
-def _share_of_videos(items: Sequence[Item], frames: FrameFile, ratio: float, seed: int) -> list[Item]:
+def _share_of_videos(items: Sequence[Item], frames: FrameSource, ratio: float, seed: int) -> list[Item]:
     identities = [frames.identity(item["video"]) for item in items]
     videos = list(dict.fromkeys(identities))
     (wanted,) = split_share([len(videos)], ratio)

@@ -10,7 +10,8 @@ import torch
 from lavender.config.schema import Config
 from lavender.data.annotations import CaptionTable
 from lavender.data.samples import ClipDataset, Failure, draw_share
-from lavender.data.tsv import TSVReader
+from lavender.data.sources.base import StoredVideo
+from lavender.data.sources.tsv import TSVSource
 from lavender.runtime.errors import DataError
 from lavender.runtime.seed import EVALUATION, sample_stream
 from lavender.text.masking import mask_words
@@ -26,7 +27,7 @@ def number_of_rows(tsv: Path) -> int:
     Raises:
         DataError: none.
     """
-    rows = len(TSVReader(tsv))
+    rows = len(TSVSource(tsv))
     if not rows:
         raise DataError(f"{tsv}: the file is empty; a line is one video")
     return rows
@@ -59,19 +60,28 @@ class PretrainDataset(ClipDataset):
     ):
         super().__init__(config, training, size_frame)
         self.tokenizer, self.captions, self.append_mask = tokenizer, captions, append_mask
-        self.tsv = TSVReader(tsv)
-        captions.check_file_names(self.tsv)
-        self.rows = draw_share(len(self.tsv), samples or len(self.tsv), config.seed)
+        self.source = TSVSource(tsv, config.max_pixels)
+        captions.check_file_names(self.source)
+        self.rows = draw_share(len(self.source), samples or len(self.source), config.seed)
+        self._opened: tuple[int, StoredVideo] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def row(self, index: int) -> tuple[list[str], str]:
-        return self.tsv.row(self.rows[index]), self.tsv.where(self.rows[index])
+    def video(self, index: int) -> StoredVideo:
+        if self._opened is None or self._opened[0] != index:  # opened for its frames, asked again for its id
+            self._opened = index, self.source.video(int(self.rows[index]))
+        return self._opened[1]
+
+    def _video_id(self, index: int) -> str:
+        try:
+            return self.video(index).video_id
+        except DataError:  # its frames are not there, but its id may be
+            return self.source.video_id(int(self.rows[index]))
 
     def text(self, index: int, stream: np.random.Generator, guard: Any) -> dict[str, Any]:
         tokenizer = self.tokenizer
-        video = guard.attempt(lambda: self.tsv.video_id(self.rows[index]), "")
+        video = guard.attempt(lambda: self._video_id(index), "")
         caption = guard.attempt(lambda: self.captions.caption(video), "")
         ids, mask = tokenizer.encode(caption, self.config.size_txt, self.append_mask)
         keep = (tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id, tokenizer.mask_id)

@@ -8,8 +8,9 @@ import numpy as np
 
 from lavender.config.schema import Config
 from lavender.data.annotations import check_text
-from lavender.data.items import FrameFile, Item, ItemDataset, ItemFile, is_missing, require_index, require_text
+from lavender.data.items import Item, ItemDataset, ItemFile, is_missing, require_index, require_text
 from lavender.data.samples import Failure
+from lavender.data.sources.base import FrameSource
 from lavender.runtime.errors import DataError
 from lavender.runtime.quoting import shown, shown_json
 from lavender.text.masking import IGNORED
@@ -80,7 +81,7 @@ class QuestionDataset(ItemDataset):
 
     labels_without_video: ClassVar[bool] = False  # whether a question keeps its label where its video is missing
 
-    def __init__(self, config: Config, tokenizer: TextTokenizer, frames: FrameFile, texts: ItemFile, split: str):
+    def __init__(self, config: Config, tokenizer: TextTokenizer, frames: FrameSource, texts: ItemFile, split: str):
         self.words = AnswerWords(texts)
         self._unanswerable: dict[int, str] = {}  # id of an item → why
         self._path = texts.path

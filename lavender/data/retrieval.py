@@ -10,10 +10,10 @@ from torch import Tensor
 
 from lavender.config.schema import Config
 from lavender.data.annotations import check_caption, check_text
-from lavender.data.frames import decode_image, evaluation_indices, number_of_clips, training_indices
-from lavender.data.items import FrameFile, Item, ItemDataset, ItemFile
+from lavender.data.frames import evaluation_indices, number_of_clips, training_indices
+from lavender.data.items import Item, ItemDataset, ItemFile
 from lavender.data.samples import ClipDataset, Failure
-from lavender.data.tsv import split_columns
+from lavender.data.sources.base import FrameSource, StoredVideo
 from lavender.runtime.errors import DataError
 from lavender.runtime.quoting import shown
 
@@ -106,7 +106,7 @@ class Gallery(ClipDataset):
         DataError: a caption that is none, or a video that is not in the frame file, unless `allow_missing`.
     """
 
-    def __init__(self, config: Config, frames: FrameFile, texts: ItemFile, split: str):
+    def __init__(self, config: Config, frames: FrameSource, texts: ItemFile, split: str):
         super().__init__(config, training=False, size_frame=config.size_frame)
         self.tolerant = True  # all unreadable samples are reported together
         self.frames, self.where = frames, f"{texts.path}, {split}"
@@ -169,25 +169,23 @@ class Gallery(ClipDataset):
     def __len__(self) -> int:
         return len(self.videos)
 
-    def row(self, index: int) -> tuple[list[str], str]:
-        return self.frames.row(self.videos[index])
+    def video(self, index: int) -> StoredVideo:
+        return self.frames.find(self.videos[index])
 
     def text(self, index: int, stream: np.random.Generator, guard: Any) -> dict[str, Any]:
         return {"video": self.videos[index]}
 
     def clip(self, index: int, stream: np.random.Generator) -> Tensor:
         """The clips of a video, uint8 (C, T, 3, size_img, size_img)."""
-        fields, where = self.row(index)
-        _, _, images = split_columns(fields, where)
+        video = self.video(index)
         size, repeat = self.size_frame, self.config.repeat_frames
         if self.config.multi_clip_testing:
-            starts = range(max(1, number_of_clips(len(images), size)))
-            chosen = [training_indices(len(images), size, start, repeat, where=where) for start in starts]
+            starts = range(max(1, number_of_clips(len(video), size)))
+            chosen = [training_indices(len(video), size, start, repeat, where=video.where) for start in starts]
         else:
-            chosen = [evaluation_indices(len(images), size, repeat, where=where)]
+            chosen = [evaluation_indices(len(video), size, repeat, where=video.where)]
         numbers = sorted({number for clip in chosen for number in clip})
-        limit = self.config.max_pixels
-        decoded = {number: decode_image(images[number], f"{where}, frame {number}", limit) for number in numbers}
+        decoded = dict(zip(numbers, video.frames(numbers), strict=True))
         return torch.stack([self.transform([decoded[n] for n in numbers], stream) for numbers in chosen])
 
     def collate(self, samples: list[Any]) -> dict[str, Any] | Failure:

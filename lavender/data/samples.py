@@ -1,4 +1,4 @@
-"""What all datasets share: a sample's own random stream, frames from a TSV row, and what happens to a bad sample."""
+"""What all datasets share: a sample's own random stream, frames from a source, and what happens to a bad sample."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from lavender.config.schema import Config
-from lavender.data.frames import decode_image, evaluation_indices, number_of_clips, training_indices
+from lavender.data.frames import evaluation_indices, number_of_clips, training_indices
+from lavender.data.sources.base import StoredVideo
 from lavender.data.transforms import ClipTransform
-from lavender.data.tsv import split_columns
 from lavender.runtime.errors import DataError
 from lavender.runtime.seed import EVALUATION, sample_stream
 
@@ -57,11 +57,11 @@ class ClipDataset(Dataset, ABC):
 
     def video_ids(self) -> Iterable[str]:
         """The ids of its videos; an id may come more than once."""
-        return (self.row(number)[0][0] for number in range(len(self)))
+        return (self.video(number).video_id for number in range(len(self)))
 
     @abstractmethod
-    def row(self, index: int) -> tuple[list[str], str]:
-        """The TSV fields of a sample's video, and the file and line they stand in."""
+    def video(self, index: int) -> StoredVideo:
+        """The stored frames of a sample. DataError where there are none."""
 
     @abstractmethod
     def text(self, index: int, stream: np.random.Generator, guard: "Guard") -> dict[str, Any]:
@@ -70,7 +70,7 @@ class ClipDataset(Dataset, ABC):
     def check_frames(self) -> None:
         """Looks at a few videos, spread over the data set, before anything is built.
 
-        Other faults of a row are left to its reading.
+        Other faults of a video are left to its reading.
 
         Raises:
             DataError: one has fewer frames than `size_frame`, and no option allows it.
@@ -79,11 +79,10 @@ class ClipDataset(Dataset, ABC):
             return
         for number in np.unique(np.linspace(0, len(self) - 1, PROBED).astype(int)) if len(self) else ():
             try:
-                fields, where = self.row(int(number))
-                _, _, images = split_columns(fields, where)
+                video = self.video(int(number))
             except DataError:
                 continue
-            evaluation_indices(len(images), self.size_frame, where=where)
+            evaluation_indices(len(video), self.size_frame, where=video.where)
 
     def collate(self, samples: list[Any]) -> dict[str, Any] | Failure:
         """Samples → one batch: arrays become tensors with the batch in front; `faults` has an entry a bad sample."""
@@ -114,16 +113,14 @@ class ClipDataset(Dataset, ABC):
 
     def clip(self, index: int, stream: np.random.Generator) -> Tensor:
         """The frames of a sample, uint8 (T, 3, size_img, size_img)."""
-        fields, where = self.row(index)
-        _, _, images = split_columns(fields, where)
+        video = self.video(index)
         repeat = self.config.repeat_frames
         if self.training:
-            start = int(stream.integers(number_of_clips(len(images), self.size_frame)))
-            chosen = training_indices(len(images), self.size_frame, start, repeat, where=where)
+            start = int(stream.integers(number_of_clips(len(video), self.size_frame)))
+            chosen = training_indices(len(video), self.size_frame, start, repeat, where=video.where)
         else:
-            chosen = evaluation_indices(len(images), self.size_frame, repeat, where=where)
-        frames = [decode_image(images[number], f"{where}, frame {number}", self.config.max_pixels) for number in chosen]
-        return self.transform(frames, stream)
+            chosen = evaluation_indices(len(video), self.size_frame, repeat, where=video.where)
+        return self.transform(video.frames(chosen), stream)
 
 
 def split_share(lengths: list[int], ratio: float) -> list[int]:

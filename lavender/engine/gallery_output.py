@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lavender.config.schema import Config, options
 from lavender.data.retrieval import Gallery
+from lavender.data.sources.base import stamp
 from lavender.engine.checkpoint import write_array, write_json, write_jsonl
 from lavender.engine.evaluator import in_words
 from lavender.engine.output import RunFolder
@@ -30,13 +31,12 @@ _OTHERS = ("multi_clip_testing", "score_fn", "on_bad_sample", "seed")
 def fingerprint(task: GalleryTask, gallery: Gallery, precision: str) -> str:
     """A name for what is evaluated: the same weights, texts, frames and options give the same one."""
     config = task.config
-    files = [Path(config.path_ckpt), gallery.frames.path]
     names = [*_OTHERS, *(name for name, option in options().items() if option.group in _GROUPS and name != "path_ckpt")]
     facts: dict[str, Any] = {
         "task": type(task).__name__,
         "options": {name: getattr(config, name) for name in names},
         "precision": precision,
-        "files": [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files],
+        "files": [stamp(Path(config.path_ckpt)), *gallery.frames.stamps()],
         "captions": gallery.captions,
         "videos": gallery.videos,
     }

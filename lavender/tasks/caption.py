@@ -13,6 +13,7 @@ from lavender.config.schema import Config
 from lavender.data.caption import CaptionDataset, read_predictions, write_predictions
 from lavender.data.caption_folder import CaptionFolder
 from lavender.data.samples import ClipDataset
+from lavender.data.sources.choose import frame_source
 from lavender.metrics.caption import caption_metrics, missing_for_metrics
 from lavender.models.generation import Decoding, SpecialTokens, generate
 from lavender.models.lavender import Heads, Lavender
@@ -71,7 +72,8 @@ class CaptionTask(Task):
                 data_dir = Path(self.config.data_dir)
                 within = None if self.config.outside_paths else data_dir
                 folder = CaptionFolder(
-                    data_dir / name, self.config.on_bad_sample == "zero", within, blind=split != "train"
+                    *(data_dir / name, self.config.on_bad_sample == "zero", within, split != "train"),
+                    open_source=partial(frame_source, self.config),
                 )
                 datasets[split] = CaptionDataset(self.config, self.tokenizer, folder, training=split == "train")
             elif split == "train":
@@ -162,7 +164,7 @@ class CaptionTask(Task):
     def _made_from(self, split: str, weights: str) -> dict[str, Any]:
         """What the captions of a split follow from."""
         folder = self.datasets[split].folder
-        files = [(str(file.path.resolve()), file.path.stat().st_mtime_ns) for file in folder.frames]
+        files = [(name, changed) for source in folder.frames for name, _, changed in source.stamps()]
         names = (*_FRAMES, *_PREFIX, *_WORDS, *_NUMBERS, *(_DRAWS if self.config.do_sample else ()))
         options = {name: getattr(self.config, name) for name in names}
         facts = {"weights": weights, "options": options, "frames": files, "videos": self.datasets[split].video_ids()}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lavender.data.items import FrameFile, ItemDataset, ItemFile
+from lavender.data.items import ItemDataset, ItemFile, open_frames
 from lavender.data.samples import ClipDataset
 from lavender.metrics.accuracy import accuracy
 from lavender.models.encoders import Encoded
@@ -31,7 +31,7 @@ class DownstreamTask(Task):
     @cached_property
     def datasets(self) -> dict[str, ItemDataset]:
         """Split → data set, of the splits that have items (and are needed: nothing is trained without epochs)."""
-        texts, frames = ItemFile(self.config), FrameFile(self.config)
+        texts, frames = ItemFile(self.config), open_frames(self.config)
         datasets = {}
         for split in ("train", "val", "test")[0 if self.config.size_epoch else 1 :]:
             if texts.items(split):

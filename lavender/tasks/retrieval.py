@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lavender.data.items import FrameFile, ItemFile
+from lavender.data.items import ItemFile, open_frames
 from lavender.data.retrieval import Gallery, RetrievalDataset, RetrievalTextDataset
 from lavender.metrics.accuracy import accuracy
 from lavender.metrics.matching import ranking_score
@@ -106,7 +106,7 @@ class RetrievalTask(DownstreamTask, GalleryTask):
         Raises:
             ConfigError: the text file has no such split.
         """
-        texts, frames = ItemFile(self.config), FrameFile(self.config)
+        texts, frames = ItemFile(self.config), open_frames(self.config)
         split = self.config.eval_split
         if not texts.items(split):
             raise ConfigError(f'{texts.path}: no "{split}" items to evaluate{texts.misnamed(split)}; see --eval_split')

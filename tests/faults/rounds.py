@@ -15,7 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from lavender.config.schema import Config
 from lavender.data.loaders import evaluation_loader
 from lavender.data.samples import ClipDataset, Guard
+from lavender.data.sources.base import StoredVideo
 from lavender.runtime import distributed
+from lavender.runtime.errors import DataError
 from lavender.runtime.launchers import leave
 
 SAMPLES = 8
@@ -27,8 +29,8 @@ class Numbers(ClipDataset):
     def __len__(self) -> int:
         return SAMPLES
 
-    def row(self, index: int) -> tuple[list[str], str]:
-        return [], ""
+    def video(self, index: int) -> StoredVideo:
+        raise DataError("a number has no frames")
 
     def clip(self, index: int, stream: np.random.Generator) -> torch.Tensor:
         return torch.full((1,), index, dtype=torch.uint8)

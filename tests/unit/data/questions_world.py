@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lavender.config.schema import Config
-from lavender.data.items import FrameFile, Item, ItemFile
+from lavender.data.items import Item, ItemFile, open_frames
 from lavender.data.qaoe import (
     ClosedVocabularyDataset,
     FillInTheBlankDataset,
@@ -33,7 +33,7 @@ def maker(config: Config, kit: Path, tokenizer: TextTokenizer, folder: Path) -> 
         folders = {"data_dir": str(kit / "data"), "txt_dir": str(folder)}
         options = {"type": "qaoe", "dataset": "toy", "task": "qa", "size_vocab": 4, **folders, **changes}
         changed = replace(config, **options)
-        return kind(changed, tokenizer, FrameFile(changed), ItemFile(changed), "test")
+        return kind(changed, tokenizer, open_frames(changed), ItemFile(changed), "test")
 
     return build
 

@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
 
 
 def shown(folder: CaptionFolder) -> list[str]:
-    return [folder.frame_fields(row)[0][1].removeprefix("/9j/") for row in range(len(folder.videos))]
+    return [folder.video(row).images[0].removeprefix("/9j/") for row in range(len(folder.videos))]
 
 
 def test_without_a_line_list_the_first_caption_of_each_row_is_trained_on(folder):
@@ -151,9 +151,9 @@ def test_a_video_without_annotation(folder):
 
 def test_an_annotation_without_video_is_told_again_where_its_frames_are_read(folder):
     made = CaptionFolder(folder(img=["one", "three"]), tolerant=True)
-    assert made.frame_fields(2)[0][0] == "three"
-    with pytest.raises(DataError, match=r"x\.caption\.tsv, line 2: video 'two' has no row in .*x\.img\.tsv"):
-        made.frame_fields(1)
+    assert made.video(2).video_id == "three"
+    with pytest.raises(DataError, match=r"x\.caption\.tsv, line 2: video 'two'.*x\.img\.tsv"):
+        made.video(1)
 
 
 @pytest.mark.parametrize(

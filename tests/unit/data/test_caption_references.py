@@ -163,7 +163,7 @@ def open_all(yaml: str | bytes = PLAIN, tolerant: bool = False, **files: str | b
                 assert folder.caption(row, number).strip()
             rows = folder.evaluation_rows().tolist()
             assert len(folder.references(rows)) == len(rows)
-            assert all(folder.frame_fields(row)[0][0] for row in rows)
+            assert all(folder.video(row).video_id for row in rows)
         except DataError as error:
             assert str(error).startswith(place)  # noqa: PT017
 

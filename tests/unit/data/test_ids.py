@@ -2,7 +2,8 @@ import pytest
 
 from lavender.data.annotations import CaptionTable
 from lavender.data.ids import HeldOut, VideoIds, file_name, may_be_same, without_extension
-from lavender.data.tsv import TSVReader, TSVWriter
+from lavender.data.sources.tsv import TSVSource
+from lavender.data.tsv import TSVWriter
 from lavender.runtime.errors import DataError
 
 
@@ -108,7 +109,7 @@ def test_frames_whose_file_names_share_a_caption_are_refused(tmp_path):
     with TSVWriter(tmp_path / "x.tsv") as writer:
         for name in ("S1/a", "S2/a", "S2/b"):
             writer.write([name, "/9j/"])
-    frames = TSVReader(tmp_path / "x.tsv")
+    frames = TSVSource(tmp_path / "x.tsv")
     CaptionTable({"b": "one", "S1/a": "two", "S2/a": "3"}, "t").check_file_names(frames)
     with pytest.raises(DataError, match=r"x\.tsv, line 2.*'a'.*'S1/a'.*'S2/a'"):
         CaptionTable({"a": "one", "b": "two"}, "t").check_file_names(frames)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lavender.config.schema import Config
-from lavender.data.items import FrameFile, Item, ItemDataset, ItemFile, require_index, require_text
+from lavender.data.items import Item, ItemDataset, ItemFile, open_frames, require_index, require_text
 from lavender.data.loaders import evaluation_loader, training_loader
 from lavender.data.samples import Failure, SampleKey
 from lavender.data.tsv import TSVReader, TSVWriter
@@ -54,7 +54,7 @@ def make(config: Config, kit: Path, tmp_path: Path) -> Callable[..., Named]:
         write_texts(tmp_path, {split: items})
         frames = {"img_tsv_dir": str(kit / "data"), "dataset": "toy"}
         changed = replace(config, **{"type": "", "task": "t", "data_dir": str(tmp_path), **frames, **changes})
-        return Named(changed, TextTokenizer(kit / "bert_micro"), FrameFile(changed), ItemFile(changed), split)
+        return Named(changed, TextTokenizer(kit / "bert_micro"), open_frames(changed), ItemFile(changed), split)
 
     return build
 
@@ -66,7 +66,7 @@ def numbered(*videos: str) -> list[Item]:
 # --- where files are looked for ---------------------------------------------------------------------------------------
 
 FILES = pytest.mark.parametrize(
-    ("read", "write", "option"), [(FrameFile, write_frames, "img_tsv_dir"), (ItemFile, write_texts, "txt_dir")]
+    ("read", "write", "option"), [(open_frames, write_frames, "img_tsv_dir"), (ItemFile, write_texts, "txt_dir")]
 )
 
 
@@ -83,7 +83,7 @@ FILES = pytest.mark.parametrize(
 )
 def test_where_a_file_is_looked_for(read, write, option: str, tmp_path: Path, there: list, given: str, found: str):
     for folder in there:
-        write(tmp_path / folder, ["vid0"] if read is FrameFile else {"train": []})
+        write(tmp_path / folder, ["vid0"] if read is open_frames else {"train": []})
     own = {option: str(tmp_path / given)} if given else {}
     file = read(options(tmp_path / "root" / "data", **own))
     assert file.path.parent == tmp_path / found
@@ -94,11 +94,11 @@ def test_where_a_file_is_looked_for(read, write, option: str, tmp_path: Path, th
 def test_a_file_that_is_nowhere_is_named(read, write, option: str, tmp_path: Path, given: str):
     """A folder that is given is believed: a file of the same name elsewhere may be another one."""
     other = "elsewhere" if not given else "root/data"
-    write(tmp_path / other, ["vid0"] if read is FrameFile else {"train": []})
+    write(tmp_path / other, ["vid0"] if read is open_frames else {"train": []})
     own = {option: str(tmp_path / given)} if given else {}
     with pytest.raises(DataError) as raised:
         read(options(tmp_path / "root" / "data", **own))
-    name = "img_d.tsv" if read is FrameFile else "txt_t.json"
+    name = "img_d.tsv" if read is open_frames else "txt_t.json"
     assert str(raised.value).startswith(f"{tmp_path / (given or 'root/data') / name}: there is no such file")
     assert f"--{option}" in str(raised.value)
     assert "--data_dir" in str(raised.value)
@@ -110,7 +110,7 @@ def test_a_folder_of_that_name_is_no_file(tmp_path: Path):
     assert ItemFile(options(tmp_path / "data")).path == tmp_path / "txt_t.json"
 
 
-@pytest.mark.parametrize(("read", "key"), [(FrameFile, "dataset"), (ItemFile, "task")])
+@pytest.mark.parametrize(("read", "key"), [(open_frames, "dataset"), (ItemFile, "task")])
 def test_without_a_name_there_is_nothing_to_look_for(read, key: str, tmp_path: Path):
     nameless = options(tmp_path)
     setattr(nameless, key, "")
@@ -129,24 +129,25 @@ def test_a_video_is_found_with_and_without_extension(tmp_path: Path, stored: str
     if pickled:
         offset = TSVReader(path).offsets[1]
         (tmp_path / "img_d.id2lineidx.pkl").write_bytes(pickle.dumps({"vid": 0, "vid7": int(offset)}))
-    frames = FrameFile(options(tmp_path))
+    frames = open_frames(options(tmp_path))
     assert asked in frames
-    assert frames.row(asked) == ([stored, "{}", f"/9j/{stored}"], f"{path}, line 2")
+    video = frames.find(asked)
+    assert (video.video_id, video.images, video.where) == (stored, [f"/9j/{stored}"], f"{path}, line 2")
 
 
 def test_an_id_with_a_dot_of_its_own(tmp_path: Path):
     write_frames(tmp_path, ["a.b.mp4", "c.d"])
-    frames = FrameFile(options(tmp_path))
-    assert [frames.row(video)[0][0] for video in ("a.b.mp4", "a.b", "c.d")] == ["a.b.mp4", "a.b.mp4", "c.d"]
+    frames = open_frames(options(tmp_path))
+    assert [frames.find(video).video_id for video in ("a.b.mp4", "a.b", "c.d")] == ["a.b.mp4", "a.b.mp4", "c.d"]
 
 
 def test_an_unknown_video(tmp_path: Path):
     path = write_frames(tmp_path, ["vid0"])
-    frames = FrameFile(options(tmp_path))
+    frames = open_frames(options(tmp_path))
     assert "vid1" not in frames
     assert "" not in frames
     with pytest.raises(DataError, match=rf"{path} has no video 'vid1'"):
-        frames.row("vid1")
+        frames.find("vid1")
 
 
 def test_an_index_that_points_at_another_video_is_no_silent_swap(tmp_path: Path, monkeypatch):
@@ -156,11 +157,11 @@ def test_an_index_that_points_at_another_video_is_no_silent_swap(tmp_path: Path,
     first, second = TSVReader(path).offsets.tolist()
     index.write_bytes(pickle.dumps({"vid0": second, "vid1": first}))
     with pytest.raises(DataError) as raised:
-        FrameFile(options(tmp_path)).row("vid0")
+        open_frames(options(tmp_path)).find("vid0")
     assert str(raised.value).startswith(f"{path}, line 2: the row of 'vid1', where {index} says 'vid0'")
     assert "delete the index to have it rebuilt" in str(raised.value)
     index.unlink()
-    assert FrameFile(options(tmp_path)).row("vid0")[0][0] == "vid0"
+    assert open_frames(options(tmp_path)).find("vid0").video_id == "vid0"
 
 
 @pytest.mark.parametrize("offset", [3, 10_000, -1])
@@ -169,7 +170,7 @@ def test_an_index_that_points_at_no_row(tmp_path: Path, offset: int, monkeypatch
     path = write_frames(tmp_path, ["vid0", "vid1"])
     (tmp_path / "img_d.id2lineidx.pkl").write_bytes(pickle.dumps({"vid0": offset}))
     with pytest.raises(DataError, match=rf"{path}.*rebuild the id index"):
-        FrameFile(options(tmp_path)).row("vid0")
+        open_frames(options(tmp_path)).find("vid0")
 
 
 def test_a_stale_index_stops_the_run_or_is_counted(make, config: Config, kit: Path, tmp_path: Path, monkeypatch):
@@ -267,7 +268,7 @@ def test_a_split_with_its_frames(make, kit: Path):
     dataset = make(numbered("vid3", "vid0.mp4", "vid3"))
     assert len(dataset) == 3
     path = kit / "data" / "img_toy.tsv"
-    assert [dataset.row(number)[1] for number in range(3)] == [f"{path}, line {n}" for n in (4, 1, 4)]
+    assert [dataset.video(number).where for number in range(3)] == [f"{path}, line {n}" for n in (4, 1, 4)]
     (batch,) = evaluation_loader(dataset)
     assert batch["video"] == ["vid3", "vid0.mp4", "vid3"], "as the file calls them"
     assert batch["number"].tolist() == batch["index"].tolist() == [0, 1, 2]
@@ -370,5 +371,5 @@ def test_a_video_that_only_the_index_does_not_know_is_found(make, tmp_path: Path
     path = write_frames(tmp_path, ["vid0", "vid1"])
     (tmp_path / "img_d.id2lineidx.pkl").write_bytes(pickle.dumps({"vid0": 0}))
     dataset = make(numbered("vid0", "vid1"), img_tsv_dir=str(tmp_path), dataset="d")
-    assert dataset.row(1)[0][0] == "vid1"
+    assert dataset.video(1).video_id == "vid1"
     assert dataset.frames.known_from == str(path)

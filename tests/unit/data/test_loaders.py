@@ -8,6 +8,7 @@ from torch import Tensor
 from lavender.config.schema import Config
 from lavender.data.loaders import evaluation_loader, steps_in_epoch, training_loader
 from lavender.data.samples import ClipDataset, Guard
+from lavender.data.sources.base import StoredVideo
 from lavender.runtime import distributed
 from lavender.runtime.errors import DataError
 
@@ -22,8 +23,8 @@ class Numbers(ClipDataset):
     def __len__(self) -> int:
         return self.length
 
-    def row(self, index: int) -> tuple[list[str], str]:
-        return [], ""
+    def video(self, index: int) -> StoredVideo:
+        raise DataError("a number has no frames")
 
     def clip(self, index: int, stream: np.random.Generator) -> Tensor:
         if index == self.bad:

@@ -78,7 +78,7 @@ def test_a_share_of_the_rows(make, config: Config):
     assert rows == sorted(set(rows))
     for sample, row in zip(samples, rows, strict=True):
         assert sample["caption"] == everything[row]["caption"]
-        assert part.row(rows.index(row))[1].endswith(f"toy_train_0.tsv, line {row + 1}")
+        assert part.video(rows.index(row)).where.endswith(f"toy_train_0.tsv, line {row + 1}")
 
 
 def test_without_the_appended_mask(make, config: Config, tokenizer: TextTokenizer):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lavender.config.schema import Config
-from lavender.data.items import FrameFile, Item, ItemFile
+from lavender.data.items import Item, ItemFile, open_frames
 from lavender.data.loaders import evaluation_loader
 from lavender.data.retmc import MatchingChoiceDataset, MatchingTextDataset
 from lavender.data.samples import SampleKey
@@ -33,7 +33,7 @@ def make(config: Config, kit: Path, tokenizer: TextTokenizer, tmp_path: Path) ->
         folders = {"data_dir": str(kit / "data"), "txt_dir": str(tmp_path)}
         options = {"type": "qamc", "dataset": "toy", "task": "mc", "size_option": 3, "size_txt": 7}
         changed = replace(config, **{**options, **folders, **changes})
-        return kind(changed, tokenizer, FrameFile(changed), ItemFile(changed), "test")
+        return kind(changed, tokenizer, open_frames(changed), ItemFile(changed), "test")
 
     return build
 

@@ -10,7 +10,7 @@ import torch
 
 from lavender.config.schema import Config
 from lavender.data.frames import evaluation_indices, training_indices
-from lavender.data.items import FrameFile, Item, ItemFile
+from lavender.data.items import Item, ItemFile, open_frames
 from lavender.data.loaders import evaluation_loader
 from lavender.data.retrieval import Gallery, RetrievalDataset, RetrievalTextDataset, check_captions, paragraph
 from lavender.data.samples import SampleKey
@@ -43,7 +43,7 @@ def changed(config: Config, kit: Path, tmp_path: Path) -> Callable[..., Config]:
 def make(changed: Callable[..., Config], tokenizer: TextTokenizer) -> Callable[..., RetrievalDataset]:
     def build(*items: Item, kind: type = RetrievalDataset, split: str = "test", **changes: Any) -> RetrievalDataset:
         options = changed(*items, **changes)
-        return kind(options, tokenizer, FrameFile(options), ItemFile(options), split)
+        return kind(options, tokenizer, open_frames(options), ItemFile(options), split)
 
     return build
 
@@ -52,7 +52,7 @@ def make(changed: Callable[..., Config], tokenizer: TextTokenizer) -> Callable[.
 def gallery(changed: Callable[..., Config]) -> Callable[..., Gallery]:
     def build(*items: Any, **changes: Any) -> Gallery:
         options = changed(*items, **changes)
-        return Gallery(options, FrameFile(options), ItemFile(options), "test")
+        return Gallery(options, open_frames(options), ItemFile(options), "test")
 
     return build
 
@@ -271,7 +271,7 @@ def test_ids_with_dots_of_their_own_are_told_apart_by_their_rows(changed, kit: P
     (tmp_path / "img_dots.tsv").write_text("".join(lines))
     pairs = captions(("a.b", "one"), ("a.c", "two"), ("a.b.mp4", "one again"))
     options = changed(*pairs, dataset="dots", img_tsv_dir=str(tmp_path))
-    found = Gallery(options, FrameFile(options), ItemFile(options), "test")
+    found = Gallery(options, open_frames(options), ItemFile(options), "test")
     assert found.videos == ["a.b", "a.c"]
     assert found.captions == [("one", 0), ("two", 1), ("one again", 0)]
     dataset = RetrievalDataset(options, TextTokenizer(kit / "bert_micro"), found.frames, ItemFile(options), "train")

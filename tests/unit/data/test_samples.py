@@ -10,6 +10,7 @@ from PIL import Image
 
 from lavender.config.schema import Config
 from lavender.data.samples import ClipDataset, Failure, Guard, SampleKey, draw_share, split_share
+from lavender.data.sources.tsv import TSVVideo
 from lavender.runtime.errors import ConfigError, DataError
 
 SIZE = 32
@@ -31,10 +32,10 @@ class Videos(ClipDataset):
     def __len__(self) -> int:
         return len(self.videos)
 
-    def row(self, index: int) -> tuple[list[str], str]:
+    def video(self, index: int) -> TSVVideo:
         if not self.videos[index]:
             raise DataError(f"videos.tsv, line {index + 1}: gone")
-        return [f"v{index}", *self.videos[index]], f"videos.tsv, line {index + 1}"
+        return TSVVideo([f"v{index}", *self.videos[index]], f"videos.tsv, line {index + 1}", self.config.max_pixels)
 
     def __getitem__(self, key: SampleKey) -> Any:
         return super().__getitem__(key)
@@ -150,7 +151,7 @@ def test_or_it_is_noted_and_zeros_stand_in(small: Config, videos: list, video: l
 def test_a_fault_of_the_program_is_not_taken_for_bad_input(small: Config, videos: list, monkeypatch):
     small.on_bad_sample = "zero"
     dataset = Videos(small, videos)
-    monkeypatch.setattr(dataset, "row", lambda index: 1 / 0)
+    monkeypatch.setattr(dataset, "video", lambda index: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         dataset[SampleKey(0, 0)]
 

@@ -16,6 +16,7 @@ import torch
 from lavender.config.schema import Config
 from lavender.data.loaders import Loader
 from lavender.data.samples import ClipDataset, Guard, SampleKey
+from lavender.data.sources.base import StoredVideo
 from lavender.data.workers import start_server
 from lavender.runtime.errors import DataError
 
@@ -33,8 +34,8 @@ class Arrays(ClipDataset):
     def __len__(self) -> int:
         return 4
 
-    def row(self, index: int) -> tuple[list[str], str]:
-        return [], ""
+    def video(self, index: int) -> StoredVideo:
+        raise DataError("a number has no frames")
 
     def clip(self, index: int, stream: np.random.Generator) -> torch.Tensor:
         if index == self.slow:

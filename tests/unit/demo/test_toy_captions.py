@@ -23,7 +23,7 @@ def test_the_first_caption_is_trained_on_and_all_are_references(folder: CaptionF
     samples = folder.training_samples().tolist()
     assert [folder.caption(*sample) for sample in samples] == ["a red star spins", "a blue cross"]
     assert folder.references([1]) == [["a blue cross", "the blue cross"]]
-    assert folder.frame_fields(1)[0] == ["two", "/9j/"]
+    assert (folder.video(1).video_id, folder.video(1).images) == ("two", ["/9j/"])
 
 
 def test_captions_of_a_clip_are_its_own_and_that_with_the_other_article():

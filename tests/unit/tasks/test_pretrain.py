@@ -67,7 +67,7 @@ def test_data_sets_as_name_list_or_object(config: Config, kit: Path, tmp_path: P
     assert list(task.evaluation_sets()) == (["toy-val", "other-val"] if form == "object" else ["val"])
     if form == "object":
         assert list(task.evaluation_sets(part("other"))) == ["other-val"]
-        assert task.evaluation_sets()["other-val"].row(0)[1] == f"{tmp_path / 'b' / 'other_val.tsv'}, line 1"
+        assert task.evaluation_sets()["other-val"].video(0).where == f"{tmp_path / 'b' / 'other_val.tsv'}, line 1"
 
 
 def test_images_have_one_frame(config: Config, kit: Path, tmp_path: Path):

@@ -1,0 +1,134 @@
+"""Frames of a folder of videos, read directly: those that `_tools` would have stored, without the rounding of JPEG."""
+
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from lavender.data.frames import MAX_PIXELS, decode_bytes
+from lavender.data.ids import VIDEO_EXTENSIONS
+from lavender.data.image_folders import find_images
+from lavender.data.sources.base import FrameSource, StoredVideo, stamp
+from lavender.data.video import sample_frames
+from lavender.runtime.errors import ConfigError, DataError
+from lavender.runtime.files import looked_from
+
+
+class VideoFile(StoredVideo):
+    """`count` frames of a video file, evenly spread as `sample_frames` takes them; opening it decodes nothing."""
+
+    def __init__(self, video_id: str, file: Path, count: int, max_pixels: int):
+        super().__init__(video_id, str(file))
+        self._file, self._count, self._max_pixels = file, count, max_pixels
+
+    def __len__(self) -> int:
+        return self._count
+
+    def frames(self, numbers: Sequence[int]) -> list[np.ndarray]:
+        # One thread: workers already decode side by side.
+        stored = sample_frames(self._file, self._count, threads=1, max_pixels=self._max_pixels)
+        return [stored[number] for number in numbers]
+
+
+class ImageFiles(StoredVideo):
+    """All images of a folder, in the order of their names; only those asked for are read."""
+
+    def __init__(self, video_id: str, files: Sequence[Path], max_pixels: int):
+        super().__init__(video_id, str(files[0].parent if len(files) > 1 else files[0]))
+        self._files, self._max_pixels = files, max_pixels
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def frames(self, numbers: Sequence[int]) -> list[np.ndarray]:
+        return [self._read(self._files[number]) for number in numbers]
+
+    def _read(self, file: Path) -> np.ndarray:
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise DataError(f"{file} cannot be read: {error.strerror or error}") from None
+        return decode_bytes(data, str(file), self._max_pixels)
+
+
+class VideoFolder(FrameSource):
+    """A folder of video files and of folders of images, at any depth; an id is the path without the media extension.
+
+    The files are listed once, so that videos have the same numbers in all processes of a run.
+
+    Args:
+        path: the folder.
+        stored_frames: frames of a video file; a folder of images has as many as there are images.
+        max_pixels: of a frame, at most.
+
+    Raises:
+        ConfigError: there are video files, but PyAV is not installed.
+        DataError: the folder is missing or has neither videos nor images, or two files would be one video.
+    """
+
+    def __init__(self, path: str | Path, stored_frames: int = 5, max_pixels: int = MAX_PIXELS):
+        self.path = Path(path)
+        self._count, self._max_pixels = stored_frames, max_pixels
+        if not self.path.is_dir():
+            raise DataError(f"{self.path}: there is no such folder{looked_from(self.path)}; check --video_dir")
+        files = find_videos(self.path)
+        if files and find_spec("av") is None:
+            raise ConfigError(f"{self.path} holds video files, which PyAV decodes: pip install av")
+        try:
+            images, _ = find_images(self.path)
+        except DataError:
+            if not files:
+                raise DataError(
+                    f"{self.path}: neither videos ({', '.join(sorted(VIDEO_EXTENSIONS))}) nor images are there; "
+                    "check --video_dir"
+                ) from None
+            images = {}
+        if both := sorted(files.keys() & images.keys()):
+            raise DataError(
+                f"{files[both[0]]} and {images[both[0]][0]} would both be video {both[0]!r}: rename one of them"
+            )
+        self._files: dict[str, list[Path]] = {**{name: [file] for name, file in files.items()}, **images}
+        self._decoded = frozenset(files)
+        self._names = sorted(self._files)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def video_id(self, number: int) -> str:
+        return self._names[number]
+
+    def where(self, number: int) -> str:
+        return self.video(number).where
+
+    def video(self, number: int) -> StoredVideo:
+        name = self._names[number]
+        files = self._files[name]
+        if name in self._decoded:
+            return VideoFile(name, files[0], self._count, self._max_pixels)
+        return ImageFiles(name, files, self._max_pixels)
+
+    def stamps(self) -> list[tuple[str, int, int]]:
+        files = [stamp(file) for name in self._names for file in self._files[name]]
+        return [("stored_frames", self._count, self._count), *files]
+
+
+def find_videos(folder: Path) -> dict[str, Path]:
+    """Id, the path under `folder` without the extension, → video file. Hidden files are left out.
+
+    Raises:
+        DataError: two files would be one video.
+    """
+    videos: dict[str, Path] = {}
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            file = Path(place, name)
+            if name.startswith(".") or file.suffix[1:].lower() not in VIDEO_EXTENSIONS:
+                continue
+            video_id = file.relative_to(folder).with_suffix("").as_posix()
+            other = videos.setdefault(video_id, file)
+            if other != file:
+                raise DataError(f"{other} and {file} would both be video {video_id!r}: rename one of them")
+    return videos
