@@ -5,34 +5,22 @@ timm and torchvision tests hold them against the installed ones.
 """
 
 import math
-import pickle
 import re
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from lavender.config.schema import Config
-from lavender.models.checkpoint_file import (
-    State,
-    file_in_folder,
-    find_state,
-    load_checkpoint_file,
-    plain_tensors,
-)
+from lavender.models.checkpoint_file import State, reason
+from lavender.models.checkpoint_folder import read_state
 from lavender.models.video_swin import SWIN_SIZES, Size3
 from lavender.runtime.errors import WeightsError
-from lavender.runtime.files import mistaken_file
 
 VIDEO_SWIN_FOLDER = Path("_models/video_swin_transformer")
 SWIN_FOLDER = Path("_models/swin_transformer")
-WEIGHTS_FILE = "model.safetensors"  # of an exported folder
 PATCH_FRAMES = 2  # frames that Video Swin's patch kernel spans
 PATCH_KERNEL = "patch_embed.proj.weight"
 TIMM = "timm:"  # in place of a file: a model that timm fetches from the hub
@@ -49,45 +37,6 @@ SWINBERT = {  # beginnings of the names in a SwinBERT checkpoint → of ours
     "trans_encoder.bert.encoder.": "trsfr.",
     "trans_encoder.cls.": "fc_mtm.",
 }
-# What torch, safetensors and transformers raise at a cut, damaged or hostile file, as tried with many of them.
-UNREADABLE = (
-    *(pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, AssertionError),
-    *(OSError, TypeError, SafetensorError, StrictDataclassError, zipfile.BadZipFile),
-    *(MemoryError, RecursionError, OverflowError),
-)
-
-
-def reason(error: BaseException) -> str:
-    """A library's message in a few words: what was met, without its advice to switch the safeguard off."""
-    met = re.search(r"GLOBAL ([\w.]+)|class ([\w.]+)", str(error))
-    if met and isinstance(error, pickle.UnpicklingError):
-        return f"it asks for {met.group(1) or met.group(2)}, which is no weight"
-    first, *more = str(error).strip().split("\n")
-    if first.endswith(":") and more:
-        first = f"{first} {more[0].strip()}"
-    return (first or type(error).__name__)[:160]
-
-
-def read_state(path: Path) -> State:
-    """The tensors of a checkpoint; no code in it is run.
-
-    Args:
-        path: a `.pt`/`.pth` file (the tensors themselves, or under `state_dict`, `model` or `module`), a
-            `.safetensors` file, or an exported folder.
-
-    Raises:
-        WeightsError: missing, not such a file, or not a dictionary of tensors.
-    """
-    file = file_in_folder(path, WEIGHTS_FILE) if path.is_dir() else path
-    if not file.is_file():
-        raise WeightsError(f"{path}: no such checkpoint; check --path_ckpt (or the file under _models/)")
-    if fault := mistaken_file(file, zipped=True):
-        raise WeightsError(f"{file}: {fault}")
-    try:
-        content = load_file(file) if file.suffix == ".safetensors" else load_checkpoint_file(file)
-    except UNREADABLE as error:
-        raise WeightsError(f"{file}: cannot be read as a file of weights alone ({reason(error)})") from error
-    return plain_tensors(find_state(content, file), file)
 
 
 # --- the video backbone -----------------------------------------------------------------------------------------------

@@ -18,7 +18,9 @@ from transformers import BertConfig
 
 from lavender.config.load import from_dict, read_object
 from lavender.models.bert_config import read_bert
-from lavender.models.foreign import UNREADABLE, WEIGHTS_FILE, State, from_swinbert, is_swinbert, read_state, reason
+from lavender.models.checkpoint_file import UNREADABLE, State, reason
+from lavender.models.checkpoint_folder import WEIGHTS_FILE, read_state
+from lavender.models.foreign import from_swinbert, is_swinbert
 from lavender.models.lavender import Heads, Lavender
 from lavender.models.video_swin import SWIN_SIZES
 from lavender.models.weights import EXPORTED, KNOWN_EXTRAS, SHARED_BIAS, bert_config, exported_config, load_state

@@ -13,15 +13,13 @@ from transformers.utils import logging as transformers_logging
 
 from lavender.config.schema import Config
 from lavender.models.bert_config import read_bert
-from lavender.models.checkpoint_file import plain_names, seen_names
+from lavender.models.checkpoint_file import UNREADABLE, plain_names, reason, seen_names
+from lavender.models.checkpoint_folder import read_state
 from lavender.models.encoders import SwinBertVideoEncoder
 from lavender.models.foreign import (
-    UNREADABLE,
     from_swinbert,
     is_swinbert,
     read_backbone,
-    read_state,
-    reason,
     swin_size,
     swinbert_names,
 )

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lavender.models.checkpoint_file import DEEPSPEED_FILE, plain_names
-from lavender.models.foreign import read_state
+from lavender.models.checkpoint_file import plain_names
+from lavender.models.checkpoint_folder import read_state
 from lavender.models.weights import load_checkpoint
 from lavender.runtime.errors import WeightsError
 from lavender.runtime.pickles import check_pickle
@@ -46,17 +46,6 @@ def test_several_models_are_an_error_that_names_them(tmp_path: Path):
     state = {"left.a": torch.zeros(2), "right.a": torch.ones(2)}
     with pytest.raises(WeightsError, match=r"left\. and right\."):
         plain_names(state, {"a"}, "x.pt")
-
-
-def test_folders_of_deepspeed(tmp_path: Path):
-    saved({"module": {"a": torch.ones(2)}}, tmp_path / "global_step5" / DEEPSPEED_FILE)
-    with pytest.raises(WeightsError, match="global_step5"):
-        read_state(tmp_path)
-    (tmp_path / "latest").write_text("global_step5\n")
-    assert read_state(tmp_path)["a"].tolist() == [1, 1]
-    saved({}, tmp_path / "global_step5" / "zero_pp_rank_0_mp_rank_00_model_states.pt")
-    with pytest.raises(WeightsError, match=r"zero_to_fp32\.py"):
-        read_state(tmp_path)
 
 
 @pytest.mark.parametrize(

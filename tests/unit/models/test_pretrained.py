@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lavender.config.schema import Config
+from lavender.models.checkpoint_folder import read_state
 from lavender.models.lavender import Heads, Lavender
 from lavender.models.pretrained import export, load_pretrained, to_pt
-from lavender.models.weights import bert_config, build_model, read_state
+from lavender.models.weights import bert_config, build_model
 from lavender.runtime.errors import WeightsError
 from lavender.text.bert_folder import find_bert
 from lavender.text.tokens import TextTokenizer
