@@ -14,7 +14,7 @@ from lavender.data.official import EXPECTED, item_advice
 from lavender.data.samples import ClipDataset, draw_share, split_share
 from lavender.data.tsv import TSVReader
 from lavender.runtime.errors import ConfigError, DataError
-from lavender.runtime.files import looked_from
+from lavender.runtime.files import looked_from, mistaken_file
 from lavender.runtime.quoting import shown, shown_json
 from lavender.text.masking import IGNORED
 from lavender.text.tokens import TextTokenizer
@@ -39,6 +39,8 @@ class FrameFile:
             raise ConfigError('"dataset" is empty: name the data set whose frames are in img_<dataset>.tsv')
         self.path = _look_up(config.img_tsv_dir, config, f"img_{config.dataset}.tsv", "--img_tsv_dir")
         self._tsv = TSVReader(self.path)
+        if not len(self._tsv):
+            raise DataError(f"{self.path}: {mistaken_file(self.path) or 'it has no rows'}")
         self._index = VideoIndex(self.path)
 
     def __contains__(self, video: str) -> bool:

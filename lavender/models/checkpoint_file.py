@@ -265,6 +265,18 @@ def plain_tensors(state: State, source: Path) -> State:
     return plain
 
 
+def refuse_not_finite(state: State, source: Path | str) -> None:
+    """Raises WeightsError where a weight is infinite or not a number; names the first."""
+    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if not broken:
+        return
+    half = state[broken[0]].dtype == torch.float16
+    hint = " (float16 ends at 65,504: save them as float32 or bfloat16)" if half else ""
+    raise WeightsError(
+        f"{source}: {len(broken)} weights are not finite (the first: {broken[0]}){hint}; use an earlier one"
+    )
+
+
 def _fault(tensor: Tensor) -> str:
     kind = str(tensor.dtype).removeprefix("torch.")
     if tensor.layout != torch.strided or tensor.is_nested:

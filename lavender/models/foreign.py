@@ -10,14 +10,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lavender.config.schema import Config
-from lavender.models.checkpoint_file import State, reason
+from lavender.models.checkpoint_file import State, plain_names, reason
 from lavender.models.checkpoint_folder import read_state
-from lavender.models.video_swin import SWIN_SIZES, Size3
+from lavender.models.video_swin import SWIN_SIZES, Size3, VideoSwin
 from lavender.runtime.errors import WeightsError
+from lavender.runtime.files import looked_from
 
 VIDEO_SWIN_FOLDER = Path("_models/video_swin_transformer")
 SWIN_FOLDER = Path("_models/swin_transformer")
@@ -50,7 +52,8 @@ def read_backbone(config: Config) -> tuple[State, str]:
     """
     kind = config.vis_backbone_init
     state, source = _read_backbone(config)
-    state = {name.removeprefix("backbone."): tensor for name, tensor in state.items()}
+    state = plain_names(state, backbone_names(swin_size(config)), source)
+    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     found = backbone_kind(state)
     if found != kind:
         what = f"is for --vis_backbone_init {found}" if found else "is no Swin whose names are known"
@@ -68,11 +71,11 @@ def _read_backbone(config: Config) -> tuple[State, str]:
     path = Path(named or backbone_file(config))
     if kind == "torchvision" and not named and not path.is_file():
         return fetch_torchvision(config.vis_backbone_size), torchvision_weights(config.vis_backbone_size)[1]
-    if not path.is_file():
+    if not path.exists():
         raise WeightsError(
-            f"{path}: the weights of the video backbone are not there; put the file there, name another with "
-            "--vis_backbone_path, take torchvision's: --vis_backbone_init torchvision, or start without them: "
-            "--vis_backbone_init random"
+            f"{path}: the weights of the video backbone are not there{looked_from(path)}; put the file there, "
+            "name another with --vis_backbone_path, take torchvision's: --vis_backbone_init torchvision, or start "
+            "without them: --vis_backbone_init random"
         )
     return read_state(path), str(path)
 
@@ -112,6 +115,30 @@ def swin_size(config: Config) -> str:
 
 
 # --- names of others --------------------------------------------------------------------------------------------------
+
+
+def backbone_names(size: str) -> set[str]:
+    """What the weights of a backbone are called in files of every kind, for `plain_names`."""
+    with torch.device("meta"):
+        ours = VideoSwin(size).state_dict().keys()
+    merging, blocks = re.compile(r"layers\.(\d+)\.downsample\.(.+)"), re.compile(r"layers\.(\d+)\.blocks\.(.+)")
+    names = set(ours)
+    for name in ours:
+        if match := merging.fullmatch(name):
+            names |= {
+                f"layers.{int(match[1]) + 1}.downsample.{match[2]}",
+                f"features.{2 * int(match[1]) + 1}.{match[2]}",
+            }
+        elif match := blocks.fullmatch(name):
+            rest = match[2].replace("mlp.fc1.", "mlp.0.").replace("mlp.fc2.", "mlp.3.")
+            names.add(f"features.{2 * int(match[1])}.{rest}")
+    return names
+
+
+def model_names(state: State, source: Path) -> State:
+    """A checkpoint of LAVENDER or SwinBERT without its prefix, where no model is there whose names it could have."""
+    own = f"enc_img.swin.{PATCH_KERNEL}"
+    return plain_names(state, [own, *swinbert_names([own])], source)
 
 
 def backbone_kind(state: State) -> str:
