@@ -116,14 +116,19 @@ class Config:
     )
     data_ratio: float = _data(1.0, "below 1: fraction of the training videos; above 1: their number", above=0)
     size_part: int | dict[str, int] = _data(
-        8, "pretraining: parts of each data set, or an object name to number", minimum=1, only=PRETRAINING
+        8,
+        "pretraining: parts of each data set, or an object name to number",
+        minimum=1,
+        only=PRETRAINING,
+        limit=100_000,
     )
-    n_workers: int = _data(4, "data loading processes of each process", minimum=0, free=True)
+    n_workers: int = _data(4, "data loading processes of each process", minimum=0, free=True, limit=512)
     loader_timeout: float = _data(
         900.0,
         "seconds without a batch from the DataLoader workers after which the run ends; 0: never",
         minimum=0,
         free=True,
+        limit=10_000_000,
     )
     on_bad_sample: str = _data(
         "error",
@@ -133,9 +138,9 @@ class Config:
 
     # --- frames
     size_img: int = _frames(
-        224, "height and width of a frame in pixels, a multiple of 32", minimum=32, inherited="input"
+        224, "height and width of a frame in pixels, a multiple of 32", minimum=32, inherited="input", limit=8192
     )
-    size_frame: int = _frames(4, "frames taken of a video", minimum=1, inherited="input")
+    size_frame: int = _frames(4, "frames taken of a video", minimum=1, inherited="input", limit=10_000)
     max_size_frame: int = _frames(6, "rows of the frame position table", minimum=1, maximum=10_000, inherited="model")
     max_size_patch: int = _frames(
         14, "patches a side in the patch position table", minimum=1, maximum=256, inherited="model"
@@ -147,18 +152,26 @@ class Config:
         choices=("img_rand_crop", "img_center_crop", "pad_resize", "vid_rand_crop"),
         inherited="input",
     )
-    max_pixels: int = _frames(64 * 2**20, "pixels of a stored image; a larger one is a bad sample", minimum=1)
+    max_pixels: int = _frames(
+        64 * 2**20, "pixels of a stored image; a larger one is a bad sample", minimum=1, limit=2**40
+    )
     repeat_frames: bool = _frames(False, "repeat the last frame of a video with fewer than size_frame, not an error")
 
     # --- text
-    size_txt: int = _text(25, "tokens of a text", minimum=2, inherited="input")
-    size_txt_pre: int = _text(25, "tokens of a text before the text; no released task has one", minimum=0)
-    size_option: int = _text(5, "options of a multiple-choice question", minimum=2, only=CHOICE)
+    size_txt: int = _text(25, "tokens of a text", minimum=2, inherited="input", limit=100_000)
+    size_txt_pre: int = _text(
+        25, "tokens of a text before the text; no released task has one", minimum=0, limit=100_000
+    )
+    size_option: int = _text(5, "options of a multiple-choice question", minimum=2, only=CHOICE, limit=10_000)
     size_vocab: int = _text(
-        -1, "answers of the task-specific open-ended head; -1: not needed", minimum=-1, only=ANSWERS
+        -1, "answers of the task-specific open-ended head; -1: not needed", minimum=-1, only=ANSWERS, limit=1_000_000
     )
     size_test: int = _text(
-        0, "questions of the public test split, for adjusted accuracy; 0: not known", minimum=0, only=ANSWERS
+        0,
+        "questions of the public test split, for adjusted accuracy; 0: not known",
+        minimum=0,
+        only=ANSWERS,
+        limit=10**9,
     )
     mask_pos: str = _text(
         "append",
@@ -214,7 +227,9 @@ class Config:
     drop_worst_ratio: float = _objective(
         0.0, "captioning: share of the losses left out, the largest first", minimum=0, maximum=0.99, only=CAPTIONS
     )
-    drop_worst_after: int = _objective(0, "captioning: steps before they are left out", minimum=0, only=CAPTIONS)
+    drop_worst_after: int = _objective(
+        0, "captioning: steps before they are left out", minimum=0, only=CAPTIONS, limit=10**12
+    )
 
     task_sampling: str = _objective(
         "uniform",
@@ -230,9 +245,9 @@ class Config:
     )
 
     # --- training
-    size_epoch: int = _training(20, "epochs; 0 evaluates path_ckpt without training", minimum=0)
-    size_batch: int = _training(8, "samples a step on each process", minimum=1)
-    gradient_accumulation: int = _training(1, "steps for each update of the weights", minimum=1)
+    size_epoch: int = _training(20, "epochs; 0 evaluates path_ckpt without training", minimum=0, limit=1_000_000)
+    size_batch: int = _training(8, "samples a step on each process", minimum=1, limit=65_536)
+    gradient_accumulation: int = _training(1, "steps for each update of the weights", minimum=1, limit=1_000_000)
     lr: float = _training(1.2e-5, "highest learning rate", minimum=0)
     vis_backbone_lr_mul: float = _training(1.0, "factor on it for the video backbone", minimum=0)
     decay: float = _training(1e-3, "weight decay", minimum=0)
@@ -247,13 +262,15 @@ class Config:
     )
 
     # --- captioning
-    max_gen_length: int = _captions(20, "tokens of a generated caption, [CLS] and [SEP] counted", minimum=2)
-    num_beams: int = _captions(1, "beams of the search; 1: greedy", minimum=1)
-    num_keep_best: int = _captions(1, "captions kept a video, of num_beams", minimum=1)
+    max_gen_length: int = _captions(
+        20, "tokens of a generated caption, [CLS] and [SEP] counted", minimum=2, limit=100_000
+    )
+    num_beams: int = _captions(1, "beams of the search; 1: greedy", minimum=1, limit=1000)
+    num_keep_best: int = _captions(1, "captions kept a video, of num_beams", minimum=1, limit=1000)
     length_penalty: float = _captions(1.0, "beams: captions rank by log-probability / length ** this; above 0: longer")
     do_sample: bool = _captions(False, "draw each word instead of taking the likeliest")
     gen_temperature: float = _captions(1.0, "sampling: temperature", above=0)
-    top_k: int = _captions(0, "sampling: draw from the k likeliest words; 0: from all", minimum=0)
+    top_k: int = _captions(0, "sampling: draw from the k likeliest words; 0: from all", minimum=0, limit=10**9)
     top_p: float = _captions(1.0, "sampling: draw from the likeliest words of this total", above=0, maximum=1)
     repetition_penalty: float = _captions(1.0, "divides the scores of words already said; 1: none", above=0)
     spice: bool = _captions(False, "score captions by SPICE too, which takes Java, 8 GiB and minutes")
@@ -268,9 +285,13 @@ class Config:
         "test", "retrieval: the split whose texts and videos are matched", choices=("test", "val", "train")
     )
     allow_missing: bool = _evaluation(False, "retrieval: leave out what has no video or caption, and say so")
-    save_top_k: int = _evaluation(0, "retrieval: write so many best videos of each text", minimum=0)
-    size_pairs: int = _evaluation(0, "retrieval: pairs that are fused at once; 0: chosen for the device", minimum=0)
-    save_minutes: float = _evaluation(2.0, "retrieval: minutes between two saves of the scores so far", above=0)
+    save_top_k: int = _evaluation(0, "retrieval: write so many best videos of each text", minimum=0, limit=10**9)
+    size_pairs: int = _evaluation(
+        0, "retrieval: pairs that are fused at once; 0: chosen for the device", minimum=0, limit=1_000_000
+    )
+    save_minutes: float = _evaluation(
+        2.0, "retrieval: minutes between two saves of the scores so far", above=0, limit=1_000_000
+    )
 
     # --- run
     path_output: str = _run("./_snapshot/", "folder of the outputs", free=True)
@@ -286,17 +307,22 @@ class Config:
         free=True,
     )
     save_steps: int = _run(
-        1000, "steps between two saves to resume from; 0: only at the end of each part", minimum=0, free=True
+        1000,
+        "steps between two saves to resume from; 0: only at the end of each part",
+        minimum=0,
+        free=True,
+        limit=10**12,
     )
-    keep_last: int = _run(1, "how many of those saves are kept", minimum=1, free=True)
+    keep_last: int = _run(1, "how many of those saves are kept", minimum=1, free=True, limit=1_000_000)
     host_timeout: float = _run(
         45.0,
         "several hosts: seconds of silence after which one counts as dead and ends the run; 0: never",
         minimum=0,
         free=True,
+        limit=10_000_000,
     )
     seed: int = _run(88, "seed of every random draw", minimum=0, maximum=2**32 - 1)
-    logging_steps: int = _run(20, "steps between two lines of the log", minimum=1, free=True)
+    logging_steps: int = _run(20, "steps between two lines of the log", minimum=1, free=True, limit=10**12)
     device: str = _run("auto", "auto: a GPU where there is one", choices=("auto", "cpu", "cuda"))
 
     # --- not options

@@ -32,6 +32,7 @@ class Option:
     minimum: float | None = None
     maximum: float | None = None
     above: float | None = None  # a bound that is itself outside
+    limit: float | None = None  # what is larger is a mistake, which memory or time would end
     only: tuple[str, ...] = ()  # kinds of task that it is of; of all where it is empty
     free: bool = False  # a run may go on with it changed: its numbers do not depend on it
     inherited: str = ""  # what it is of where a checkpoint's args.json sets it: model, input, prefix
@@ -69,8 +70,12 @@ class Option:
             converted = None
         if converted is None or not all(self._in_range(item) for item in _items(converted)):
             name = f"--{self.name}" if source == COMMAND_LINE else self.name
-            large = isinstance(value, int | float) and abs(value) >= _NO_LARGER
-            expected = f"{self.expected}{', below 2^63' if large else ''}"
+            largest = max((abs(one) for one in _items(value) if isinstance(one, int | float)), default=0)
+            expected = self.expected
+            if largest >= _NO_LARGER:
+                expected += ", below 2^63"
+            elif self.limit is not None and largest > self.limit:
+                expected += f", at most {self.limit:,}"
             raise ConfigError(f"{source}: {name} is {shown_json(value)}; expected {expected}")
         return converted
 
@@ -98,6 +103,7 @@ class Option:
             (self.minimum is None or item >= self.minimum)
             and (self.maximum is None or item <= self.maximum)
             and (self.above is None or item > self.above)
+            and (self.limit is None or item <= self.limit)
         )
 
 

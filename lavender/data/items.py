@@ -13,7 +13,7 @@ from lavender.data.samples import ClipDataset, draw_share, split_share
 from lavender.data.sources.base import FrameSource, StoredVideo
 from lavender.data.sources.choose import frame_source
 from lavender.runtime.errors import ConfigError, DataError
-from lavender.runtime.files import looked_from
+from lavender.runtime.files import looked_from, mistaken_file
 from lavender.runtime.quoting import shown, shown_json
 from lavender.text.masking import IGNORED
 from lavender.text.tokens import TextTokenizer
@@ -33,6 +33,8 @@ def open_frames(config: Config) -> FrameSource:
         raise ConfigError('"dataset" is empty: name the data set whose frames are in img_<dataset>.tsv')
     name = f"img_{config.dataset}.tsv"
     source = frame_source(config, lambda: _look_up(config.img_tsv_dir, config, name, "--img_tsv_dir"))
+    if not len(source):
+        raise DataError(f"{source.path}: {mistaken_file(source.path) or 'it has no rows'}")
     source.load_ids()
     return source
 

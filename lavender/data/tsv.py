@@ -12,7 +12,7 @@ import numpy as np
 
 from lavender.data.ids import unfit
 from lavender.runtime.errors import DataError
-from lavender.runtime.files import atomic_file, looked_from, other_encoding, refuse_mistaken
+from lavender.runtime.files import atomic_file, looked_from, mistaken_file, other_encoding, refuse_mistaken
 from lavender.runtime.quoting import shown
 
 logger = logging.getLogger("lavender.data")
@@ -205,6 +205,8 @@ class TSVReader:
 
     def _check_index_size(self, index: Path, width: int) -> None:
         """A line has a byte at least, so that an index larger than that need not be read to be refused."""
+        if index.stat().st_size and (fault := mistaken_file(index)):
+            raise DataError(f"{index}: {fault}, or delete it to have it rebuilt")
         size, rows = index.stat().st_size, self._size + 1
         if size > width * rows + len(codecs.BOM_UTF8):
             raise DataError(f"{index} has {size:,} bytes, too many for {self.path}; delete {index} to have it rebuilt")

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from lavender.config.load import read_object
 from lavender.config.schema import Config
 from lavender.engine.checkpoint import load_tensors, save_tensors, told_as_unwritable
-from lavender.models.foreign import UNREADABLE, reason
+from lavender.models.checkpoint_file import UNREADABLE, reason
 from lavender.models.lavender import Lavender
 from lavender.runtime import distributed
 from lavender.runtime.device import autocast, choose_precision

@@ -7,31 +7,56 @@ neither a tensor nor plain; no class of the file is imported, and none of its co
 
 import io
 import pickle
+import re
 import sys
+import zipfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import Tensor
 
 from lavender.runtime.errors import WeightsError
 from lavender.runtime.logging import LOGGER
-from lavender.runtime.pickles import check_pickle, torch_pickles
+from lavender.runtime.pickles import check_pickle, file_size, torch_pickles
 
 State = dict[str, Tensor]
 
 # Where the weights are in a checkpoint, the likeliest first; and where a copy of them is, averaged over training.
 WRAPPERS = ("model_state_dict", "state_dict", "model_state", "model", "module", "net", "network", "params", "weights")
-AVERAGES = ("ema", "teacher", "averaged", "shadow")
+AVERAGES = ("ema", "teacher", "averaged", "shadow", "momentum")
 OTHERS = ("optim", "sched", "scaler", "rng", "amp", "args", "config")
 # Names that torch's own wrappers put between the parts of a name: DDP, torch.compile, FSDP, activation checkpointing.
 WRAPPER_PARTS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+SPLIT_TENSORS = (".DTensor", ".ShardedTensor", ".FlatParameter")  # of FSDP and its kin
+FLAT = ("flat_param", "_flat_param")  # last parts of the names that FSDP gives to many weights in one
 # Of the standard library, what stands for data; anything else in it that a file calls is an attack.
 _DATA_MODULES = {"collections", "pathlib", "datetime", "argparse", "types", "copyreg", "_codecs", "uuid", "decimal"}
 _DATA_MODULES |= {"fractions", "enum", "ipaddress", "functools"}
 _BUILTIN_DATA = {"set", "frozenset", "complex", "slice", "range", "object", "list", "dict", "tuple", "bytes", "int"}
 _BUILTIN_DATA |= {"float", "str", "bool"}
+
+# What torch, safetensors and transformers raise at a cut, damaged or hostile file, as tried with many of them.
+UNREADABLE = (
+    *(pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, AssertionError),
+    *(OSError, TypeError, SafetensorError, StrictDataclassError, zipfile.BadZipFile),
+    *(MemoryError, RecursionError, OverflowError),
+)
+
+
+def reason(error: BaseException) -> str:
+    """A library's message in a few words: what was met, without its advice to switch the safeguard off."""
+    met = re.search(r"GLOBAL ([\w.]+)|class ([\w.]+)", str(error))
+    if met and isinstance(error, pickle.UnpicklingError):
+        return f"it asks for {met.group(1) or met.group(2)}, which is no weight"
+    refused = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
+    first, *more = (refused[1] if refused else str(error)).strip().split("\n")
+    if first.endswith(":") and more:
+        first = f"{first} {more[0].strip()}"
+    return (first or type(error).__name__)[:160]
 
 
 class Inert:
@@ -58,7 +83,7 @@ class Inert:
     def extend(self, values: Any) -> None: ...
 
 
-class _Survey(pickle.Unpickler):
+class Survey(pickle.Unpickler):
     """Reads a pickle of inert objects, and notes their classes."""
 
     def __init__(self, file: io.BytesIO, bytes_there: int):
@@ -81,15 +106,22 @@ class _Survey(pickle.Unpickler):
         return Inert()
 
 
-def load_checkpoint_file(path: Path) -> Any:
-    """What `torch.save` wrote into a file; objects of classes that are no tensors are `Inert`.
+def load_checkpoint_file(path: Path | io.BytesIO) -> Any:
+    """What `torch.save` wrote into a file (or into these bytes); objects of classes that are no tensors are `Inert`.
 
     Raises:
         pickle.UnpicklingError, and what torch raises: the file is damaged or hostile.
     """
     classes = _survey(path)
+    if split := sorted(origin for origin in classes if origin.endswith(SPLIT_TENSORS)):
+        raise pickle.UnpicklingError(
+            f"its tensors are one process's pieces of the weights ({split[0]}): save a full state dict, or the folder "
+            "of torch.distributed.checkpoint"
+        )
     known = torch._weights_only_unpickler._get_allowed_globals()
     inert: list[Any] = [(kind, origin) for origin, kind in classes.items() if origin not in known]
+    if isinstance(path, io.BytesIO):
+        path.seek(0)
     with torch.serialization.safe_globals(inert):
         content = torch.load(path, map_location="cpu", weights_only=True)
     if inert:
@@ -98,15 +130,15 @@ def load_checkpoint_file(path: Path) -> Any:
     return content
 
 
-def _survey(path: Path) -> dict[str, type[Inert]]:
+def _survey(path: Path | io.BytesIO) -> dict[str, type[Inert]]:
     """The classes that a file asks for, each with an inert one in its place."""
-    size, classes = path.stat().st_size, {}
+    size, classes = file_size(path), {}
     stream, count = torch_pickles(path)
     for _ in range(count):
         start = stream.tell()
         check_pickle(stream)
         stream.seek(start)
-        survey = _Survey(stream, size)
+        survey = Survey(stream, size)
         survey.load()
         classes.update(survey.classes)
     return classes
@@ -169,6 +201,11 @@ def plain_names(state: State, own: Collection[str], source: Path | str) -> State
     Raises:
         WeightsError: two prefixes lead to as many names of the model.
     """
+    if flat := [name for name in state if name.rpartition(".")[2] in FLAT]:
+        raise WeightsError(
+            f"{source}: {flat[0]} is many weights in one, as FSDP keeps them for itself; save a full state dict "
+            "(FSDP.state_dict_type with StateDictType.FULL_STATE_DICT)"
+        )
     bare = {".".join(part for part in name.split(".") if part not in WRAPPER_PARTS): name for name in state}
     if len(bare) == len(state) and any(new != old for new, old in bare.items()):
         example = next(old for new, old in bare.items() if new != old)
@@ -228,6 +265,18 @@ def plain_tensors(state: State, source: Path) -> State:
     return plain
 
 
+def refuse_not_finite(state: State, source: Path | str) -> None:
+    """Raises WeightsError where a weight is infinite or not a number; names the first."""
+    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if not broken:
+        return
+    half = state[broken[0]].dtype == torch.float16
+    hint = " (float16 ends at 65,504: save them as float32 or bfloat16)" if half else ""
+    raise WeightsError(
+        f"{source}: {len(broken)} weights are not finite (the first: {broken[0]}){hint}; use an earlier one"
+    )
+
+
 def _fault(tensor: Tensor) -> str:
     kind = str(tensor.dtype).removeprefix("torch.")
     if tensor.layout != torch.strided or tensor.is_nested:
@@ -242,43 +291,3 @@ def _fault(tensor: Tensor) -> str:
     if tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype not in _TAKEN):
         return f"is {kind}"
     return ""
-
-
-# --- folders ----------------------------------------------------------------------------------------------------------
-
-DEEPSPEED_FILE = "mp_rank_00_model_states.pt"
-
-
-def file_in_folder(folder: Path, default: str) -> Path:
-    """The file of weights in a folder: an exported model's, or that of a DeepSpeed checkpoint.
-
-    Raises:
-        WeightsError: none, several, or weights that ZeRO 3 has split; says what to give.
-    """
-    if (folder / default).is_file():
-        return folder / default
-    latest = folder / "latest"
-    tag = latest.read_text(errors="replace").strip()[:200] if latest.is_file() else ""
-    step = folder / tag if tag and "/" not in tag and (folder / tag).is_dir() else folder
-    found = step / DEEPSPEED_FILE
-    split = sorted(step.glob("zero_pp_rank_*_model_states.pt"))
-    if split:
-        raise WeightsError(
-            f"{step}: its weights are split over {len(split)} files (ZeRO 3): join them with DeepSpeed's "
-            f"`python zero_to_fp32.py {folder} weights.pt`, and give --path_ckpt weights.pt"
-        )
-    if found.is_file():
-        if len(list(step.glob("mp_rank_*_model_states.pt"))) > 1:
-            raise WeightsError(f"{step}: its weights are split by model parallelism; join them and give one file")
-        LOGGER.info("%s: DeepSpeed's %s is read", folder, found.relative_to(folder))
-        return found
-    steps = sorted(path.parent.name for path in folder.glob(f"*/{DEEPSPEED_FILE}"))
-    if steps:
-        raise WeightsError(f"{folder}: checkpoints of DeepSpeed are in it; give one of {', '.join(steps[-5:])}")
-    files = sorted(path.name for kind in ("pt", "pth", "bin", "safetensors") for path in folder.glob(f"*.{kind}"))
-    if files:
-        raise WeightsError(f"{folder}: a folder; give one of its files to --path_ckpt: {', '.join(files[-5:])}")
-    raise WeightsError(
-        f"{folder}: no such checkpoint; check --path_ckpt (or the file under _models/); a folder of weights holds "
-        f"{default}"
-    )

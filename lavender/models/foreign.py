@@ -5,35 +5,25 @@ timm and torchvision tests hold them against the installed ones.
 """
 
 import math
-import pickle
 import re
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from lavender.config.schema import Config
-from lavender.models.checkpoint_file import (
-    State,
-    file_in_folder,
-    find_state,
-    load_checkpoint_file,
-    plain_tensors,
-)
-from lavender.models.video_swin import SWIN_SIZES, Size3
+from lavender.models.checkpoint_file import State, plain_names, reason
+from lavender.models.checkpoint_folder import read_state
+from lavender.models.video_swin import SWIN_SIZES, Size3, VideoSwin
 from lavender.runtime.errors import WeightsError
-from lavender.runtime.files import mistaken_file
+from lavender.runtime.files import looked_from
 from lavender.runtime.torchvision_ops import ensure_torchvision
 
 VIDEO_SWIN_FOLDER = Path("_models/video_swin_transformer")
 SWIN_FOLDER = Path("_models/swin_transformer")
-WEIGHTS_FILE = "model.safetensors"  # of an exported folder
 PATCH_FRAMES = 2  # frames that Video Swin's patch kernel spans
 PATCH_KERNEL = "patch_embed.proj.weight"
 TIMM = "timm:"  # in place of a file: a model that timm fetches from the hub
@@ -50,45 +40,6 @@ SWINBERT = {  # beginnings of the names in a SwinBERT checkpoint → of ours
     "trans_encoder.bert.encoder.": "trsfr.",
     "trans_encoder.cls.": "fc_mtm.",
 }
-# What torch, safetensors and transformers raise at a cut, damaged or hostile file, as tried with many of them.
-UNREADABLE = (
-    *(pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, AssertionError),
-    *(OSError, TypeError, SafetensorError, StrictDataclassError, zipfile.BadZipFile),
-    *(MemoryError, RecursionError, OverflowError),
-)
-
-
-def reason(error: BaseException) -> str:
-    """A library's message in a few words: what was met, without its advice to switch the safeguard off."""
-    met = re.search(r"GLOBAL ([\w.]+)|class ([\w.]+)", str(error))
-    if met and isinstance(error, pickle.UnpicklingError):
-        return f"it asks for {met.group(1) or met.group(2)}, which is no weight"
-    first, *more = str(error).strip().split("\n")
-    if first.endswith(":") and more:
-        first = f"{first} {more[0].strip()}"
-    return (first or type(error).__name__)[:160]
-
-
-def read_state(path: Path) -> State:
-    """The tensors of a checkpoint; no code in it is run.
-
-    Args:
-        path: a `.pt`/`.pth` file (the tensors themselves, or under `state_dict`, `model` or `module`), a
-            `.safetensors` file, or an exported folder.
-
-    Raises:
-        WeightsError: missing, not such a file, or not a dictionary of tensors.
-    """
-    file = file_in_folder(path, WEIGHTS_FILE) if path.is_dir() else path
-    if not file.is_file():
-        raise WeightsError(f"{path}: no such checkpoint; check --path_ckpt (or the file under _models/)")
-    if fault := mistaken_file(file, zipped=True):
-        raise WeightsError(f"{file}: {fault}")
-    try:
-        content = load_file(file) if file.suffix == ".safetensors" else load_checkpoint_file(file)
-    except UNREADABLE as error:
-        raise WeightsError(f"{file}: cannot be read as a file of weights alone ({reason(error)})") from error
-    return plain_tensors(find_state(content, file), file)
 
 
 # --- the video backbone -----------------------------------------------------------------------------------------------
@@ -102,7 +53,8 @@ def read_backbone(config: Config) -> tuple[State, str]:
     """
     kind = config.vis_backbone_init
     state, source = _read_backbone(config)
-    state = {name.removeprefix("backbone."): tensor for name, tensor in state.items()}
+    state = plain_names(state, backbone_names(swin_size(config)), source)
+    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     found = backbone_kind(state)
     if found != kind:
         what = f"is for --vis_backbone_init {found}" if found else "is no Swin whose names are known"
@@ -120,11 +72,11 @@ def _read_backbone(config: Config) -> tuple[State, str]:
     path = Path(named or backbone_file(config))
     if kind == "torchvision" and not named and not path.is_file():
         return fetch_torchvision(config.vis_backbone_size), torchvision_weights(config.vis_backbone_size)[1]
-    if not path.is_file():
+    if not path.exists():
         raise WeightsError(
-            f"{path}: the weights of the video backbone are not there; put the file there, name another with "
-            "--vis_backbone_path, take torchvision's: --vis_backbone_init torchvision, or start without them: "
-            "--vis_backbone_init random"
+            f"{path}: the weights of the video backbone are not there{looked_from(path)}; put the file there, "
+            "name another with --vis_backbone_path, take torchvision's: --vis_backbone_init torchvision, or start "
+            "without them: --vis_backbone_init random"
         )
     return read_state(path), str(path)
 
@@ -164,6 +116,30 @@ def swin_size(config: Config) -> str:
 
 
 # --- names of others --------------------------------------------------------------------------------------------------
+
+
+def backbone_names(size: str) -> set[str]:
+    """What the weights of a backbone are called in files of every kind, for `plain_names`."""
+    with torch.device("meta"):
+        ours = VideoSwin(size).state_dict().keys()
+    merging, blocks = re.compile(r"layers\.(\d+)\.downsample\.(.+)"), re.compile(r"layers\.(\d+)\.blocks\.(.+)")
+    names = set(ours)
+    for name in ours:
+        if match := merging.fullmatch(name):
+            names |= {
+                f"layers.{int(match[1]) + 1}.downsample.{match[2]}",
+                f"features.{2 * int(match[1]) + 1}.{match[2]}",
+            }
+        elif match := blocks.fullmatch(name):
+            rest = match[2].replace("mlp.fc1.", "mlp.0.").replace("mlp.fc2.", "mlp.3.")
+            names.add(f"features.{2 * int(match[1])}.{rest}")
+    return names
+
+
+def model_names(state: State, source: Path) -> State:
+    """A checkpoint of LAVENDER or SwinBERT without its prefix, where no model is there whose names it could have."""
+    own = f"enc_img.swin.{PATCH_KERNEL}"
+    return plain_names(state, [own, *swinbert_names([own])], source)
 
 
 def backbone_kind(state: State) -> str:

@@ -17,12 +17,14 @@ from safetensors.torch import save
 
 from lavender.config.load import from_dict, read_object
 from lavender.models.bert_config import BertConfig, read_bert
-from lavender.models.foreign import UNREADABLE, WEIGHTS_FILE, State, from_swinbert, is_swinbert, read_state, reason
+from lavender.models.checkpoint_file import UNREADABLE, State, reason, refuse_not_finite
+from lavender.models.checkpoint_folder import WEIGHTS_FILE, read_state
+from lavender.models.foreign import from_swinbert, is_swinbert, model_names
 from lavender.models.lavender import Heads, Lavender
 from lavender.models.video_swin import SWIN_SIZES
 from lavender.models.weights import EXPORTED, KNOWN_EXTRAS, SHARED_BIAS, bert_config, exported_config, load_state
 from lavender.runtime.errors import WeightsError
-from lavender.runtime.files import atomic_file
+from lavender.runtime.files import atomic_file, looked_from
 from lavender.text.bert_folder import find_bert
 
 CONFIG_FILE, ARGUMENTS_FILE = "config.json", "args.json"
@@ -71,18 +73,24 @@ def load_pretrained(folder: str | Path) -> Lavender:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise WeightsError(f"{folder}: no such folder; make one of a checkpoint: _tools/export.py")
+        raise WeightsError(f"{folder}: no such folder{looked_from(folder)}; make one of a checkpoint: _tools/export.py")
     written = exported_config(folder)
     if written is None:
         raise WeightsError(f"{folder}: no {CONFIG_FILE} of an exported model there; make one: _tools/export.py")
     try:
         description = Description(**{name: value for name, value in written.items() if name != "model_type"})
-        model = description.build()
+        with torch.device("meta"):  # numbers of a damaged file may be of a model that no machine holds
+            own = description.build().state_dict()
     except UNREADABLE as error:
         raise WeightsError(f"{folder / CONFIG_FILE}: describes no model ({reason(error)}); export it again") from error
     state = read_state(folder)
     for name in description.unused:
         state.pop(name, None)
+    if other := [name for name, tensor in state.items() if name in own and own[name].shape != tensor.shape]:
+        raise WeightsError(
+            f"{folder / WEIGHTS_FILE}: {other[0]} is not of the shape that {CONFIG_FILE} says; export it again"
+        )
+    model = description.build()
     report = load_state(model, state, str(folder))
     faults = [*report.missing, *report.other_shape, *report.resized, *report.left_over]
     if faults:
@@ -106,9 +114,10 @@ def export(checkpoint: Path, output: Path, txt_backbone: str = "", fusion_encode
     Raises:
         WeightsError: no checkpoint, or not of these BERTs.
     """
-    state = read_state(checkpoint)
+    state = model_names(read_state(checkpoint), checkpoint)
+    refuse_not_finite(state, checkpoint)
     state = from_swinbert(state) if is_swinbert(state) else state
-    arguments = checkpoint.parent / ARGUMENTS_FILE
+    arguments = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / ARGUMENTS_FILE
     trained = from_dict(read_object(arguments) if arguments.is_file() else {}, str(arguments), strict=False)
     txt_backbone, fusion_encoder = txt_backbone or trained.txt_backbone, fusion_encoder or trained.fusion_encoder
     description = describe(state, checkpoint, bert_config(txt_backbone, "text"), bert_config(fusion_encoder, "fusion"))

@@ -11,15 +11,13 @@ from torch import Tensor, nn
 
 from lavender.config.schema import Config
 from lavender.models.bert_config import BertConfig, read_bert
-from lavender.models.checkpoint_file import plain_names, seen_names
+from lavender.models.checkpoint_file import UNREADABLE, plain_names, reason, refuse_not_finite, seen_names
+from lavender.models.checkpoint_folder import read_state
 from lavender.models.encoders import SwinBertVideoEncoder
 from lavender.models.foreign import (
-    UNREADABLE,
     from_swinbert,
     is_swinbert,
     read_backbone,
-    read_state,
-    reason,
     swin_size,
     swinbert_names,
 )
@@ -208,7 +206,7 @@ def build_model(config: Config, heads: Heads) -> Lavender:
         own_head = classifier_name(config.type, config.task) if "fc" in heads.classifiers else ""
         report = load_checkpoint(model, Path(config.path_ckpt), config.reinit_head, own_head)
         if not (config.size_epoch or config.allow_random):
-            _refuse_random_heads(report, config)
+            _refuse_random_parts(report, config)
         origins.add(report)
     else:
         backbone = load_backbone(model, config)
@@ -219,15 +217,16 @@ def build_model(config: Config, heads: Heads) -> Lavender:
     return model
 
 
-def _refuse_random_heads(report: LoadReport, config: Config) -> None:
-    """An evaluation needs its heads from the checkpoint: figures of others look like figures and mean nothing."""
-    heads = (*HEADS[:2], "fc_mtm.", *(("emb_task",) if config.enable_task_token else ()))
-    absent = [name for name in (*report.missing, *report.other_shape) if name.startswith(heads)]
+def _refuse_random_parts(report: LoadReport, config: Config) -> None:
+    """An evaluation needs its weights from the checkpoint: metrics of others look like metrics and mean nothing."""
+    unused = () if config.enable_task_token else ("emb_task",)
+    absent = [name for name in (*report.missing, *report.other_shape) if not name.startswith(unused)]
+    heads = [name for name in absent if name.startswith(HEADS)]
     if absent:
         raise WeightsError(
-            f"{report.source} has not the head that is evaluated: {', '.join(absent[:4])} would be random; give a "
-            "checkpoint that was trained on this task with this script, train it (--size_epoch 1 or more), or allow "
-            "it: --allow_random true"
+            f"{report.source} has not the {'head' if heads else 'weights'} that {'is' if heads else 'are'} evaluated: "
+            f"{', '.join((heads or absent)[:4])} would be random; give a checkpoint that was trained on this task with "
+            "this script, train it (--size_epoch 1 or more), or allow it: --allow_random true"
         )
 
 
@@ -244,8 +243,8 @@ def bert_config(name: str, part: str) -> BertConfig:
 def exported_config(folder: Path) -> dict[str, Any] | None:
     """`config.json` of a folder that `_tools/export.py` wrote; None where it is another, or none at all."""
     try:
-        config = _config_json(folder)
-    except (WeightsError, ValueError):
+        config = _config_json(folder) if (folder / "config.json").is_file() else None
+    except ValueError:
         return None
     return config if isinstance(config, dict) and config.get("model_type") == EXPORTED else None
 
@@ -285,11 +284,19 @@ def load_bert(model: Lavender, config: Config) -> list[LoadReport]:
 
 def _read_bert(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """The BERT model of a folder, and transformers' account of what was missing."""
-    package = transformers()
+    package, state = transformers(), read_state(folder)
     try:
         config = package.BertConfig.from_dict(_config_json(folder))
+        with torch.device("meta"):
+            names = set(package.BertForMaskedLM(config).state_dict())
+        old = {name.replace("LayerNorm.weight", "LayerNorm.gamma") for name in names}
+        names |= old | {name.removeprefix("bert.") for name in (*names, *old)}
         return package.BertForMaskedLM.from_pretrained(
-            folder, config=config, output_loading_info=True, dtype=torch.float32
+            None,
+            config=config,
+            state_dict=plain_names(state, names, folder),
+            output_loading_info=True,
+            dtype=torch.float32,
         )
     except UNREADABLE as error:
         raise WeightsError(f"{folder}: its weights cannot be read ({reason(error)})") from error
@@ -322,9 +329,7 @@ def load_checkpoint(model: Lavender, path: Path, reinit_head: bool = False, own_
     """
     state = _our_names(model, read_state(path), path)
     names = seen_names(state)
-    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if broken:
-        raise WeightsError(f"{path}: {len(broken)} weights are not finite (the first: {broken[0]}); use an earlier one")
+    refuse_not_finite(state, path)
     if own_head and any(name.startswith(f"{own_head}.") for name in state):
         LOGGER.info("%s: its %s becomes fc", path, own_head)
         others = {name: tensor for name, tensor in state.items() if not name.startswith(("fc.", f"{own_head}."))}

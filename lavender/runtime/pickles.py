@@ -4,6 +4,7 @@ import io
 import pickle
 import pickletools
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -51,7 +52,12 @@ def check_torch_file(path: Path) -> None:
         check_pickle(stream)
 
 
-def torch_pickles(path: Path) -> tuple[io.BytesIO, int]:
+def file_size(path: Path | io.BytesIO) -> int:
+    """Bytes of a file, or of what stands for one."""
+    return path.getbuffer().nbytes if isinstance(path, io.BytesIO) else path.stat().st_size
+
+
+def torch_pickles(path: Path | io.BytesIO) -> tuple[io.BytesIO, int]:
     """The pickles in a file of `torch.save`, one after another, and how many they are; no tensor's data is read.
 
     Raises:
@@ -64,11 +70,11 @@ def torch_pickles(path: Path) -> tuple[io.BytesIO, int]:
             if len(pickles) != 1:
                 first = entries[0].filename if entries else "nothing"
                 raise pickle.UnpicklingError(f"it is a zip archive of other files ({first}): unpack it")
-            if sum(entry.file_size for entry in entries) > path.stat().st_size:
+            if sum(entry.file_size for entry in entries) > file_size(path):
                 raise pickle.UnpicklingError("its zip is compressed, which torch's own never is")
             content, count = archive.read(pickles[0]), 1
     else:
-        with open(path, "rb") as file:
+        with nullcontext(path) if isinstance(path, io.BytesIO) else open(path, "rb") as file:
             content = file.read(_PICKLE_LIMIT)
         count = _LEGACY_PICKLES
     if len(content) > _PICKLE_LIMIT:

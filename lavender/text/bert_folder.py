@@ -7,9 +7,12 @@ from lavender.config.schema import Config
 from lavender.runtime.errors import WeightsError
 from lavender.runtime.files import looked_from, mistaken_file, read_text
 from lavender.runtime.jsons import load_json
+from lavender.runtime.logging import LOGGER
+from lavender.runtime.shards import find_shards, has_shards
 
 LOCAL_MODELS = Path("_models/huggingface_transformers")
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+_OTHER_WEIGHTS = ("*.h5", "*.msgpack", "*.onnx", "*.ckpt*", "*.pt", "*.pth", "*.bin", "*.safetensors")
 _TEXT_FILES = ["config.json", "vocab.txt", "tokenizer_config.json"]
 
 
@@ -41,7 +44,7 @@ def find_bert(name: str) -> Path:
 
 def has_weights(folder: Path) -> bool:
     """Whether the folder holds weights, or config and vocabulary alone."""
-    return any((folder / name).is_file() for name in WEIGHT_FILES)
+    return any((folder / name).is_file() for name in WEIGHT_FILES) or has_shards(folder)
 
 
 def lowercases(folder: Path) -> bool:
@@ -64,10 +67,18 @@ def _checked(folder: Path) -> Path:
             raise WeightsError(
                 f"{folder}: no {name}{looked_from(folder)}; a BERT folder holds config.json, vocab.txt and its weights"
             )
-    for name in (*_TEXT_FILES, *WEIGHT_FILES):
+    whole = any((folder / name).is_file() for name in WEIGHT_FILES)
+    parts = () if whole else (path.name for path in find_shards(folder, WeightsError))
+    for name in (*_TEXT_FILES, *WEIGHT_FILES, *parts):
         path = folder / name
-        if path.is_file() and path.stat().st_size and (fault := mistaken_file(path, zipped=name.endswith(".bin"))):
+        if path.is_file() and (fault := mistaken_file(path, zipped=name.endswith(".bin"))):
             raise WeightsError(f"{path}: {fault}")
+    others = sorted(path.name for kind in _OTHER_WEIGHTS for path in folder.glob(kind))
+    if others and not has_weights(folder):
+        LOGGER.warning(
+            "%s: its weights (%s) are not read, so they stay random; put model.safetensors or pytorch_model.bin there",
+            *(folder, ", ".join(others[:3])),
+        )
     return folder
 
 

@@ -27,7 +27,7 @@ from lavender.data.frames import decode_image
 from lavender.data.index import VideoIndex, load_plain_pickle
 from lavender.data.samples import Failure, SampleKey
 from lavender.data.tsv import TSVReader, split_columns
-from lavender.models.foreign import read_state
+from lavender.models.checkpoint_folder import read_state
 from lavender.models.heads import classification_head
 from lavender.models.pretrained import Description, describe, load_pretrained
 from lavender.models.weights import bert_config, load_state

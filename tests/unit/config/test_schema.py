@@ -248,3 +248,26 @@ def test_a_legacy_key_in_an_entry_is_noticed():
         "x: datasets, entry 2: attn_mask_type is accepted and changes nothing: "
         "captioning is always seq2seq, all else is full"
     ]
+
+
+def test_a_number_that_no_machine_holds_is_refused_with_its_option():
+    """Each whole number of the schema, or the option says that any will do; the largest one allowed is accepted."""
+    anything = {"seed"}
+    numbers = {name: option for name, option in options().items() if option.kind is int and not option.choices}
+    unbounded = [name for name, option in numbers.items() if option.limit is None and option.maximum is None]
+    assert not unbounded
+    for name, option in numbers.items():
+        if option.limit is not None and name not in anything:
+            assert option.check(int(option.limit), "here") == option.limit
+            message = refused({name: int(option.limit) + 1})
+            assert f" {name} is {int(option.limit) + 1}" in message
+            assert f"{option.limit:,}" in message
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("size_vocab", 10**9), ("size_option", 10**7), ("size_part", {"a": 10**9})]
+)
+def test_a_plausible_number_is_named(option: str, value: object):
+    message = refused({option: value})
+    assert f" {option} is " in message
+    assert "at most" in message

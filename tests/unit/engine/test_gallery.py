@@ -10,12 +10,12 @@ import torch
 
 from lavender.config.schema import Config
 from lavender.engine import gallery
-from lavender.engine.gallery import FeatureStore, encode_texts, encode_videos, evaluate_gallery, score_pairs
+from lavender.engine.gallery import FeatureStore, encode_texts, encode_videos, evaluate, evaluate_gallery, score_pairs
 from lavender.engine.gallery_output import ScoreFile, fingerprint, write_results
 from lavender.engine.output import RunFolder
 from lavender.runtime import distributed
-from lavender.runtime.errors import DataError, TrainingError
-from lavender.tasks.retrieval import RetrievalTask
+from lavender.runtime.errors import DataError, TrainingError, WeightsError
+from lavender.tasks.retrieval import RetrievalTask, RetrievalTaskSpecificTask
 
 CPU = torch.device("cpu")
 TEXTS = [("vid4", "a red circle"), ("vid0", "a dog"), ("vid4.mp4", "it moves to the left side"), ("vid2", "a dog")]
@@ -239,3 +239,17 @@ def test_an_evaluation_that_is_stopped_goes_on_where_it_was(make, make_model, mo
     assert sum(first[:4]) + sum(second) == PAIRS, "all was saved but the block that the device was at"
     assert np.array_equal(*(np.load(folder.path / "scores_test.npy") for folder in folders))
     assert not list((tmp_path / "out").glob("_retrieval_so_far_*")), "nothing is left to go on with"
+
+
+@pytest.mark.parametrize("kind", [RetrievalTask, RetrievalTaskSpecificTask])
+def test_a_checkpoint_without_the_head_is_refused(make, make_model, tmp_path: Path, kind):
+    """Each of both evaluations from the other's checkpoint; `allow_random` evaluates it all the same."""
+    other = RetrievalTaskSpecificTask if kind is RetrievalTask else RetrievalTask
+    config = make().config
+    torch.save(make_model(other.heads).state_dict(), config.path_ckpt)
+    config.path_output, config.resume = str(tmp_path / "out"), ""
+    head = "fc_mtm" if kind is RetrievalTask else "fc.1.weight"
+    with pytest.raises(WeightsError, match=rf"{config.path_ckpt} .*{head}.*--allow_random"):
+        evaluate(kind, config)
+    evaluate(kind, replace(config, allow_random=True))
+    assert len(list(Path(config.path_output).glob("*/results.json"))) == 1

@@ -1,7 +1,7 @@
 import pytest
 
 from lavender.models.bert_config import read_bert
-from lavender.models.foreign import UNREADABLE
+from lavender.models.checkpoint_file import UNREADABLE
 
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 

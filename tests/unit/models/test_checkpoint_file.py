@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from lavender.models.checkpoint_file import DEEPSPEED_FILE, plain_names
-from lavender.models.foreign import read_state
+from lavender.models.checkpoint_file import plain_names
+from lavender.models.checkpoint_folder import read_state
 from lavender.models.weights import load_checkpoint
 from lavender.runtime.errors import WeightsError
 from lavender.runtime.pickles import check_pickle
@@ -46,17 +47,6 @@ def test_several_models_are_an_error_that_names_them(tmp_path: Path):
     state = {"left.a": torch.zeros(2), "right.a": torch.ones(2)}
     with pytest.raises(WeightsError, match=r"left\. and right\."):
         plain_names(state, {"a"}, "x.pt")
-
-
-def test_folders_of_deepspeed(tmp_path: Path):
-    saved({"module": {"a": torch.ones(2)}}, tmp_path / "global_step5" / DEEPSPEED_FILE)
-    with pytest.raises(WeightsError, match="global_step5"):
-        read_state(tmp_path)
-    (tmp_path / "latest").write_text("global_step5\n")
-    assert read_state(tmp_path)["a"].tolist() == [1, 1]
-    saved({}, tmp_path / "global_step5" / "zero_pp_rank_0_mp_rank_00_model_states.pt")
-    with pytest.raises(WeightsError, match=r"zero_to_fp32\.py"):
-        read_state(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -119,3 +109,30 @@ def test_a_number_too_large_for_single_precision_is_told(make_model, tmp_path: P
     state = {**model.state_dict(), "trsfr.layer.0.output.dense.bias": torch.full((64,), 1e300, dtype=torch.float64)}
     with pytest.raises(WeightsError, match=r"x\.pt: .*not finite.*trsfr\.layer\.0\.output\.dense\.bias"):
         load_checkpoint(model, saved(state, tmp_path / "x.pt"))
+
+
+@pytest.mark.parametrize("kind", ["pt", "safetensors"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_values_of_other_precisions_are_read_as_they_are(make_model, tmp_path: Path, dtype: torch.dtype, kind: str):
+    model = make_model()
+    path = tmp_path / f"x.{kind}"
+    state = {name: t.to(dtype) if t.is_floating_point() else t for name, t in make_model().state_dict().items()}
+    state["enc_img.emb_cls"] = torch.linspace(-3, 3, 64, dtype=torch.float64).to(dtype).view(1, 1, 1, 64)
+    save = torch.save if kind == "pt" else save_file
+    save({name: tensor.clone() for name, tensor in state.items()}, path)
+    assert not load_checkpoint(model, path).missing
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, state[name].to(tensor.dtype)), name
+    assert model.enc_img.emb_cls.flatten()[[0, -1]].tolist() == [-3, 3]
+    assert model.enc_img.emb_cls.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("number", ["inf", "nan"])
+def test_half_precision_that_overflowed_is_named(make_model, tmp_path: Path, dtype: torch.dtype, number: str):
+    name = "trsfr.layer.0.output.dense.weight"
+    state = {name: t.to(dtype) for name, t in make_model().state_dict().items() if t.is_floating_point()}
+    state[name][3, 4] = float(number)
+    with pytest.raises(WeightsError, match=rf"x\.pt: 1 weights are not finite.*{name}") as raised:
+        load_checkpoint(make_model(), saved({"model": state}, tmp_path / "x.pt"))
+    assert ("65,504" in str(raised.value)) is (dtype == torch.float16)

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lavender.config.schema import Config
+from lavender.models.checkpoint_folder import read_state
 from lavender.models.lavender import Heads, Lavender
 from lavender.models.pretrained import export, load_pretrained, to_pt
-from lavender.models.weights import bert_config, build_model, read_state
+from lavender.models.weights import bert_config, build_model
 from lavender.runtime.errors import WeightsError
 from lavender.text.bert_folder import find_bert
 from lavender.text.tokens import TextTokenizer
@@ -270,3 +271,47 @@ def test_what_is_no_checkpoint_of_ours_is_refused(config: Config, tmp_path: Path
     torch.save(state, tmp_path / "x.pt")
     with pytest.raises(WeightsError, match=rf"^{tmp_path}/x\.pt {what}"):
         export(tmp_path / "x.pt", tmp_path / "exported", config.txt_backbone, config.fusion_encoder)
+
+
+# --- checkpoints as others save them ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", ["mlm", "swinbert"])
+@pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "module.student."])
+def test_prefixes_of_the_exported_checkpoint(run_folder, tmp_path: Path, options: str, prefix: str):
+    checkpoint, model = run_folder(**MODELS[options])
+    state = {prefix + name: tensor for name, tensor in model.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3}, checkpoint)
+    assert export(checkpoint, tmp_path / "out").unused == []
+    same = load_pretrained(tmp_path / "out").state_dict()
+    assert all(torch.equal(tensor, same[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_folder_is_exported_with_the_args_json_in_it(run_folder, tmp_path: Path):
+    checkpoint, model = run_folder()
+    folder = checkpoint.parent
+    save_file({name: tensor.clone() for name, tensor in model.state_dict().items()}, folder / "model.safetensors")
+    export(folder, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "args.json").read_text())["size_txt"] == 33
+
+
+def test_a_checkpoint_that_is_not_finite_is_not_exported(run_folder, tmp_path: Path):
+    checkpoint, _ = run_folder(extra={"fc_mtm.predictions.bias": torch.full((99,), torch.nan)})
+    with pytest.raises(WeightsError, match=r"ckpt_violet_x_3\.pt: .*not finite.*fc_mtm\.predictions\.bias"):
+        export(checkpoint, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_description_of_a_model_that_no_machine_holds(run_folder, tmp_path: Path):
+    checkpoint, _ = run_folder()
+    export(checkpoint, tmp_path / "out")
+    path = tmp_path / "out" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "max_size_frame": 10**11}))
+    with pytest.raises(WeightsError, match=r"model\.safetensors: enc_img\.emb_len"):
+        load_pretrained(tmp_path / "out")
+
+
+def test_a_missing_folder_is_told_with_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WeightsError, match=rf"^no/where: .*{tmp_path}"):
+        load_pretrained("no/where")

@@ -13,43 +13,15 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers
 from timm.layers import DropPath
 from torch import Tensor
 
 from lavender.config.schema import Config
 from lavender.models.foreign import video_swin_file
 from lavender.models.lavender import Heads, Lavender
-from lavender.models.video_swin import VideoSwin
 from lavender.models.weights import AS_INITIALISED, build_model, load_backbone
 from lavender.runtime.errors import WeightsError
-
-
-def save_bert(folder: Path, kit: Path, kind: str = "BertForMaskedLM", **changes) -> dict[str, Tensor]:
-    """Makes a BERT folder with weights of its own; returns them under transformers' names."""
-    bert = getattr(transformers, kind)(transformers.BertConfig.from_pretrained(kit / "bert_micro", **changes))
-    with torch.no_grad():
-        for parameter in bert.parameters():
-            parameter.normal_(std=0.3)
-    bert.save_pretrained(folder)
-    for name in ("vocab.txt", "tokenizer_config.json"):
-        shutil.copyfile(kit / "bert_micro" / name, folder / name)
-    return {name: tensor.clone() for name, tensor in bert.state_dict().items()}
-
-
-@pytest.fixture
-def bert(tmp_path: Path, kit: Path, config: Config) -> dict[str, Tensor]:
-    """A folder with weights, which the configuration names for text and fusion."""
-    config.txt_backbone = config.fusion_encoder = str(tmp_path / "bert")
-    return save_bert(tmp_path / "bert", kit)
-
-
-def assert_part(model: Lavender, ours: str, state: dict[str, Tensor], theirs: str, equal: bool = True) -> None:
-    part = model.get_submodule(ours).state_dict()
-    assert part
-    for name, tensor in part.items():
-        assert torch.equal(tensor, state[f"{theirs}.{name}"]) is equal, f"{ours}.{name}"
-
+from tests.unit.models.weights_world import assert_part, backbone_state, save_bert
 
 # --- BERT -------------------------------------------------------------------------------------------------------------
 
@@ -152,24 +124,6 @@ def test_widths_of_text_and_fusion_must_agree(config: Config, tmp_path: Path, ki
 
 
 # --- Video Swin -------------------------------------------------------------------------------------------------------
-
-
-def backbone_state(prefix: str = "backbone.") -> dict[str, Tensor]:
-    swin = VideoSwin("micro")
-    with torch.no_grad():
-        for parameter in swin.parameters():
-            parameter.normal_()
-    return {prefix + name: tensor for name, tensor in swin.state_dict().items()}
-
-
-@pytest.fixture
-def backbone(config: Config, tmp_path: Path) -> dict[str, Tensor]:
-    """A Kinetics file as released, which the configuration names."""
-    state = backbone_state()
-    extras = {"cls_head.fc_cls.weight": torch.zeros(400, 128), "cls_head.fc_cls.bias": torch.zeros(400)}
-    config.vis_backbone_init, config.vis_backbone_path = "3d", str(tmp_path / "swin.pth")
-    torch.save({"meta": {"epoch": 30}, "state_dict": {**state, **extras}}, tmp_path / "swin.pth")
-    return state
 
 
 def test_video_swin_file(config: Config, backbone: dict[str, Tensor], log):
@@ -342,3 +296,14 @@ def test_an_evaluation_of_a_head_that_the_checkpoint_lacks_is_refused(config: Co
         build_model(config, heads)
     for options in ({"allow_random": True}, {"size_epoch": 1}):
         assert build_model(replace(config, **options), heads)
+
+
+def test_an_evaluation_of_weights_that_the_checkpoint_lacks_is_refused(config: Config, make_model, tmp_path: Path):
+    """Not the head alone: a checkpoint without one of its layers would be evaluated with a random one."""
+    state = {name: t for name, t in make_model().state_dict().items() if not name.startswith("trsfr.layer.1.")}
+    torch.save(state, tmp_path / "ckpt.pt")
+    config.path_ckpt, config.size_epoch = str(tmp_path / "ckpt.pt"), 0
+    with pytest.raises(WeightsError, match=r"ckpt\.pt .*trsfr\.layer\.1\..*--allow_random"):
+        build_model(config, Heads())
+    for options in ({"allow_random": True}, {"size_epoch": 1}):
+        assert build_model(replace(config, **options), Heads())

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import torch
 
+from lavender.models.checkpoint_folder import read_state
 from lavender.models.lavender import Heads
-from lavender.models.weights import load_state, read_state, weights_digest
+from lavender.models.weights import load_state, weights_digest
 
 
 def test_any_weight_changes_it(make_model):

@@ -12,7 +12,7 @@ import torch
 
 from lavender.data.index import load_id2lineidx
 from lavender.engine.checkpoint import load_tensors
-from lavender.models.foreign import read_state
+from lavender.models.checkpoint_folder import read_state
 from lavender.runtime.errors import LavenderError
 from lavender.runtime.pickles import check_pickle, check_torch_file
 
