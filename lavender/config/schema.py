@@ -30,7 +30,7 @@ LEGACY = {
     "attn_mask_type": "captioning is always seq2seq, all else is full",
     "num_return_sequences": "num_keep_best says how many captions are kept",
     "num_fsm_states": "captions are decoded without a grammar",
-    "patch_size": "Video Swin's patches fix it",
+    "patch_size": "the video backbone fixes it",
     "tokenizer": "txt_backbone brings its own",
     "local_rank": "ranks come from the launcher's environment",
     "distributed": "it follows from the launcher's environment",
@@ -109,11 +109,11 @@ class Config:
     )
 
     # --- frames
-    size_img: int = _frames(224, "height and width of a frame in pixels, a multiple of 32", minimum=32)
+    size_img: int = _frames(224, "height and width of a frame in pixels (Video Swin: a multiple of 32)", minimum=32)
     size_frame: int = _frames(4, "frames taken of a video", minimum=1)
     max_size_frame: int = _frames(6, "rows of the frame position table", minimum=1, maximum=10_000)
     max_size_patch: int = _frames(14, "patches a side in the patch position table", minimum=1, maximum=256)
-    size_patch: int = _frames(32, "pixels of a patch, fixed by Video Swin", choices=(32,))
+    size_patch: int = _frames(32, "pixels of a patch of Video Swin; timm:NAME has its own", choices=(32,))
     img_transform: list[str] = _frames(
         ["img_rand_crop"],
         "training transforms; of several one is drawn for each frame",
@@ -136,19 +136,27 @@ class Config:
     task_token: str = _text("", "which token; by default the task's own", choices=("", "vtm", "mc", "oe", "cap"))
 
     # --- model
-    vis_backbone: str = _model("vidswin", "video encoder", choices=("vidswin",))
+    vis_backbone: str = _model(
+        "vidswin",
+        "video backbone: Video Swin, or an image model of timm on each frame, such as timm:vit_small_patch16_224",
+        choices=("vidswin",),
+        prefixes=("timm:",),
+    )
     vis_backbone_size: str = _model(
-        "base", "its size (micro: for tests)", choices=("micro", "tiny", "small", "base", "large")
+        "base", "size of Video Swin (micro: for tests)", choices=("micro", "tiny", "small", "base", "large")
     )
     vis_backbone_init: str = _model(
         "3d",
-        "its first weights: Kinetics (released files, or torchvision's), ImageNet inflated, or none",
-        choices=("3d", "2d", "torchvision", "random"),
+        "initial weights of the backbone: Kinetics (3d: released files, torchvision: torchvision's), ImageNet inflated "
+        "(2d), those that timm fetches for timm:NAME (timm), or none",
+        choices=("3d", "2d", "torchvision", "timm", "random"),
     )
     kinetics: int = _model(600, "Kinetics data set of the 3d weights", choices=(600, 400))
-    vis_backbone_path: str = _model("", "own file of it, in place of the released one; with 2d also timm:NAME")
+    vis_backbone_path: str = _model(
+        "", "file or folder of the backbone's weights, in place of the released file; with 2d also timm:NAME"
+    )
     vis_backbone_drop_path: float = _model(
-        0.2, "drop path of its last block, growing linearly from 0", minimum=0, maximum=0.99
+        0.2, "stochastic depth of the backbone's last block, growing linearly from 0", minimum=0, maximum=0.99
     )
     txt_backbone: str = _model("bert-base-uncased", "BERT of the text embeddings: name or folder")
     txt_backbone_embed_only: bool = _model(True, "use its embeddings alone, without its encoder")
@@ -188,7 +196,7 @@ class Config:
     size_batch: int = _training(8, "samples a step on each process", minimum=1)
     gradient_accumulation: int = _training(1, "steps for each update of the weights", minimum=1)
     lr: float = _training(1.2e-5, "highest learning rate", minimum=0)
-    vis_backbone_lr_mul: float = _training(1.0, "factor on it for the video backbone", minimum=0)
+    vis_backbone_lr_mul: float = _training(1.0, "learning-rate multiplier of the video backbone", minimum=0)
     decay: float = _training(1e-3, "weight decay", minimum=0)
     max_grad_norm: float = _training(-1.0, "gradient norm to clip at; 0 or less: no clipping")
     use_checkpoint: bool = _training(False, "save memory: recompute the video encoder in the backward pass")
@@ -339,11 +347,12 @@ def _faults(config: Config) -> Iterator[tuple[str, ...]]:
         yield ("pretrain_tasks must name mtm, vtm or both, each once", "pretrain_tasks")
     if not config.img_transform:
         yield ("img_transform is empty; name at least one transform", "img_transform")
-    if config.size_img % config.size_patch:
+    swin = config.vis_backbone == "vidswin"  # of others only the model itself knows the size of a patch
+    if swin and config.size_img % config.size_patch:
         yield (f"size_img is {config.size_img}, which is not a multiple of {config.size_patch}", "size_img")
     if not config.swinbert:  # SwinBERT has no position tables
         patches = config.size_img // config.size_patch
-        if patches > config.max_size_patch:
+        if swin and patches > config.max_size_patch:
             yield (
                 f"size_img {config.size_img} has {patches} patches a side; set max_size_patch to {patches} or more",
                 "size_img",

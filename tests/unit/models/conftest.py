@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 from torchvision.models import video as torchvision_video
 
-from tests.unit.models.foreign_world import drawn
+from tests.unit.models.backbones.foreign_world import drawn
 
 
 @pytest.fixture(scope="module")

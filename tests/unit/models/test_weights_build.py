@@ -14,13 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from timm.layers import DropPath
 from torch import Tensor
 
 from lavender.config.schema import Config
-from lavender.models.foreign import video_swin_file
+from lavender.models.backbones.video_swin import DropPath, VideoSwin
+from lavender.models.backbones.video_swin_weights import video_swin_file
 from lavender.models.lavender import Heads, Lavender
-from lavender.models.video_swin import VideoSwin
 from lavender.models.weights import AS_INITIALISED, build_model, load_backbone
 from lavender.runtime.errors import WeightsError
 
@@ -328,7 +327,7 @@ def test_large_at_384_pixels_has_its_own_window(config: Config, monkeypatch: pyt
         sizes.append(size)
         raise Stop
 
-    monkeypatch.setattr("lavender.models.weights.Lavender", note)
+    monkeypatch.setattr(VideoSwin, "__init__", lambda self, *options: note(*options))
     for size, size_img in [("large", 384), ("large", 224), ("base", 384)]:
         with pytest.raises(Stop):
             build_model(replace(config, vis_backbone_size=size, size_img=size_img, max_size_patch=14), Heads())

@@ -1,17 +1,11 @@
 """What the tests of foreign backbones share."""
 
-import lavender.models  # noqa: F401 — makes torchvision, and so timm, importable beside a CPU-only torch
-
-# isort: split
-
-
 import torch
 from torch import Tensor, nn
 
-from lavender.models.foreign import (
-    to_video_swin,
-)
-from lavender.models.video_swin import SWIN_SIZES, VideoSwin
+from lavender.models.backbones.video_swin import VideoSwin
+from lavender.models.backbones.video_swin_sizes import SWIN_SIZES
+from lavender.models.backbones.video_swin_weights import to_video_swin
 from lavender.models.weights import load_state
 
 TIMM_TINY = "swin_tiny_patch4_window7_224"

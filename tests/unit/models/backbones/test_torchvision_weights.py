@@ -14,16 +14,17 @@ from torch import Tensor, nn
 from torchvision.models import video as torchvision_video
 
 from lavender.config.schema import Config
-from lavender.models.foreign import (
+from lavender.models.backbones.video_swin import VideoSwin
+from lavender.models.backbones.video_swin_sizes import SWIN_SIZES, SwinSize
+from lavender.models.backbones.video_swin_weights import (
     backbone_file,
     fetch_torchvision,
     read_backbone,
 )
 from lavender.models.lavender import Heads
-from lavender.models.video_swin import SWIN_SIZES, SwinSize, VideoSwin
 from lavender.models.weights import build_model
 from lavender.runtime.errors import WeightsError
-from tests.unit.models.foreign_world import drawn, filled, images, same
+from tests.unit.models.backbones.foreign_world import drawn, filled, images, same
 
 
 def torchvision_features(model: nn.Module, img: Tensor) -> Tensor:
