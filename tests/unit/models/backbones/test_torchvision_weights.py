@@ -89,7 +89,7 @@ def test_a_size_that_is_a_part_of_another_is_refused(config: Config, tmp_path: P
         monkeypatch.setitem(SWIN_SIZES, "micro", there)
         torch.save({"state_dict": VideoSwin("micro").state_dict()}, path)
         monkeypatch.setitem(SWIN_SIZES, "micro", here)
-        fault = r"26 .*the first: layers\.2\.blocks\.2\..*; check vis_backbone_size$"
+        fault = r"26 .*the first: layers\.2\.blocks\.2\..*; check vis_backbone_size"
         with pytest.raises(WeightsError, match=rf"^{path} is not of this model: {fault}"):
             build_model(config, Heads())
 
