@@ -21,6 +21,8 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="the folder (with --to_pt: the file) to write")
     parser.add_argument("--txt_backbone", default="", help="BERT of the text, where args.json does not name it")
     parser.add_argument("--fusion_encoder", default="", help="BERT of the fusion encoder, the same")
+    parser.add_argument("--vis_backbone", default="", help="the video backbone, the same: timm:NAME")
+    parser.add_argument("--size_img", default=0, type=int, help="pixels a side of the frames, the same; for timm:NAME")
     arguments = parser.parse_args()
 
     from lavender.models.pretrained import export, to_pt  # takes seconds, for which --help need not wait
@@ -29,9 +31,12 @@ def main() -> None:
         to_pt(arguments.to_pt, arguments.output)
         print(f"{arguments.output}: written")
         return
-    description = export(arguments.checkpoint, arguments.output, arguments.txt_backbone, arguments.fusion_encoder)
+    names = ("txt_backbone", "fusion_encoder", "vis_backbone", "size_img")
+    options = {name: getattr(arguments, name) for name in names}
+    description = export(arguments.checkpoint, arguments.output, **options)
     heads = [*(["fc_mtm"] if description.mlm else []), *description.classifiers]
-    print(f"{arguments.output}: Video Swin {description.vis_backbone_size}, heads {', '.join(heads) or 'none'}")
+    backbone = ", ".join(f"{name} {value}" for name, value in description.backbone.items())
+    print(f"{arguments.output}: {backbone}, heads {', '.join(heads) or 'none'}")
     for name in description.unused:
         print(f"  kept, though no part of the model has it: {name}")
 

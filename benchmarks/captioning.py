@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT))
 import torch
 from torch import Tensor
 
+from lavender.models.backbones.video_swin import VideoSwin
 from lavender.models.bert_config import BertConfig
 from lavender.models.encoders import Encoded
 from lavender.models.generation import Decoding, SpecialTokens, generate
@@ -86,7 +87,7 @@ def main() -> None:
     torch.manual_seed(0)
     bert = BertConfig()
     bert._attn_implementation = "sdpa"
-    model = Lavender("base", bert, bert, Heads()).eval().to(device)
+    model = Lavender(VideoSwin("base"), bert, bert, Heads()).eval().to(device)
     model.fc_mtm.predictions.decoder.bias.data[TOKENS.sep] = -1e4  # no caption ends early
     print(f"{precision}, {device}, {torch.get_num_threads()} threads, base size, {FRAMES} frames, {LENGTH} tokens")
     for batch in options.batches:

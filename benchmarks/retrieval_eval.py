@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from lavender.config.schema import Config
 from lavender.engine.gallery import TILE, Share, TextGroup, score_pairs
 from lavender.engine.gallery_output import ScoreFile
+from lavender.models.backbones.video_swin import VideoSwin
 from lavender.models.bert_config import BertConfig
 from lavender.models.encoders import Encoded
 from lavender.models.fusion import additive_mask
@@ -60,7 +61,9 @@ class Bench:
         bert = BertConfig()
         bert._attn_implementation = "sdpa"
         self.device, self.precision, dtype = device, precision, PRECISIONS[precision]
-        self.model = Lavender("micro", bert, bert, Heads()).eval().to(device)  # the video encoder has no part in this
+        self.model = (
+            Lavender(VideoSwin("micro"), bert, bert, Heads()).eval().to(device)
+        )  # the video encoder has no part in this
         kit = str(ROOT / "tests" / "conformance" / "kit" / "bert_micro")  # for its words "true" and "false" alone
         self.config = Config(txt_backbone=kit, fusion_encoder=kit, path_output=output, save_minutes=1e6)
         self.task = RetrievalTask(self.config)

@@ -17,6 +17,7 @@ from transformers import BertConfig
 
 from lavender.config.load import load_config
 from lavender.demo.toy import write_video
+from lavender.models.backbones.video_swin import VideoSwin
 from lavender.models.lavender import Heads, Lavender
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,7 +95,7 @@ def small_checkpoint(tmp_path_factory) -> Path:
     """Fresh weights of the small model with both kinds of head."""
     bert = BertConfig.from_pretrained(KIT / "bert_micro")
     path = tmp_path_factory.mktemp("weights") / "small.pt"
-    torch.save(Lavender("micro", bert, bert, Heads(classifiers={"fc": 1})).state_dict(), path)
+    torch.save(Lavender(VideoSwin("micro"), bert, bert, Heads(classifiers={"fc": 1})).state_dict(), path)
     return path
 
 

@@ -60,11 +60,12 @@ def _faults(config: Config) -> Iterator[tuple[str, ...]]:
         yield ("pretrain_tasks must name mtm, vtm or both, each once", "pretrain_tasks")
     if not config.img_transform:
         yield ("img_transform is empty; name at least one transform", "img_transform")
-    if config.size_img % config.size_patch:
+    swin = config.vis_backbone == "vidswin"  # of others only the model itself knows the size of a patch
+    if swin and config.size_img % config.size_patch:
         yield (f"size_img is {config.size_img}, which is not a multiple of {config.size_patch}", "size_img")
     if not config.swinbert:  # SwinBERT has no position tables
         patches = config.size_img // config.size_patch
-        if patches > config.max_size_patch:
+        if swin and patches > config.max_size_patch:
             yield (
                 f"size_img {config.size_img} has {patches} patches a side; set max_size_patch to {patches} or more",
                 "size_img",

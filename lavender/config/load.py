@@ -186,7 +186,8 @@ class _HelpAll(argparse.Action):
 
 def _accepted_words(option: Option) -> dict[str, Any]:
     """How many words argparse takes after the flag; all arrive as a list of strings."""
-    metavar = "{" + ",".join(str(choice) for choice in option.choices if choice != "") + "}" if option.choices else None
+    named = [str(choice) for choice in option.choices if choice != ""] + [f"{prefix}NAME" for prefix in option.prefixes]
+    metavar = "{" + ",".join(named) + "}" if named else None
     if option.kind is bool:
         return {"action": _OptionalWord, "nargs": "?", "metavar": "BOOL"}
     many = list[str] in (option.kind, *get_args(option.kind))

@@ -106,7 +106,11 @@ class Config:
         "", "folder of video files or image folders, read without extraction (not in pretraining)", only=DOWNSTREAM
     )
     stored_frames: int = _data(
-        5, "videos: evenly spread frames of a video file, of which size_frame are taken", minimum=1, only=DOWNSTREAM
+        5,
+        "videos: evenly spread frames of a video file, of which size_frame are taken",
+        minimum=1,
+        limit=10_000,
+        only=DOWNSTREAM,
     )
     train_yaml: str = _data("", "captioning: YAML of the training split, under data_dir", only=CAPTIONS)
     val_yaml: str = _data("", "captioning: YAML of the validation split", only=CAPTIONS)
@@ -138,14 +142,18 @@ class Config:
 
     # --- frames
     size_img: int = _frames(
-        224, "height and width of a frame in pixels, a multiple of 32", minimum=32, inherited="input", limit=8192
+        224,
+        "height and width of a frame in pixels (Video Swin: a multiple of 32)",
+        minimum=32,
+        inherited="input",
+        limit=8192,
     )
     size_frame: int = _frames(4, "frames taken of a video", minimum=1, inherited="input", limit=10_000)
     max_size_frame: int = _frames(6, "rows of the frame position table", minimum=1, maximum=10_000, inherited="model")
     max_size_patch: int = _frames(
         14, "patches a side in the patch position table", minimum=1, maximum=256, inherited="model"
     )
-    size_patch: int = _frames(32, "pixels of a patch, fixed by Video Swin", choices=(32,))
+    size_patch: int = _frames(32, "pixels of a patch of Video Swin; timm:NAME has its own", choices=(32,))
     img_transform: list[str] = _frames(
         ["img_rand_crop"],
         "training transforms; of several one is drawn for each frame",
@@ -186,19 +194,31 @@ class Config:
     )
 
     # --- model
-    vis_backbone: str = _model("vidswin", "video encoder", choices=("vidswin",), inherited="model")
+    vis_backbone: str = _model(
+        "vidswin",
+        "video backbone: Video Swin, or an image model of timm on each frame, such as timm:vit_small_patch16_224",
+        choices=("vidswin",),
+        prefixes=("timm:",),
+        inherited="model",
+    )
     vis_backbone_size: str = _model(
-        "base", "its size (micro: for tests)", choices=("micro", "tiny", "small", "base", "large"), inherited="model"
+        "base",
+        "size of Video Swin (micro: for tests)",
+        choices=("micro", "tiny", "small", "base", "large"),
+        inherited="model",
     )
     vis_backbone_init: str = _model(
         "3d",
-        "its first weights: Kinetics (released files, or torchvision's), ImageNet inflated, or none",
-        choices=("3d", "2d", "torchvision", "random"),
+        "initial weights of the backbone: Kinetics (3d: released files, torchvision: torchvision's), ImageNet inflated "
+        "(2d), those that timm fetches for timm:NAME (timm), or none",
+        choices=("3d", "2d", "torchvision", "timm", "random"),
     )
     kinetics: int = _model(600, "Kinetics data set of the 3d weights", choices=(600, 400), inherited="model")
-    vis_backbone_path: str = _model("", "own file of it, in place of the released one; with 2d also timm:NAME")
+    vis_backbone_path: str = _model(
+        "", "file or folder of the backbone's weights, in place of the released file; with 2d also timm:NAME"
+    )
     vis_backbone_drop_path: float = _model(
-        0.2, "drop path of its last block, growing linearly from 0", minimum=0, maximum=0.99
+        0.2, "stochastic depth of the backbone's last block, growing linearly from 0", minimum=0, maximum=0.99
     )
     txt_backbone: str = _model("bert-base-uncased", "BERT of the text embeddings: name or folder", inherited="model")
     txt_backbone_embed_only: bool = _model(True, "use its embeddings alone, without its encoder", inherited="model")
@@ -249,7 +269,7 @@ class Config:
     size_batch: int = _training(8, "samples a step on each process", minimum=1, limit=65_536)
     gradient_accumulation: int = _training(1, "steps for each update of the weights", minimum=1, limit=1_000_000)
     lr: float = _training(1.2e-5, "highest learning rate", minimum=0)
-    vis_backbone_lr_mul: float = _training(1.0, "factor on it for the video backbone", minimum=0)
+    vis_backbone_lr_mul: float = _training(1.0, "learning-rate multiplier of the video backbone", minimum=0)
     decay: float = _training(1e-3, "weight decay", minimum=0)
     max_grad_norm: float = _training(-1.0, "gradient norm to clip at; 0 or less: no clipping")
     use_checkpoint: bool = _training(False, "save memory: recompute the video encoder in the backward pass")
@@ -299,7 +319,9 @@ class Config:
     resume: str = _run(
         "", "go on with a stopped run: auto finds the last one of these options, or name its folder", free=True
     )
-    eval_every: int = _run(1, "parts of training between two evaluations; the last is always evaluated", minimum=1)
+    eval_every: int = _run(
+        1, "parts of training between two evaluations; the last is always evaluated", minimum=1, limit=1_000_000
+    )
     keep_checkpoints: str = _run(
         "all",
         "which are kept: all, that of the best epoch so far, or the last",

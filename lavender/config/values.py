@@ -29,6 +29,7 @@ class Option:
     group: str
     help: str
     choices: tuple = ()
+    prefixes: tuple[str, ...] = ()  # beside the choices: any name behind one of these
     minimum: float | None = None
     maximum: float | None = None
     above: float | None = None  # a bound that is itself outside
@@ -46,7 +47,8 @@ class Option:
         """What would have been right, in words."""
         if self.choices:
             kind = "a list out of" if get_origin(self.kind) is list else "one of"
-            return f"{kind} {', '.join(str(choice) for choice in self.choices if choice != '')}"
+            named = [str(choice) for choice in self.choices if choice != ""]
+            return f"{kind} {', '.join(named + [f'{prefix}NAME' for prefix in self.prefixes])}"
         words = _describe(self.kind)
         if self.above is not None:
             words += f", above {self.above}"
@@ -98,7 +100,7 @@ class Option:
 
     def _in_range(self, item: Any) -> bool:
         if self.choices:
-            return item in self.choices
+            return item in self.choices or any(item.removeprefix(prefix) not in ("", item) for prefix in self.prefixes)
         return (
             (self.minimum is None or item >= self.minimum)
             and (self.maximum is None or item <= self.maximum)

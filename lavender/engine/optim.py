@@ -2,28 +2,32 @@
 
 from itertools import product
 
-from torch import nn
 from torch.optim import AdamW, Optimizer
+
+from lavender.models.backbones.base import decays_as_released
+from lavender.models.lavender import Lavender
 
 FLOOR = 1e-8  # learning rate of step 0 and of the end, in every group
 WARMUP = 0.1  # part of all steps
-NO_DECAY = ("bias", "LayerNorm.bias", "LayerNorm.weight")  # so Swin's `norm1.weight` and `enc_img.norm.weight` decay
 
 
-def parameter_groups(model: nn.Module, lr: float, backbone_lr_mul: float, decay: float) -> list[dict]:
-    """{decay, no decay} × {Swin, rest}, in the order of the released optimizer.
+def parameter_groups(model: Lavender, lr: float, backbone_lr_mul: float, decay: float) -> list[dict]:
+    """{decay, no decay} × {backbone, rest}, in the order of the released optimizer.
 
     Returns:
         groups for an optimizer; `peak_lr` is what the schedule climbs to, `names` are those of `params`.
     """
+    backbone = model.backbone
+    decay_of = {id(weight): backbone.decays(name, weight) for name, weight in backbone.named_parameters()}
     groups = []
-    for decays, in_swin in product((True, False), (True, False)):
+    for decays, in_backbone in product((True, False), (True, False)):
         named = {
             name: parameter
             for name, parameter in model.named_parameters()
-            if ("swin." in name) == in_swin and any(part in name for part in NO_DECAY) != decays
+            if (id(parameter) in decay_of) == in_backbone
+            and decay_of.get(id(parameter), decays_as_released(name)) == decays
         }
-        peak = lr * backbone_lr_mul if in_swin else lr
+        peak = lr * backbone_lr_mul if in_backbone else lr
         groups.append(
             {
                 "params": list(named.values()),
@@ -36,7 +40,7 @@ def parameter_groups(model: nn.Module, lr: float, backbone_lr_mul: float, decay:
     return groups
 
 
-def build_optimizer(model: nn.Module, lr: float, backbone_lr_mul: float, decay: float) -> AdamW:
+def build_optimizer(model: Lavender, lr: float, backbone_lr_mul: float, decay: float) -> AdamW:
     """AdamW with betas (0.9, 0.98) and eps 1e-8 over `parameter_groups`."""
     return AdamW(parameter_groups(model, lr, backbone_lr_mul, decay), lr=lr, betas=(0.9, 0.98), eps=1e-8)
 

@@ -1,1 +1,1 @@
-"""Tensors to tensors: Video Swin, text and fusion encoders, heads, weights."""
+"""Tensors to tensors: backbones, text and fusion encoders, heads, weights."""

@@ -1,20 +1,17 @@
-"""The video encoder (Video Swin and its embeddings of place and time) and the text encoder (BERT embeddings)."""
+"""The video encoder (a backbone and the embeddings of place and time) and the text encoder (BERT embeddings)."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from lavender.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Color, VideoBackbone
 from lavender.models.bert import BertEmbeddings, BertEncoder
 from lavender.models.bert_config import BertConfig
 from lavender.models.fusion import additive_mask
-from lavender.models.video_swin import VideoSwin
 from lavender.runtime.errors import ConfigError
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 SWINBERT_FEATURES = 512  # width of SwinBERT's image features
-PATCH_SIZE = 32  # pixels a side of the patch that one token of the last stage stands for
 
 
 class Encoded(NamedTuple):
@@ -24,34 +21,47 @@ class Encoded(NamedTuple):
     mask: Tensor
 
 
-def normalize_frames(img: Tensor, present: Tensor | None = None) -> Tensor:
-    """Frames of bytes (B, T, 3, H, W) → float32, normalised with ImageNet's mean and deviation.
+def normalize_frames(
+    img: Tensor, present: Tensor | None = None, mean: Color = IMAGENET_MEAN, std: Color = IMAGENET_STD
+) -> Tensor:
+    """Frames of bytes (B, T, 3, H, W) → float32, normalised with the mean and deviation of a backbone.
 
     Args:
         img: uint8; a float tensor is taken as normalised already and handed back.
         present: (B,) of bool; a sample without video becomes all 0, which is grey, not black.
+        mean, std: of red, green and blue in [0, 1].
     """
     if img.dtype != torch.uint8:
         return img
-    mean = torch.tensor(IMAGENET_MEAN, device=img.device).view(3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=img.device).view(3, 1, 1)
-    frames = (img.float() / 255 - mean) / std
+    means, deviations = (torch.tensor(color, device=img.device).view(3, 1, 1) for color in (mean, std))
+    frames = (img.float() / 255 - means) / deviations
     if present is not None:
         frames = frames * present.view(-1, 1, 1, 1, 1)
     return frames
 
 
-class VideoEncoder(nn.Module):
+class FrameEncoder(nn.Module):
+    """What both video encoders have: a backbone, under the name that its weights have in checkpoints."""
+
+    def __init__(self, backbone: VideoBackbone):
+        super().__init__()
+        self._place = backbone.place
+        self.add_module(backbone.place, backbone)
+
+    @property
+    def backbone(self) -> VideoBackbone:
+        """What sees the frames."""
+        return self.get_submodule(self._place)  # type: ignore[return-value]
+
+
+class VideoEncoder(FrameEncoder):
     """Frames → one token a patch and one [CLS] a frame, in the width of the text (paper, section 3.1)."""
 
-    def __init__(
-        self, size: str, hidden_size: int, max_size_frame: int = 6, max_size_patch: int = 14, drop_path: float = 0.2
-    ):
-        super().__init__()
-        self.swin = VideoSwin(size, drop_path)
+    def __init__(self, backbone: VideoBackbone, hidden_size: int, max_size_frame: int = 6, max_size_patch: int = 14):
+        super().__init__(backbone)
         self.fc: nn.Module = nn.Identity()
-        if self.swin.num_features != hidden_size:
-            self.fc = nn.Linear(self.swin.num_features, hidden_size)
+        if backbone.width != hidden_size:
+            self.fc = nn.Linear(backbone.width, hidden_size)
         self.emb_cls = nn.Parameter(torch.zeros(1, 1, 1, hidden_size))
         self.emb_pos = nn.Parameter(torch.zeros(1, 1, 1 + max_size_patch**2, hidden_size))
         self.emb_len = nn.Parameter(torch.zeros(1, max_size_frame, 1, hidden_size))
@@ -62,7 +72,7 @@ class VideoEncoder(nn.Module):
         """Encodes clips.
 
         Args:
-            img: (B, T, 3, H, W), normalised; H and W multiples of 32.
+            img: (B, T, 3, H, W), normalised; H and W as the backbone takes them.
             token_mask: (B, T, 1 + h·w) of 0 and 1; without it every token is real.
             frame_order: (B, T); frame i keeps its place embedding where frame_order[i] = i, else it gets `emb_odr`.
 
@@ -74,7 +84,7 @@ class VideoEncoder(nn.Module):
             raise ValueError(
                 f"{time} frames a clip, but the frame table has {self.emb_len.shape[1]}: set max_size_frame"
             )
-        patches = self.fc(self.swin(img)).flatten(2, 3)  # (B, T, h·w, D)
+        patches = self.fc(self.backbone(img)).flatten(2, 3)  # (B, T, h·w, D)
         tokens = 1 + patches.shape[2]
         if tokens > self.emb_pos.shape[2]:
             raise ValueError(
@@ -92,7 +102,7 @@ class VideoEncoder(nn.Module):
         return Encoded(states, mask)
 
 
-class SwinBertVideoEncoder(nn.Module):
+class SwinBertVideoEncoder(FrameEncoder):
     """SwinBERT's video encoder (Lin et al., CVPR 2022): two linear layers, no place or time embeddings and no norm.
 
     Before the patches of each frame stands a token of zeros with mask 0, where `VideoEncoder` has its [CLS].
@@ -100,17 +110,16 @@ class SwinBertVideoEncoder(nn.Module):
 
     emb_cls: Tensor
 
-    def __init__(self, size: str, hidden_size: int, drop_path: float = 0.2):
-        super().__init__()
-        self.swin = VideoSwin(size, drop_path)
-        self.fc = nn.Linear(self.swin.num_features, SWINBERT_FEATURES)
+    def __init__(self, backbone: VideoBackbone, hidden_size: int):
+        super().__init__(backbone)
+        self.fc = nn.Linear(backbone.width, SWINBERT_FEATURES)
         self.img_embedding = nn.Linear(SWINBERT_FEATURES, hidden_size)
         self.register_buffer("emb_cls", torch.zeros(1, 1, 1, hidden_size), persistent=False)  # no weight: not saved
 
     def forward(self, img: Tensor) -> Encoded:
         """(B, T, 3, H, W) as in `VideoEncoder` → states (B, T·(1 + h·w), D) and mask (B, T·(1 + h·w))."""
         batch, time = img.shape[:2]
-        patches = self.img_embedding(self.fc(self.swin(img))).flatten(2, 3)  # (B, T, h·w, D)
+        patches = self.img_embedding(self.fc(self.backbone(img))).flatten(2, 3)  # (B, T, h·w, D)
         absent = self.emb_cls.to(patches.dtype).expand(batch, time, -1, -1)
         states = torch.cat([absent, patches], dim=2)  # (B, T, 1 + h·w, D)
         mask = torch.ones(states.shape[:3], dtype=torch.long, device=img.device)

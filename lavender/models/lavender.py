@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lavender.models.backbones.base import VideoBackbone
 from lavender.models.bert import BertEncoder
 from lavender.models.bert_config import BertConfig
 from lavender.models.encoders import Encoded, SwinBertVideoEncoder, TextEncoder, VideoEncoder, normalize_frames
 from lavender.models.fusion import ATTENTION_MODES, additive_mask
 from lavender.models.heads import MaskedLanguageModelHead, classification_head
-from lavender.models.video_swin import WindowAttention
 
 TASK_TOKENS = {"vtm": 0, "mc": 1, "oe": 2, "cap": 3}  # rows of `emb_task`
 TASK_TOKEN_ROWS = 10
@@ -37,7 +37,7 @@ class Lavender(nn.Module):
     """One multimodal encoder and its heads; `state_dict()` has the names of the released checkpoints.
 
     Args:
-        size: size of the Video Swin backbone.
+        backbone: what sees the frames.
         text: BERT configuration of the word embeddings (and of the text-only encoder).
         fusion: BERT configuration of the fusion encoder; both have the same hidden size.
         heads: what stands on top.
@@ -49,7 +49,7 @@ class Lavender(nn.Module):
 
     def __init__(
         self,
-        size: str,
+        backbone: VideoBackbone,
         text: BertConfig,
         fusion: BertConfig,
         heads: Heads,
@@ -57,15 +57,14 @@ class Lavender(nn.Module):
         embed_only: bool = True,
         max_size_frame: int = 6,
         max_size_patch: int = 14,
-        drop_path: float = 0.2,
         swinbert: bool = False,
     ):
         super().__init__()
         width = fusion.hidden_size
         if swinbert:
-            self.enc_img = SwinBertVideoEncoder(size, width, drop_path)
+            self.enc_img = SwinBertVideoEncoder(backbone, width)
         else:
-            self.enc_img = VideoEncoder(size, width, max_size_frame, max_size_patch, drop_path)
+            self.enc_img = VideoEncoder(backbone, width, max_size_frame, max_size_patch)
         self.enc_txt = TextEncoder(text, embed_only)
         self.trsfr = BertEncoder(fusion)
         self.initializer_range = fusion.initializer_range
@@ -75,27 +74,23 @@ class Lavender(nn.Module):
             self.emb_task = nn.Parameter(torch.zeros(TASK_TOKEN_ROWS, width))
         for name, classes in heads.classifiers.items():
             self.add_module(name, classification_head(width, classes))
-        self.apply(self._initialise)
+        backbone.initialise(self.initializer_range)
+        drawn = set(backbone.modules())
+        for module in self.modules():
+            if module not in drawn:
+                self._initialise(module)
         for name, table in self.named_parameters():
             if name.startswith(("enc_img.emb_", "emb_task")):
                 nn.init.normal_(table, std=self.initializer_range)
 
     def _initialise(self, module: nn.Module) -> None:
-        """Matrices from N(0, initializer_range): a narrow model needs a wider range than BERT's 0.02 to learn.
-
-        The bias of the patch embedding is not zero: on a blank video every LayerNorm behind it would divide by √eps,
-        and the gradient would overflow.
-        """
-        if isinstance(module, nn.Linear | nn.Embedding | nn.Conv3d):
+        """Matrices from N(0, initializer_range): a narrow model needs a wider range than BERT's 0.02 to learn."""
+        if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=self.initializer_range)
-        if isinstance(module, nn.Conv3d) and module.bias is not None:
-            nn.init.normal_(module.bias, std=self.initializer_range)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
         if isinstance(module, nn.Embedding) and module.padding_idx is not None:
             nn.init.zeros_(module.weight.data[module.padding_idx])
-        if isinstance(module, WindowAttention):
-            nn.init.normal_(module.relative_position_bias_table, std=0.02)
 
     def forward(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Runs `function(self, *arguments)`.
@@ -110,9 +105,15 @@ class Lavender(nn.Module):
         """Precision of the weights, which the frames must have too."""
         return self.enc_img.emb_cls.dtype
 
+    @property
+    def backbone(self) -> VideoBackbone:
+        """What sees the frames."""
+        return self.enc_img.backbone
+
     def encode_video(self, img: Tensor, present: Tensor | None = None, **options: Tensor | None) -> Encoded:
         """Frames (B, T, 3, H, W), bytes or normalised → (B, T·(1 + h·w), D); `present` as in `normalize_frames`."""
-        return self.enc_img(normalize_frames(img, present).to(self.dtype), **options)
+        frames = normalize_frames(img, present, self.backbone.mean, self.backbone.std)
+        return self.enc_img(frames.to(self.dtype), **options)
 
     def encode_text(self, ids: Tensor, mask: Tensor, first: int = 0) -> Encoded:
         """Token ids and mask (B, X) → (B, X, D); `first` is the position of the first token."""

@@ -8,7 +8,7 @@ import json
 import math
 import re
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,15 @@ import torch
 from safetensors.torch import save
 
 from lavender.config.load import from_dict, read_object
+from lavender.config.schema import Config
+from lavender.models.backbones.table import build_backbone, describe_backbone
 from lavender.models.bert_config import BertConfig, read_bert
 from lavender.models.checkpoint_file import UNREADABLE, State, reason, refuse_not_finite
 from lavender.models.checkpoint_folder import WEIGHTS_FILE, read_state
 from lavender.models.foreign import from_swinbert, is_swinbert, model_names
 from lavender.models.lavender import Heads, Lavender
-from lavender.models.video_swin import SWIN_SIZES
 from lavender.models.weights import EXPORTED, KNOWN_EXTRAS, SHARED_BIAS, bert_config, exported_config, load_state
-from lavender.runtime.errors import WeightsError
+from lavender.runtime.errors import ConfigError, WeightsError
 from lavender.runtime.files import atomic_file, looked_from
 from lavender.text.bert_folder import find_bert
 
@@ -35,7 +36,7 @@ VOCABULARY = ("vocab.txt", "tokenizer_config.json")
 class Description:
     """All that is needed to build a model without its weights; the fields are those of `config.json`."""
 
-    vis_backbone_size: str  # a key of SWIN_SIZES
+    backbone: dict[str, Any]  # the options of Config that build it; in the file beside the other fields
     max_size_frame: int
     max_size_patch: int
     swinbert: bool
@@ -51,7 +52,7 @@ class Description:
         """The model with fresh weights."""
         text, fusion = (read_bert(part) for part in (self.text, self.fusion))
         return Lavender(
-            self.vis_backbone_size,
+            build_backbone(Config(**self.backbone)),
             text,
             fusion,
             Heads(self.mlm, self.task_tokens, self.classifiers),
@@ -60,6 +61,18 @@ class Description:
             max_size_patch=self.max_size_patch,
             swinbert=self.swinbert,
         )
+
+    @classmethod
+    def from_json(cls, written: dict[str, Any]) -> "Description":
+        """Of the object in a `config.json`."""
+        own = {item.name for item in fields(cls)} - {"backbone"}
+        backbone = {name: value for name, value in written.items() if name not in own | {"model_type"}}
+        return cls(backbone, **{name: value for name, value in written.items() if name in own})
+
+    def to_json(self) -> dict[str, Any]:
+        """The object for `config.json`."""
+        written = asdict(self)
+        return {"model_type": EXPORTED, **written.pop("backbone"), **written}
 
 
 # --- in ---------------------------------------------------------------------------------------------------------------
@@ -78,10 +91,10 @@ def load_pretrained(folder: str | Path) -> Lavender:
     if written is None:
         raise WeightsError(f"{folder}: no {CONFIG_FILE} of an exported model there; make one: _tools/export.py")
     try:
-        description = Description(**{name: value for name, value in written.items() if name != "model_type"})
+        description = Description.from_json(written)
         with torch.device("meta"):  # numbers of a damaged file may be of a model that no machine holds
             own = description.build().state_dict()
-    except UNREADABLE as error:
+    except (*UNREADABLE, ConfigError) as error:
         raise WeightsError(f"{folder / CONFIG_FILE}: describes no model ({reason(error)}); export it again") from error
     state = read_state(folder)
     for name in description.unused:
@@ -104,12 +117,20 @@ def load_pretrained(folder: str | Path) -> Lavender:
 # --- out --------------------------------------------------------------------------------------------------------------
 
 
-def export(checkpoint: Path, output: Path, txt_backbone: str = "", fusion_encoder: str = "") -> Description:
+def export(
+    checkpoint: Path,
+    output: Path,
+    txt_backbone: str = "",
+    fusion_encoder: str = "",
+    vis_backbone: str = "",
+    size_img: int = 0,
+) -> Description:
     """Writes a checkpoint as a folder; what `args.json` beside it does not say is seen from the tensors.
 
     Args:
         checkpoint: a file of LAVENDER's or SwinBERT's (which is then written under our names).
         txt_backbone, fusion_encoder: BERT folders or names, in place of those in `args.json`.
+        vis_backbone, size_img: the options, in place of those in `args.json`.
 
     Raises:
         WeightsError: no checkpoint, or not of these BERTs.
@@ -120,7 +141,9 @@ def export(checkpoint: Path, output: Path, txt_backbone: str = "", fusion_encode
     arguments = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / ARGUMENTS_FILE
     trained = from_dict(read_object(arguments) if arguments.is_file() else {}, str(arguments), strict=False)
     txt_backbone, fusion_encoder = txt_backbone or trained.txt_backbone, fusion_encoder or trained.fusion_encoder
-    description = describe(state, checkpoint, bert_config(txt_backbone, "text"), bert_config(fusion_encoder, "fusion"))
+    trained.vis_backbone, trained.size_img = vis_backbone or trained.vis_backbone, size_img or trained.size_img
+    berts = bert_config(txt_backbone, "text"), bert_config(fusion_encoder, "fusion")
+    description = describe(state, checkpoint, *berts, trained)
     output.mkdir(parents=True, exist_ok=True)
     vocabulary = find_bert(txt_backbone)
     for source in (*(vocabulary / name for name in VOCABULARY), arguments):
@@ -130,19 +153,24 @@ def export(checkpoint: Path, output: Path, txt_backbone: str = "", fusion_encode
     with atomic_file(output / WEIGHTS_FILE) as file:
         file.write(save(own, {"format": "pt"}))
     with atomic_file(output / CONFIG_FILE) as file:  # last: a folder with it is whole
-        file.write(json.dumps({"model_type": EXPORTED, **asdict(description)}, indent=2).encode())
+        file.write(json.dumps(description.to_json(), indent=2).encode())
     return description
 
 
-def describe(state: State, source: Path, text: BertConfig, fusion: BertConfig) -> Description:
+def describe(
+    state: State, source: Path, text: BertConfig, fusion: BertConfig, trained: Config | None = None
+) -> Description:
     """What model a checkpoint is of, from the names and shapes of its tensors.
+
+    Args:
+        trained: options of the run that wrote it, where they are known; a backbone may need them.
 
     Raises:
         WeightsError: of none, or of one with other BERTs.
     """
     places, frames = (state.get(f"enc_img.{name}") for name in ("emb_pos", "emb_len"))
     description = Description(
-        vis_backbone_size=_swin_size(state, source),
+        backbone=describe_backbone(state, trained or Config(), source),
         max_size_frame=frames.shape[1] if frames is not None else 0,
         max_size_patch=math.isqrt(places.shape[2] - 1) if places is not None else 0,
         swinbert="enc_img.img_embedding.weight" in state,
@@ -166,24 +194,6 @@ def describe(state: State, source: Path, text: BertConfig, fusion: BertConfig) -
         )
     description.unused = [name for name in state if name not in own and not name.endswith(KNOWN_EXTRAS)]
     return description
-
-
-def _swin_size(state: State, source: Path) -> str:
-    """The key of `SWIN_SIZES` whose widths, depths and window a checkpoint has."""
-    swin = "enc_img.swin."
-    kernel = state.get(f"{swin}patch_embed.proj.weight")
-    table = state.get(f"{swin}layers.0.blocks.0.attn.relative_position_bias_table")
-    if kernel is None or table is None:
-        raise WeightsError(f"{source} has no Video Swin under enc_img.swin, so it is no checkpoint of LAVENDER")
-    blocks = {
-        match.groups() for match in map(re.compile(rf"{swin}layers\.(\d)\.blocks\.(\d+)\.").match, state) if match
-    }
-    depths = tuple(sum(stage == str(number) for stage, _ in blocks) for number in range(4))
-    for name, size in SWIN_SIZES.items():
-        rows = math.prod(2 * side - 1 for side in size.window)
-        if (size.embed_dim, size.depths, (rows, size.heads[0])) == (len(kernel), depths, tuple(table.shape)):
-            return name
-    raise WeightsError(f"{source} has a Video Swin of no known size: width {len(kernel)}, depths {depths}")
 
 
 def _classifiers(state: State) -> dict[str, int]:

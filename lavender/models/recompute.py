@@ -1,15 +1,16 @@
 """Activation checkpointing of the video encoder, by FairScale: a forward pass more, and less memory."""
 
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lavender.models.lavender import Lavender
-from lavender.models.video_swin import SwinBlock
 from lavender.runtime.errors import TrainingError
 
 
 def checkpoint_activations(model: Lavender, offload: bool) -> None:
-    """Recomputes each Video Swin block's activations in the backward pass; `offload` keeps its input on the host."""
+    """Recomputes the activations of the backbone's blocks in the backward pass; `offload` keeps inputs on the host."""
     try:
         from fairscale.nn.checkpoint import checkpoint_wrapper
     except ImportError as error:
@@ -17,24 +18,31 @@ def checkpoint_activations(model: Lavender, offload: bool) -> None:
             '"use_checkpoint" is true, but FairScale is not installed: pip install fairscale==0.4.13, '
             "or train with --use_checkpoint false"
         ) from error
-    for module in model.enc_img.swin.modules():
-        if isinstance(module, SwinBlock):
-            module.__class__ = RecomputedBlock  # FairScale calls the forward of the class; names stay
-            checkpoint_wrapper(module, offload_to_cpu=offload)
+    blocks = model.backbone.blocks()
+    if not blocks:
+        raise TrainingError('"use_checkpoint" is true, but this video backbone has no blocks: --use_checkpoint false')
+    for block in blocks:
+        block.__class__ = _recomputed(type(block))  # FairScale calls the forward of the class; names stay
+        checkpoint_wrapper(block, offload_to_cpu=offload)
 
 
-class RecomputedBlock(SwinBlock):
-    """A block whose second forward pass runs under the autocast of its first; FairScale knows CUDA's fp16 alone.
+def _recomputed(kind: type[nn.Module]) -> type[nn.Module]:
+    """A subclass of a block's class whose second forward pass runs as the first did."""
+    return type(f"Recomputed{kind.__name__}", (SameAutocast, kind), {})
+
+
+class SameAutocast(nn.Module):
+    """Runs a block's second forward pass under the autocast of its first; FairScale knows CUDA's fp16 alone.
 
     The first pass runs without gradients, the second with them.
     """
 
     autocast: tuple[bool, torch.dtype] = (False, torch.float32)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *arguments: Any, **options: Any) -> Any:
         kind = x.device.type
         if not torch.is_grad_enabled():
             self.autocast = (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
         enabled, dtype = self.autocast
         with torch.autocast(kind, dtype, enabled):
-            return super().forward(x)
+            return super().forward(x, *arguments, **options)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lavender.config.schema import Config
+from lavender.models.backbones.table import build_backbone
 from lavender.models.bert_config import BertConfig, read_bert
 from lavender.models.checkpoint_file import UNREADABLE, plain_names, reason, refuse_not_finite, seen_names
 from lavender.models.checkpoint_folder import read_state
@@ -17,8 +18,6 @@ from lavender.models.encoders import SwinBertVideoEncoder
 from lavender.models.foreign import (
     from_swinbert,
     is_swinbert,
-    read_backbone,
-    swin_size,
     swinbert_names,
 )
 from lavender.models.heads import classifier_name
@@ -188,15 +187,16 @@ def build_model(config: Config, heads: Heads) -> Lavender:
                 f"max_gen_length is {entry.max_gen_length}, and {config.txt_backbone} has "
                 f"{text.max_position_embeddings} positions: lower it"
             )
+    backbone = build_backbone(config)
+    backbone.check_frames(config)
     model = Lavender(
-        swin_size(config),
+        backbone,
         text,
         fusion,
         heads,
         embed_only=config.txt_backbone_embed_only,
         max_size_frame=config.max_size_frame,
         max_size_patch=config.max_size_patch,
-        drop_path=config.vis_backbone_drop_path,
         swinbert=config.swinbert,
     )
     origins = Origins(model)
@@ -209,9 +209,9 @@ def build_model(config: Config, heads: Heads) -> Lavender:
             _refuse_random_parts(report, config)
         origins.add(report)
     else:
-        backbone = load_backbone(model, config)
-        if backbone:
-            origins.add(backbone)
+        found = load_backbone(model, config)
+        if found:
+            origins.add(found)
     for line in origins.lines():
         LOGGER.info("%s", line)
     return model
@@ -304,17 +304,20 @@ def _read_bert(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 def load_backbone(model: Lavender, config: Config) -> LoadReport | None:
     """The backbone's own weights, as `vis_backbone_init` says; None where they stay random."""
-    if config.vis_backbone_init == "random":
+    backbone = model.backbone
+    found = backbone.read_weights(config)
+    if found is None:
         LOGGER.info("video backbone: random weights")
         return None
-    state, source = read_backbone(config)
-    report = load_state(model.enc_img.swin, state, source, "enc_img.swin.")
+    state, source = found
+    report = load_state(backbone, state, source, f"enc_img.{backbone.place}.")
     _log(report)
-    faults = [*report.other_shape, *report.missing, *(name for name in report.left_over if name.startswith("layers."))]
-    if faults:  # tiny is a part of small, so a few missing blocks are another size
+    more = [name for name in report.left_over if name.startswith(backbone.repeated())]
+    faults = [*report.other_shape, *report.missing, *more]
+    if faults:  # a size may be a part of another: a few blocks less or more are another model
         raise WeightsError(
             f"{source} is not of this model: {len(faults)} weights of the video backbone do not fit (the first: "
-            f"{faults[0]}); check vis_backbone_size"
+            f"{faults[0]}); check vis_backbone_size and vis_backbone"
         )
     return report
 
@@ -337,6 +340,9 @@ def load_checkpoint(model: Lavender, path: Path, reinit_head: bool = False, own_
         state = others | {f"fc{name.removeprefix(own_head)}": tensor for name, tensor in own.items()}
     if reinit_head:
         state = {name: tensor for name, tensor in state.items() if not name.startswith(("fc_mtm.", "fc.", "fc_"))}
+    prefix = f"enc_img.{model.backbone.place}."
+    seeing = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    state |= {prefix + name: tensor for name, tensor in model.backbone.resize(seeing).items()}
     report = load_state(model, state, str(path))
     _log(report)
     _refuse_poor_fit(report, str(path), names)
@@ -367,7 +373,7 @@ def _refuse_poor_fit(report: LoadReport, source: str, names: str) -> None:
         first = [*other_shape, *missing][0]
         raise WeightsError(
             f"{source} is not of this model: {len(other_shape)} weights are of another shape, {len(missing)} are "
-            f"missing (the first: {first}); check vis_backbone_size, txt_backbone and fusion_encoder; "
+            f"missing (the first: {first}); check vis_backbone_size, vis_backbone, txt_backbone and fusion_encoder; "
             f"{names}"
         )
 

@@ -13,6 +13,7 @@ from transformers import BertConfig
 
 from lavender.config.schema import Config
 from lavender.data.samples import SampleKey
+from lavender.models.backbones.video_swin import VideoSwin
 from lavender.models.lavender import Heads, Lavender
 from lavender.tasks.downstream import DownstreamTask
 
@@ -48,7 +49,7 @@ class Kit:
         """The micro model in evaluation mode, filled with the kit's weights."""
         bert = BertConfig.from_pretrained(self.bert)
         bert._attn_implementation = "sdpa"
-        model = Lavender("micro", bert, bert, heads or Heads(), **options).eval()
+        model = Lavender(VideoSwin("micro"), bert, bert, heads or Heads(), **options).eval()
         return _kit_weights().fill(model)
 
     @staticmethod

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from lavender.models.backbones.video_swin import VideoSwin
 from lavender.models.bert_config import BertConfig
 from lavender.models.fusion import full_attention, seq2seq_attention
 from lavender.models.lavender import Heads, Lavender
@@ -108,7 +109,7 @@ def test_micro_names(kit, task, heads):
 
 def test_base_names(kit):
     with torch.device("meta"):
-        model = Lavender("base", BertConfig(), BertConfig(), Heads())
+        model = Lavender(VideoSwin("base"), BertConfig(), BertConfig(), Heads())
     ours = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     assert ours == json.loads((kit.folder / "state_dict_base.json").read_text())
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(221.5e6, abs=0.1e6)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import BertConfig
 
+from lavender.models.backbones.video_swin import VideoSwin
 from lavender.models.encoders import Encoded
 from lavender.models.generation import Decoding, SpecialTokens, generate
 from lavender.models.lavender import Heads, Lavender
@@ -25,7 +26,7 @@ def captions(device: str, precision: str, beams: int) -> tuple[torch.Tensor, tor
     bert = BertConfig.from_pretrained(BERT, initializer_range=0.2)
     bert._attn_implementation = "sdpa"
     place = torch.device(device)
-    model = Lavender("micro", bert, bert, Heads()).eval().to(place)
+    model = Lavender(VideoSwin("micro"), bert, bert, Heads()).eval().to(place)
     states = torch.randn(3, 20, bert.hidden_size)
     video = Encoded(states.to(place), torch.ones(3, 20, dtype=torch.long, device=place))
     with torch.inference_mode(), autocast(precision, place):

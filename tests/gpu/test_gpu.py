@@ -24,6 +24,7 @@ from lavender.config.schema import Config
 from lavender.engine.checkpoint import save_weights
 from lavender.engine.optim import build_optimizer
 from lavender.engine.parallel import TorchEngine
+from lavender.models.backbones.video_swin import VideoSwin
 from lavender.models.lavender import Heads, Lavender
 from lavender.runtime.device import choose_device, choose_precision
 
@@ -51,7 +52,7 @@ def model() -> Lavender:
     torch.manual_seed(0)
     bert = BertConfig.from_pretrained(KIT / "bert_micro", initializer_range=0.07)
     bert._attn_implementation = "sdpa"
-    return Lavender("micro", bert, bert, Heads()).eval()
+    return Lavender(VideoSwin("micro"), bert, bert, Heads()).eval()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from lavender.config.schema import Config
 from lavender.engine import gallery
 from lavender.engine.gallery import encode_texts, encode_videos, score_pairs
 from lavender.engine.gallery_output import ScoreFile
+from lavender.models.backbones.video_swin import VideoSwin
 from lavender.models.lavender import Heads, Lavender
 from lavender.runtime.device import PRECISIONS
 from lavender.tasks.retrieval import RetrievalTask
@@ -33,7 +34,7 @@ def score(tmp_path: Path) -> Callable[..., np.ndarray]:
         bert = BertConfig.from_pretrained(BERT, initializer_range=0.07)
         bert._attn_implementation = "sdpa"
         place = torch.device(device)
-        model = Lavender("micro", bert, bert, Heads()).eval().to(place)
+        model = Lavender(VideoSwin("micro"), bert, bert, Heads()).eval().to(place)
         names = {"data_dir": str(KIT / "data"), "dataset": "toy", "task": "toy-retrieval"}
         task = RetrievalTask(
             Config(**names, n_workers=0, txt_backbone=BERT, fusion_encoder=BERT, path_output=str(tmp_path))

@@ -55,7 +55,7 @@ def test_out_and_back(make_model, kit: Path, tmp_path: Path, run):
     (tmp_path / "run" / "args.json").write_text(json.dumps(berts))
     done = start("--checkpoint", "run/ckpt.pt", "--output", "exported", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "exported: Video Swin micro, heads fc_mtm\n"
+    assert done.stdout == "exported: vis_backbone_size micro, heads fc_mtm\n"
     state = load_pretrained(tmp_path / "exported").state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
     code, out, _ = run("--to_pt", "exported", "--output", "back/lavender.pt")

@@ -320,7 +320,7 @@ def test_checkpoints(data: st.DataObject):
 @given(st.data())
 def test_exported_folders(data: st.DataObject):
     bert = json.loads((BERT / "config.json").read_text())
-    whole = Description("micro", 6, 14, False, True, True, False, {}, bert, bert)
+    whole = Description({"vis_backbone_size": "micro"}, 6, 14, False, True, True, False, {}, bert, bert)
     with a_folder() as folder:
         content = as_json({"model_type": "lavender", **whole.__dict__})
         (folder / "config.json").write_bytes(data.draw(either(content)))

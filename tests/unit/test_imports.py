@@ -14,14 +14,25 @@ def in_a_fresh_process(*lines: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("module", ["lavender.tasks.multi_task", "lavender.tasks.caption", "lavender.engine.run"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "lavender.tasks.multi_task",
+        "lavender.tasks.caption",
+        "lavender.engine.run",
+        "lavender.models.backbones.video_swin",
+    ],
+)
 def test_a_run_needs_no_package_for_a_model_of_its_own(module: str):
     seen = in_a_fresh_process(f"import sys, {module}", f"print(*sorted({SELDOM} & set(sys.modules)))")
     assert set(seen.split()) <= {"sympy"}, seen  # some versions of torch import sympy themselves
 
 
 def test_torchvision_and_timm_are_importable_where_they_are_needed():
-    lines = ["from lavender.models import foreign", "print(foreign.torchvision_weights('tiny')[0])"]
+    lines = [
+        "from lavender.models.backbones import video_swin_weights as swin",
+        "print(swin.torchvision_weights('tiny')[0])",
+    ]
     assert in_a_fresh_process(*lines).startswith("swin3d_t")
-    asked = ["try: foreign.fetch_timm('no_such')", "except foreign.WeightsError as error: print(error)"]
+    asked = ["try: swin.fetch_timm_swin('no_such')", "except swin.WeightsError as error: print(error)"]
     assert "no_such" in in_a_fresh_process(lines[0], *asked)

@@ -21,7 +21,6 @@ from lavender.data.items import FrameFile
 from lavender.data.tsv import TSVReader
 from lavender.engine.checkpoint import load_tensors
 from lavender.models.checkpoint_folder import read_state
-from lavender.models.foreign import read_backbone
 from lavender.models.pretrained import load_pretrained
 from lavender.models.weights import bert_config
 from lavender.runtime.errors import LavenderError
@@ -29,6 +28,7 @@ from lavender.text.bert_folder import find_bert
 from lavender.text.tokens import TextTokenizer
 from tests.unit.conftest import KIT
 from tests.unit.data.caption_world import PLAIN, TWO, annotations, frames
+from tests.unit.models.backbones.foreign_world import read_backbone
 
 MISTAKEN = {
     "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 133466304\n", "git lfs pull"),

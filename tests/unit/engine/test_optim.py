@@ -96,6 +96,7 @@ def test_groups(make_model):
 
 def test_adamw_as_released():
     model = nn.Linear(3, 2)
+    model.backbone = nn.Module()  # without a parameter
     optimizer = build_optimizer(model, lr=0.01, backbone_lr_mul=1.0, decay=0.5)
     assert isinstance(optimizer, torch.optim.AdamW)
     assert all((group["betas"], group["eps"]) == ((0.9, 0.98), 1e-8) for group in optimizer.param_groups)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.models import video as torchvision_video
 
 from lavender.config.schema import Config
-from tests.unit.models.foreign_world import drawn
+from tests.unit.models.backbones.foreign_world import drawn
 from tests.unit.models.weights_world import backbone_state, save_bert
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import BertConfig
 
 from lavender.models import generation
+from lavender.models.backbones.video_swin import VideoSwin
 from lavender.models.decoder import CachedDecoder
 from lavender.models.encoders import Encoded
 from lavender.models.generation import Captions, Decoding, SpecialTokens, generate
@@ -45,7 +46,11 @@ class Case:
         bert._attn_implementation = "sdpa"
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            model = Lavender("micro", bert, bert, Heads(), embed_only=self.embed_only).eval().requires_grad_(False)
+            model = (
+                Lavender(VideoSwin("micro"), bert, bert, Heads(), embed_only=self.embed_only)
+                .eval()
+                .requires_grad_(False)
+            )
             for part in (model.enc_txt, model.trsfr, model.fc_mtm):
                 for parameter in part.parameters():
                     parameter += 0.1 * torch.randn_like(parameter)

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig
 
+from lavender.models.backbones.video_swin import VideoSwin
 from lavender.models.encoders import IMAGENET_MEAN, IMAGENET_STD, Encoded, TextEncoder, VideoEncoder, normalize_frames
 
 
@@ -80,7 +81,7 @@ class FixedPatches(nn.Module):
 @pytest.fixture
 def encoder() -> Any:
     """Features are 16 wide as they come out of the stand-in; tables are random."""
-    encoder = VideoEncoder("micro", 16, max_size_frame=3, max_size_patch=2)
+    encoder = VideoEncoder(VideoSwin("micro"), 16, max_size_frame=3, max_size_patch=2)
     encoder.swin = FixedPatches(torch.randn(2, 3, 2, 2, 16))  # type: ignore[assignment]
     encoder.fc = nn.Identity()
     for parameter in encoder.parameters():
@@ -131,13 +132,19 @@ def test_clips_larger_than_the_tables_name_the_option(encoder: Any):
 
 
 def test_widths_are_fitted_only_where_they_differ():
-    assert not [name for name in VideoEncoder("micro", 128).state_dict() if name.startswith("fc")]
-    narrow = {name: tuple(t.shape) for name, t in VideoEncoder("micro", 64).state_dict().items() if name[:2] == "fc"}
+    assert not [name for name in VideoEncoder(VideoSwin("micro"), 128).state_dict() if name.startswith("fc")]
+    narrow = {
+        name: tuple(t.shape)
+        for name, t in VideoEncoder(VideoSwin("micro"), 64).state_dict().items()
+        if name[:2] == "fc"
+    }
     assert narrow == {"fc.weight": (64, 128), "fc.bias": (64,)}
 
 
 def test_norms():
-    norms = {name: m.eps for name, m in VideoEncoder("micro", 64).named_modules() if isinstance(m, nn.LayerNorm)}
+    norms = {
+        name: m.eps for name, m in VideoEncoder(VideoSwin("micro"), 64).named_modules() if isinstance(m, nn.LayerNorm)
+    }
     assert norms["norm"] == 1e-5
     assert set(norms.values()) == {1e-5}
 

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from transformers import BertConfig
 
+from lavender.models.backbones.video_swin import VideoSwin
 from lavender.models.encoders import Encoded
 from lavender.models.lavender import TASK_TOKENS, Heads, Lavender
 
@@ -41,7 +42,7 @@ def test_classify(make_model):
 
 def test_first_weights(kit):
     bert = BertConfig.from_pretrained(kit / "bert_micro", initializer_range=0.05)
-    model = Lavender("micro", bert, bert, Heads(classifiers={"fc": 1}))
+    model = Lavender(VideoSwin("micro"), bert, bert, Heads(classifiers={"fc": 1}))
     words = model.enc_txt.emb_txt.word_embeddings
     assert (words.weight[bert.pad_token_id] == 0).all()
     for name, parameter in model.state_dict().items():

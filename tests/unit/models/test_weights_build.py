@@ -1,9 +1,5 @@
 """A whole model from its configuration: BERT folders, Video Swin files, checkpoints."""
 
-import lavender.models  # noqa: F401 — makes torchvision, and so timm, importable beside a CPU-only torch
-
-# isort: split
-
 import json
 import os
 import re
@@ -13,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from timm.layers import DropPath
 from torch import Tensor
 
 from lavender.config.schema import Config
-from lavender.models.foreign import video_swin_file
+from lavender.models.backbones.video_swin import DropPath, VideoSwin
+from lavender.models.backbones.video_swin_weights import video_swin_file
 from lavender.models.lavender import Heads, Lavender
 from lavender.models.weights import AS_INITIALISED, build_model, load_backbone
 from lavender.runtime.errors import WeightsError
@@ -282,7 +278,7 @@ def test_large_at_384_pixels_has_its_own_window(config: Config, monkeypatch: pyt
         sizes.append(size)
         raise Stop
 
-    monkeypatch.setattr("lavender.models.weights.Lavender", note)
+    monkeypatch.setattr(VideoSwin, "__init__", lambda self, *options: note(*options))
     for size, size_img in [("large", 384), ("large", 224), ("base", 384)]:
         with pytest.raises(Stop):
             build_model(replace(config, vis_backbone_size=size, size_img=size_img, max_size_patch=14), Heads())

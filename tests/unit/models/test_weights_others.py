@@ -1,9 +1,5 @@
 """Backbones and BERTs as others save them: prefixes, wrappers, parts, other precisions."""
 
-import lavender.models  # noqa: F401 — makes torchvision, and so timm, importable beside a CPU-only torch
-
-# isort: split
-
 import json
 from pathlib import Path
 

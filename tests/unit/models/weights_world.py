@@ -1,9 +1,5 @@
 """BERT folders and backbones that tests of a whole model's weights share."""
 
-import lavender.models  # noqa: F401 — makes torchvision, and so timm, importable beside a CPU-only torch
-
-# isort: split
-
 import shutil
 from pathlib import Path
 
@@ -11,8 +7,8 @@ import torch
 import transformers
 from torch import Tensor
 
+from lavender.models.backbones.video_swin import VideoSwin
 from lavender.models.lavender import Lavender
-from lavender.models.video_swin import VideoSwin
 
 
 def save_bert(folder: Path, kit: Path, kind: str = "BertForMaskedLM", **changes) -> dict[str, Tensor]:

@@ -1,17 +1,12 @@
 """What the tests of foreign backbones share."""
 
-import lavender.models  # noqa: F401 — makes torchvision, and so timm, importable beside a CPU-only torch
-
-# isort: split
-
-
 import torch
 from torch import Tensor, nn
 
-from lavender.models.foreign import (
-    to_video_swin,
-)
-from lavender.models.video_swin import SWIN_SIZES, VideoSwin
+from lavender.config.schema import Config
+from lavender.models.backbones.video_swin import VideoSwin
+from lavender.models.backbones.video_swin_sizes import SWIN_SIZES
+from lavender.models.backbones.video_swin_weights import to_video_swin
 from lavender.models.weights import load_state
 
 TIMM_TINY = "swin_tiny_patch4_window7_224"
@@ -28,6 +23,15 @@ def drawn(module: nn.Module) -> nn.Module:
             if "bias_table" in name:
                 weight.mul_(5)
     return module.eval()
+
+
+def read_backbone(config: Config) -> tuple[dict[str, Tensor], str]:
+    """Weights as the backbone of a configuration reads them."""
+    with torch.device("meta"):
+        swin = VideoSwin.from_config(config)
+    found = swin.read_weights(config)
+    assert found is not None
+    return found
 
 
 def filled(size: str, state: dict[str, Tensor], kind: str) -> VideoSwin:

@@ -4,35 +4,24 @@ Names and shapes of `state_dict()` are those of the released checkpoints. Featur
 windows are cut and joined by views.
 """
 
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import product
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Size3 = tuple[int, int, int]  # (time, height, width)
-
-
-@dataclass(frozen=True)
-class SwinSize:
-    """Widths and depths of a backbone; `window` is (time, height, width)."""
-
-    embed_dim: int
-    depths: tuple[int, int, int, int]
-    heads: tuple[int, int, int, int]
-    window: Size3 = (8, 7, 7)
-
-
-SWIN_SIZES = {
-    "micro": SwinSize(16, (2, 2, 4, 2), (1, 2, 4, 8)),
-    "tiny": SwinSize(96, (2, 2, 6, 2), (3, 6, 12, 24)),
-    "small": SwinSize(96, (2, 2, 18, 2), (3, 6, 12, 24)),
-    "base": SwinSize(128, (2, 2, 18, 2), (4, 8, 16, 32)),
-    "large": SwinSize(192, (2, 2, 18, 2), (6, 12, 24, 48)),
-    "large_384": SwinSize(192, (2, 2, 18, 2), (6, 12, 24, 48), (8, 12, 12)),
-}
+from lavender.config.schema import Config
+from lavender.models.backbones.base import VideoBackbone
+from lavender.models.backbones.video_swin_sizes import SWIN_SIZES, Size3, swin_size
+from lavender.models.backbones.video_swin_weights import read_backbone
+from lavender.models.checkpoint_file import State
+from lavender.runtime.errors import WeightsError
 
 
 def effective_window(size: Size3, window: Size3, shift: Size3) -> tuple[Size3, Size3]:
@@ -132,18 +121,18 @@ class WindowAttention(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (Huang et al., 2016): a sample's branch is left out with chance `rate`, or scaled up."""
+    """Stochastic depth (Huang et al., 2016): a sample's branch is left out with chance `drop_prob`, or scaled up."""
 
-    def __init__(self, rate: float):
+    def __init__(self, drop_prob: float):
         super().__init__()
-        self.rate = rate
+        self.drop_prob = drop_prob
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, …) → (B, …)."""
         if not self.training:
             return x
-        kept = x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(1 - self.rate)
-        return x * (kept / (1 - self.rate) if self.rate < 1 else kept)
+        kept = x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(1 - self.drop_prob)
+        return x * (kept / (1 - self.drop_prob) if self.drop_prob < 1 else kept)
 
 
 class Mlp(nn.Module):
@@ -248,13 +237,16 @@ class PatchEmbedding(nn.Module):
         return self.norm(F.linear(torch.cat([patches, following], dim=-1), weight, self.proj.bias))
 
 
-class VideoSwin(nn.Module):
+class VideoSwin(VideoBackbone):
     """The backbone: frames (B, T, 3, H, W), H and W multiples of 32 → features (B, T, H/32, W/32, C).
 
     Args:
         size: a key of `SWIN_SIZES`.
         drop_path: the rate of the last block; it grows linearly from 0 at the first.
     """
+
+    place = "swin"
+    pixels = 32
 
     def __init__(self, size: str, drop_path: float = 0.2):
         super().__init__()
@@ -267,8 +259,12 @@ class VideoSwin(nn.Module):
             dim = shape.embed_dim * 2**stage
             stage_rates, rates = rates[:depth], rates[depth:]
             self.layers.append(SwinStage(dim, heads, shape.window, stage_rates, merge=stage < len(shape.depths) - 1))
-        self.num_features = shape.embed_dim * 2 ** (len(shape.depths) - 1)
-        self.norm = nn.LayerNorm(self.num_features)
+        self.width = shape.embed_dim * 2 ** (len(shape.depths) - 1)
+        self.norm = nn.LayerNorm(self.width)
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        return cls(swin_size(config), config.vis_backbone_drop_path)
 
     def forward(self, img: Tensor) -> Tensor:
         height, width = img.shape[-2:]
@@ -278,3 +274,57 @@ class VideoSwin(nn.Module):
         for layer in self.layers:
             x = layer(x)
         return self.norm(x)
+
+    def blocks(self) -> list[nn.Module]:
+        return [module for module in self.modules() if isinstance(module, SwinBlock)]
+
+    def initialise(self, std: float) -> None:
+        self.apply(lambda module: draw(module, std))
+
+    def read_weights(self, config: Config) -> tuple[State, str] | None:
+        return None if config.vis_backbone_init == "random" else read_backbone(config, self.state_dict())
+
+    @classmethod
+    def describe(cls, state: Mapping[str, Tensor], config: Config, source: Path) -> dict[str, Any]:
+        return {"vis_backbone_size": size_of(state, source)}
+
+
+def draw(module: nn.Module, std: float) -> None:
+    """Draws the weights of one module from N(0, std).
+
+    The bias of the patch embedding is not zero: on a blank video every LayerNorm behind it would divide by √eps,
+    and the gradient would overflow.
+    """
+    if isinstance(module, nn.Linear | nn.Conv3d):
+        nn.init.normal_(module.weight, std=std)
+    if isinstance(module, nn.Conv3d) and module.bias is not None:
+        nn.init.normal_(module.bias, std=std)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+    if isinstance(module, WindowAttention):
+        nn.init.normal_(module.relative_position_bias_table, std=0.02)
+
+
+def size_of(state: Mapping[str, Tensor], source: Path) -> str:
+    """The key of `SWIN_SIZES` whose widths, depths and window a checkpoint has.
+
+    Raises:
+        WeightsError: it has no Video Swin, or one of another size.
+    """
+    swin = f"enc_img.{VideoSwin.place}."
+    kernel = state.get(f"{swin}patch_embed.proj.weight")
+    table = state.get(f"{swin}layers.0.blocks.0.attn.relative_position_bias_table")
+    if kernel is None or table is None:
+        raise WeightsError(
+            f"{source} has no Video Swin under enc_img.swin: it is no checkpoint of LAVENDER, or of one with another "
+            "backbone, which --vis_backbone names"
+        )
+    blocks = {
+        match.groups() for match in map(re.compile(rf"{swin}layers\.(\d)\.blocks\.(\d+)\.").match, state) if match
+    }
+    depths = tuple(sum(stage == str(number) for stage, _ in blocks) for number in range(4))
+    for name, size in SWIN_SIZES.items():
+        rows = math.prod(2 * side - 1 for side in size.window)
+        if (size.embed_dim, size.depths, (rows, size.heads[0])) == (len(kernel), depths, tuple(table.shape)):
+            return name
+    raise WeightsError(f"{source} has a Video Swin of no known size: width {len(kernel)}, depths {depths}")

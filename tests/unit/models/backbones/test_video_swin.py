@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lavender.models.video_swin import (
-    SWIN_SIZES,
+from lavender.models.backbones.video_swin import (
     PatchEmbedding,
     PatchMerging,
     SwinBlock,
@@ -20,6 +19,7 @@ from lavender.models.video_swin import (
     relative_position_index,
     shifted_window_mask,
 )
+from lavender.models.backbones.video_swin_sizes import SWIN_SIZES
 
 CPU = torch.device("cpu")
 

@@ -13,20 +13,20 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lavender.config.schema import Config
-from lavender.models.foreign import (
+from lavender.models.backbones.video_swin import VideoSwin
+from lavender.models.backbones.video_swin_sizes import SWIN_SIZES, SwinSize
+from lavender.models.backbones.video_swin_weights import (
     backbone_file,
     backbone_kind,
-    fetch_timm,
+    fetch_timm_swin,
     from_timm,
-    read_backbone,
     resize_bias,
     to_video_swin,
 )
 from lavender.models.lavender import Heads
-from lavender.models.video_swin import SWIN_SIZES, SwinSize, VideoSwin
 from lavender.models.weights import build_model
 from lavender.runtime.errors import WeightsError
-from tests.unit.models.foreign_world import TIMM_TINY, WINDOW, drawn, filled, images, same
+from tests.unit.models.backbones.foreign_world import TIMM_TINY, WINDOW, drawn, filled, images, read_backbone, same
 
 # --- 2D Swin ----------------------------------------------------------------------------------------------------------
 
@@ -244,7 +244,7 @@ def test_without_a_network_timm_is_a_line_with_advice(hub):
 
     hub(refuse)
     with pytest.raises(WeightsError, match=rf'^"timm:{TIMM_TINY}" could not be fetched from the hub') as raised:
-        fetch_timm(TIMM_TINY)
+        fetch_timm_swin(TIMM_TINY)
     assert "--vis_backbone_path" in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -252,7 +252,7 @@ def test_without_a_network_timm_is_a_line_with_advice(hub):
 def test_names_that_timm_has_not_and_other_kinds(config: Config):
     for name in ("swin_nope", "resnet18", ""):
         with pytest.raises(WeightsError, match=rf'"timm:{name}" is no 2D Swin of timm; it has .*{TIMM_TINY}'):
-            fetch_timm(name)
+            fetch_timm_swin(name)
     changed = replace(config, vis_backbone_init="3d", vis_backbone_path=f"timm:{TIMM_TINY}")
     with pytest.raises(WeightsError, match="is a model of images: set --vis_backbone_init 2d"):
         read_backbone(changed)
@@ -260,5 +260,5 @@ def test_names_that_timm_has_not_and_other_kinds(config: Config):
 
 def test_a_tag_of_timm_is_part_of_the_name(swin2d: nn.Module, hub):
     asked = hub(lambda: swin2d)
-    fetch_timm(f"{TIMM_TINY}.ms_in22k")
+    fetch_timm_swin(f"{TIMM_TINY}.ms_in22k")
     assert asked == [(f"{TIMM_TINY}.ms_in22k", True)]

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from torchvision.models import video as torchvision_video
 
 from lavender.config.schema import Config
-from lavender.models.foreign import (
+from lavender.models.backbones.video_swin import VideoSwin
+from lavender.models.backbones.video_swin_sizes import SWIN_SIZES, SwinSize
+from lavender.models.backbones.video_swin_weights import (
     backbone_file,
     fetch_torchvision,
-    read_backbone,
 )
 from lavender.models.lavender import Heads
-from lavender.models.video_swin import SWIN_SIZES, SwinSize, VideoSwin
 from lavender.models.weights import build_model
 from lavender.runtime.errors import WeightsError
-from tests.unit.models.foreign_world import drawn, filled, images, same
+from tests.unit.models.backbones.foreign_world import drawn, filled, images, read_backbone, same
 
 
 def torchvision_features(model: nn.Module, img: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ def test_a_size_that_is_a_part_of_another_is_refused(config: Config, tmp_path: P
         monkeypatch.setitem(SWIN_SIZES, "micro", there)
         torch.save({"state_dict": VideoSwin("micro").state_dict()}, path)
         monkeypatch.setitem(SWIN_SIZES, "micro", here)
-        fault = r"26 .*the first: layers\.2\.blocks\.2\..*; check vis_backbone_size$"
+        fault = r"26 .*the first: layers\.2\.blocks\.2\..*; check vis_backbone_size"
         with pytest.raises(WeightsError, match=rf"^{path} is not of this model: {fault}"):
             build_model(config, Heads())
 
