@@ -40,8 +40,8 @@ def read_text(path: str | Path, error: type[LavenderError]) -> str:
         raise error(f"{path}: no such file{looked_from(path)}") from fault
     except OSError as fault:
         raise error(f"{path}: cannot be read: {fault.strerror}") from fault
-    if fault := mistaken_file(path):
-        raise error(f"{path}: {fault}")
+    if mistaken := mistaken_file(path):
+        raise error(f"{path}: {mistaken}")
     if found := other_encoding(content):
         raise error(f"{path}: the text is {found}; save it as UTF-8")
     try:
