@@ -71,7 +71,7 @@ def _checked(folder: Path) -> Path:
     parts = () if whole else (path.name for path in find_shards(folder, WeightsError))
     for name in (*_TEXT_FILES, *WEIGHT_FILES, *parts):
         path = folder / name
-        if path.is_file() and (fault := mistaken_file(path, zipped=name.endswith(".bin"))):
+        if path.is_file() and path.stat().st_size and (fault := mistaken_file(path, zipped=name.endswith(".bin"))):
             raise WeightsError(f"{path}: {fault}")
     others = sorted(path.name for kind in _OTHER_WEIGHTS for path in folder.glob(kind))
     if others and not has_weights(folder):
