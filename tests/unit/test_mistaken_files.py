@@ -17,7 +17,7 @@ from lavender.config.schema import Config
 from lavender.data.annotations import read_splits
 from lavender.data.caption_folder import CaptionFolder
 from lavender.data.index import load_id2lineidx
-from lavender.data.items import FrameFile
+from lavender.data.items import open_frames
 from lavender.data.tsv import TSVReader
 from lavender.engine.checkpoint import load_tensors
 from lavender.models.checkpoint_folder import read_state
@@ -88,7 +88,7 @@ def backbone(path: Path) -> object:
 
 
 def frame_file(path: Path) -> object:
-    return FrameFile(Config(dataset="x", data_dir=str(path.parent)))
+    return open_frames(Config(dataset="x", data_dir=str(path.parent)))
 
 
 def caption_folder(path: Path) -> object:
@@ -172,7 +172,7 @@ def test_these_files_are_read_where_nothing_is_mistaken(tmp_path: Path):
     """So that what the table above refuses is refused for its content."""
     table(tmp_path)
     (tmp_path / "img_x.id2lineidx.pkl").write_bytes(pickle.dumps({"a": 0, "b": 8}))
-    assert frame_file(tmp_path / "img_x.tsv").row("b")[0][0] == "b"  # type: ignore[attr-defined]
+    assert frame_file(tmp_path / "img_x.tsv").find("b").video_id == "b"  # type: ignore[attr-defined]
     (tmp_path / "captions").mkdir()
     captions(tmp_path / "captions")
     assert len(caption_folder(tmp_path / "captions" / "x.yaml")) == 2  # type: ignore[arg-type]

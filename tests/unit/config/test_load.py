@@ -193,7 +193,6 @@ def test_a_fault_of_the_command_line_does_not_blame_the_file(write):
     assert refused(["--config", path, "--datasets", "[{}]"]).startswith("command line: datasets, entry 1: ")
     path = write({"size_img": 100})
     assert refused(["--config", path, "--seed", "1"]).startswith(f"{path}: size_img is 100")
-    assert refused(["--config", path, "--task", ""], required=["task"]).startswith("command line: ")
 
 
 @pytest.mark.parametrize(

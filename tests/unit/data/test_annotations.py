@@ -40,7 +40,7 @@ def test_a_missing_file_says_which_options_to_look_at(tmp_path: Path):
     [
         ('{"train": {},\n "val": [1, 2,,]}', 2, 15),
         ('{\n\n  "train": oops\n}', 3, 12),
-        ("", 1, 1),
+        ("\n", 2, 1),
         ('{"train": {}', 1, 13),
         ('{"train": {}} x', 1, 15),
     ],

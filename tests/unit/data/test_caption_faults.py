@@ -124,7 +124,7 @@ def test_a_yaml_that_is_no_text(lay: Lay):
 
 
 @pytest.mark.parametrize(
-    ("yaml", "kind"), [("", "NoneType"), ("- a\n- b\n", "list"), ("x.img.tsv", "str"), ("5", "int")]
+    ("yaml", "kind"), [("# nothing\n", "NoneType"), ("- a\n- b\n", "list"), ("x.img.tsv", "str"), ("5", "int")]
 )
 def test_a_yaml_that_is_no_object(lay: Lay, yaml: str, kind: str):
     path = lay(yaml)
@@ -319,7 +319,7 @@ def test_a_line_list_that_does_not_fit(lay: Lay, tmp_path: Path, lines: str, mes
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("", ": the line list is empty"),
+        ("", ": it is empty"),
         (b"0\t0\n\xff", ": byte 4 is not UTF-8 text"),
         pytest.param("9" * 5000 + "\t0\n", ", line 1: ", id="a row without end"),  # ValueError
         pytest.param("0\t" + "9" * 5000, ", line 1: ", id="a caption without end"),

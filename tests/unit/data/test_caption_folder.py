@@ -163,7 +163,8 @@ def test_an_annotation_without_video_is_told_again_where_its_frames_are_read(fol
         ("0\t-1\n", "line 1: .* is not row"),
         ("0\t0\n3\t0\n", "line 2: .* is a row that is not in"),
         ("0\t2\n", r"line 1: caption 2 \(counted from 0\), but .*x\.caption\.tsv, line 1 has 2 captions"),
-        ("", "the line list is empty"),
+        ("", "it is empty"),
+        ("\ufeff", "the line list is empty"),
         (b"\xff\t0\n", "byte 0 is not UTF-8"),
     ],
 )

@@ -37,7 +37,7 @@ def read(path: Path, content: str | bytes) -> Any:
         ("a: 1:30\nb: 1:30.5\nc: 0x1F\nd: 1_000\n", {"a": "1:30", "b": "1:30.5", "c": 31, "d": 1000}),
         (f"a: {BASE_60}\nb: {BASE_60}.5\n", {"a": BASE_60, "b": f"{BASE_60}.5"}),
         ("[" * MAX_DEPTH + "]" * MAX_DEPTH, eval("[" * MAX_DEPTH + "]" * MAX_DEPTH)),
-        ("", None),
+        ("# nothing\n", None),
     ],
 )
 def test_what_is_read(tmp_path: Path, content: str, value: Any):

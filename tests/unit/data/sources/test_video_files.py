@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lavender.config.schema import Config, validate
+from lavender.config.checks import validate
+from lavender.config.schema import Config
 from lavender.data.caption_folder import CaptionFolder
 from lavender.data.items import ItemFile, open_frames
 from lavender.data.retrieval import RetrievalDataset
