@@ -259,7 +259,7 @@ def test_prompts_are_not_for_the_task_specific_script(train_here):
         ('{"size_bach": 3}', "size_batch"),
         ('{"size_batch": [3]}', "size_batch"),
         ("[]", "object"),
-        ("", "line 1"),
+        ("", "is empty"),
     ],
 )
 def test_a_bad_configuration_file(train_here, tmp_path: Path, text: str, told: str):

@@ -115,7 +115,7 @@ FAULTS = [
     (write("test.yaml", None), ("CAP/test.yaml", "no such file")),
     (write("val.yaml", "img: val.img.tsv\ncaption: [val\n"), ("CAP/val.yaml, line 3", "not valid YAML")),
     (write("val.yaml", b"img: \xff"), ("CAP/val.yaml", "UTF-8")),
-    (write("val.yaml", ""), ("CAP/val.yaml", "NoneType")),
+    (write("val.yaml", ""), ("CAP/val.yaml", "is empty")),
     (write("val.yaml", "caption: val.caption.tsv"), ("CAP/val.yaml", '"img" is missing')),
     (write("val.yaml", "img: [a, b]\ncaption: val.caption.tsv"), ("CAP/val.yaml", "\"img\" is ['a', 'b']")),
     (write("val.yaml", "composite: 'yes'"), ("CAP/val.yaml", '"composite"', "true or false")),

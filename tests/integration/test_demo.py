@@ -21,7 +21,8 @@ def test_the_tour_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert set(runs) == {"toy-retrieval", "toy-qa", "toy-mc", "toy-cap"}
     assert all((run / "results.json").is_file() for run in runs.values())
     assert {path.name for path in (tmp_path / "demo").glob("*.png")} == PICTURES
-    assert all(name in capfd.readouterr().out for name in PICTURES)
+    told = capfd.readouterr().out
+    assert all(name in told for name in PICTURES)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,8 +66,7 @@ def test_nor_does_a_mistake(words: list[str], named: str):
 def test_a_script_names_a_task_that_is_there():
     for script in SCRIPTS:
         text = (ROOT / script).read_text(encoding="utf-8")
-        (line,) = (line.strip() for line in text.splitlines() if line.startswith("    main("))
-        names = line.split('"')[1::2]
+        names = re.findall(r'"([\w.]+:\w+)"', text)
         assert names[0].startswith("lavender.tasks.")
         assert all(callable(pkgutil.resolve_name(name)) for name in names)
 
