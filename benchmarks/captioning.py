@@ -86,7 +86,6 @@ def main() -> None:
     precision = choose_precision(options.precision, device)
     torch.manual_seed(0)
     bert = BertConfig()
-    bert._attn_implementation = "sdpa"
     model = Lavender(VideoSwin("base"), bert, bert, Heads()).eval().to(device)
     model.fc_mtm.predictions.decoder.bias.data[TOKENS.sep] = -1e4  # no caption ends early
     print(f"{precision}, {device}, {torch.get_num_threads()} threads, base size, {FRAMES} frames, {LENGTH} tokens")

@@ -31,6 +31,7 @@ from lavender.models.bert_config import BertConfig
 from lavender.models.encoders import Encoded
 from lavender.models.fusion import additive_mask
 from lavender.models.lavender import Heads, Lavender
+from lavender.models.transformers_import import transformers
 from lavender.runtime.device import PRECISIONS, autocast, choose_precision
 from lavender.tasks.retrieval import RetrievalTask
 
@@ -59,7 +60,6 @@ class Bench:
     def __init__(self, n_videos: int, n_texts: int, device: torch.device, precision: str, output: str):
         torch.manual_seed(0)
         bert = BertConfig()
-        bert._attn_implementation = "sdpa"
         self.device, self.precision, dtype = device, precision, PRECISIONS[precision]
         self.model = (
             Lavender(VideoSwin("micro"), bert, bert, Heads()).eval().to(device)
@@ -104,13 +104,12 @@ class Bench:
 
     def straightforward(self, size_batch: int) -> np.ndarray:
         """The same the released way; its attention maps are kept until the batch is done."""
-        encoder = self.model.trsfr
+        bert = transformers().BertConfig(attn_implementation="eager")
+        encoder = transformers().BertModel(bert).eval().encoder.to(self.device)
+        encoder.load_state_dict(self.model.trsfr.state_dict())
         kept: list[Tensor] = []
-        hooks = [
+        for layer in encoder.layer:
             layer.attention.self.register_forward_hook(lambda _, __, out: kept.append(out[1]))
-            for layer in encoder.layer
-        ]
-        encoder.config._attn_implementation = "eager"
         loader = DataLoader(Pairs(self.videos.cpu(), self.texts.cpu(), self.masks), size_batch, num_workers=0)
         words = [self.task.tokenizer.true_id, self.task.tokenizer.false_id]
         scores = []
@@ -124,9 +123,6 @@ class Bench:
                 scores.append((logits[:, 0] - logits[:, 1]).cpu())
                 assert kept[0] is not None
                 kept.clear()
-        for hook in hooks:
-            hook.remove()
-        encoder.config._attn_implementation = "sdpa"
         return torch.cat(scores).view(len(self.texts), len(self.videos)).numpy()
 
     def flop(self) -> float:

@@ -114,7 +114,7 @@ class VideoIndex:
 
     Args:
         tsv_path: the TSV; the index is built from it where there is no pickle, or one that does not fit it (older
-            than the TSV, or with ids that are cut at their dots). A line in the log says so.
+            than the TSV, or with ids that are cut at their dots). The log tells it.
         pkl_path: the pickled index; by default `X.id2lineidx.pkl` beside `X.tsv`. One that is given is not compared
             with the TSV.
 

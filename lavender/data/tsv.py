@@ -67,7 +67,7 @@ class TSVReader:
     """Rows of a TSV file, found through its line index.
 
     `X.lineidx.8b` (int64, little-endian) is read where it fits `X.tsv`, else `X.lineidx` (text) is read.
-    If neither exists, the index is built, and a line in the log says so; it is written beside the TSV if that folder is
+    If neither exists, the index is built, and the log tells it; it is written beside the TSV if that folder is
     writable. Every read checks that the row starts and ends at a line end. So an index of another file is noticed.
 
     Reads give their own position (pread), so forked processes and threads may share a reader; a pickled reader opens

@@ -113,7 +113,7 @@ def split_combinations(seed: int) -> tuple[list[Combination], list[Combination]]
 def make_clips(n_train: int, n_val: int, n_test: int, seed: int) -> dict[str, list[ToyClip]]:
     """Draw the clips of the three splits.
 
-    Combinations are dealt in turn, so a split repeats one only after all others; test goes on where val stopped.
+    Combinations are used in turn: a split repeats one only after all others, and test starts where val ended.
 
     Raises:
         ConfigError: no training clip, or a negative number of clips.

@@ -80,8 +80,8 @@ class ProcessState:
 def save_state(run: Path, position: Position, process: ProcessState, engine: Engine, keep_last: int) -> Path:
     """Saves everything that the run goes on with; every process must call it.
 
-    The files are written to a folder of another name, which gets its own when all are whole and on disk: a kill or a
-    full disk on the way leaves the states before as they are.
+    The files are written to a folder of another name, which gets its own when all are whole and on disk: after a
+    kill or on a full disk the earlier states are still there, unchanged.
     """
     final = run / FOLDER / position.name
     unfinished = final.with_name(f".{final.name}.unfinished")

@@ -42,7 +42,7 @@ def _installed(package: str) -> bool:
 
 
 def caption_metrics(captions: Sequence[str], references: Sequence[Sequence[str]], spice: bool = False) -> dict:
-    """BLEU-1 to 4, METEOR, ROUGE-L and CIDEr (and SPICE) over all captions; those that cannot be had are told.
+    """BLEU-1 to 4, METEOR, ROUGE-L and CIDEr (and SPICE) over all captions; the log names those that are left out.
 
     Args:
         captions: one a video; references: of each video one or more.

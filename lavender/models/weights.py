@@ -327,7 +327,7 @@ def load_checkpoint(model: Lavender, path: Path, reinit_head: bool = False, own_
 
     Args:
         path: as in `read_state`.
-        reinit_head: leaves the heads as they are (BERT's, or a new MLP).
+        reinit_head: the checkpoint's heads are not loaded; the model keeps its own (BERT's, or a new MLP).
         own_head: what a multi-head checkpoint calls the head that is `fc` here, where it has one of that name.
     """
     state = _our_names(model, read_state(path), path)

@@ -1,6 +1,6 @@
 """Hosts of a run watch each other: one that is switched off would leave the others waiting for half an hour.
 
-A process that dies says so by closing its connections. A host that loses its power or its network says nothing, so the
+When a process dies, its connections close, and the others notice. When a host loses power or network, they do not: the
 first process of each host exchanges a few bytes with the first process of the run every five seconds.
 """
 

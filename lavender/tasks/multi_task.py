@@ -134,7 +134,7 @@ class MultiTask(Task):
                     )
 
     def _data_set(self, name: str) -> str:
-        """The data set of a task; that of captioning is told by the task's name alone."""
+        """The data set of a task; captioning has no such option, so there it is the first part of the task's name."""
         config = self.tasks[name].config
         return str(config.dataset or config.task.rpartition("-")[0])
 

@@ -17,7 +17,7 @@ _TEXT_FILES = ["config.json", "vocab.txt", "tokenizer_config.json"]
 
 
 def bert_of(config: Config, option: str) -> Path:
-    """The folder of `txt_backbone` or `fusion_encoder`; where a checkpoint's `args.json` named it, an error says so."""
+    """The folder of `txt_backbone` or `fusion_encoder`; an error also tells if a checkpoint's `args.json` named it."""
     try:
         return find_bert(getattr(config, option))
     except WeightsError as error:

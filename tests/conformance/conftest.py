@@ -48,7 +48,6 @@ class Kit:
     def model(self, heads: Heads | None = None, **options) -> Lavender:
         """The micro model in evaluation mode, filled with the kit's weights."""
         bert = BertConfig.from_pretrained(self.bert)
-        bert._attn_implementation = "sdpa"
         model = Lavender(VideoSwin("micro"), bert, bert, heads or Heads(), **options).eval()
         return _kit_weights().fill(model)
 

@@ -24,7 +24,6 @@ def captions(device: str, precision: str, beams: int) -> tuple[torch.Tensor, tor
     """Ids and scores for three videos of made-up states, the same on every device."""
     torch.manual_seed(0)
     bert = BertConfig.from_pretrained(BERT, initializer_range=0.2)
-    bert._attn_implementation = "sdpa"
     place = torch.device(device)
     model = Lavender(VideoSwin("micro"), bert, bert, Heads()).eval().to(place)
     states = torch.randn(3, 20, bert.hidden_size)

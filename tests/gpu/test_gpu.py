@@ -51,7 +51,6 @@ def model() -> Lavender:
     """The micro model on the CPU, random weights as wide as its width asks for, nothing dropped out."""
     torch.manual_seed(0)
     bert = BertConfig.from_pretrained(KIT / "bert_micro", initializer_range=0.07)
-    bert._attn_implementation = "sdpa"
     return Lavender(VideoSwin("micro"), bert, bert, Heads()).eval()
 
 

@@ -32,7 +32,6 @@ def score(tmp_path: Path) -> Callable[..., np.ndarray]:
     def run(device: str, precision: str) -> np.ndarray:
         torch.manual_seed(0)
         bert = BertConfig.from_pretrained(BERT, initializer_range=0.07)
-        bert._attn_implementation = "sdpa"
         place = torch.device(device)
         model = Lavender(VideoSwin("micro"), bert, bert, Heads()).eval().to(place)
         names = {"data_dir": str(KIT / "data"), "dataset": "toy", "task": "toy-retrieval"}

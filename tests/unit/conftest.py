@@ -70,7 +70,6 @@ def make_model():
 
     def make(heads: Heads | None = None, size: str = "micro", drop_path: float = 0.2, **options) -> Lavender:
         bert = BertConfig.from_pretrained(KIT / "bert_micro", initializer_range=0.1)
-        bert._attn_implementation = "sdpa"
         with torch.random.fork_rng():
             torch.manual_seed(7)
             return Lavender(VideoSwin(size, drop_path), bert, bert, heads or Heads(), **options).eval()

@@ -80,7 +80,7 @@ class VideoBackbone(nn.Module, ABC):
 
         Args:
             state: the tensors of the whole checkpoint.
-            config: options of the run that wrote it, as far as they are known.
+            config: options of the run that wrote the checkpoint; defaults where they are not known.
             source: the checkpoint's file, for messages.
 
         Raises:

@@ -17,7 +17,6 @@ def _seeded():
 @pytest.fixture
 def bert(kit) -> BertConfig:
     config = BertConfig.from_pretrained(kit / "bert_micro", initializer_range=0.1)
-    config._attn_implementation = "sdpa"
     return config
 
 
