@@ -4,6 +4,7 @@ SCRIPT --config _args/args_msrvtt-qa.json --size_batch 4 --deepspeed false --pre
 """
 
 import argparse
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -171,9 +172,17 @@ def _build_parser(kind: str) -> _Parser:
     for name in LEGACY:  # launchers spell the local rank in two ways
         flags = {f"--{name}", f"--{name.replace('_', '-')}"} if name == "local_rank" else {f"--{name}"}
         parser.add_argument(*flags, dest=name, nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("-v", "--verbose", action=_Verbose, nargs=0, help="log every step and all that was loaded")
     if others:
         parser.add_argument("--help-all", action=_HelpAll, nargs=0, help="show the options of all tasks and exit")
     return parser
+
+
+class _Verbose(argparse.Action):
+    """Lets the log say everything; it is no option of the run, which is the same with it."""
+
+    def __call__(self, *_: object) -> None:
+        logging.getLogger("lavender").setLevel(logging.DEBUG)
 
 
 class _HelpAll(argparse.Action):

@@ -362,6 +362,10 @@ class Config:
         values = dataclasses.asdict(self)
         return {name: values[name] for name in options()}
 
+    def changed(self) -> dict[str, Any]:
+        """The options that differ from their defaults."""
+        return {name: value for name, value in self.to_dict().items() if value != options()[name].default}
+
     def notices(self) -> list[str]:
         """Lines for the log: what was accepted and changes nothing."""
         return list(self.remarks)

@@ -74,7 +74,8 @@ def run(task_class: type[Task], config: Config, work: Work = train) -> dict:
                 if warning := other_task(config, task.related_types):
                     LOGGER.warning("%s", warning)
                 LOGGER.info("output: %s", folder.path)
-                LOGGER.info("options: %s", json.dumps(config.to_dict()))
+                LOGGER.info("options: %s", json.dumps(config.changed()))
+                LOGGER.debug("all options: %s", json.dumps(config.to_dict()))
                 results = work(task, config, device, folder)
             LOGGER.info("done: %s", folder.path)
         except (LavenderError, RuntimeError):  # not an interrupt: what was done may be gone on with
@@ -105,5 +106,4 @@ def prepare(task: Task, config: Config, device: torch.device, folder: RunFolder)
     engine = build_engine(model, optimizer, config, device)
     seed_process(config.seed, distributed.rank())  # from here on each process drops out its own
     folder.write("args.json", config.to_dict())
-    LOGGER.info("model: %.1f M parameters", sum(parameter.numel() for parameter in model.parameters()) / 1e6)
     return Trainer(task, engine, config, device, folder)

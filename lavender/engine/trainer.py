@@ -22,7 +22,7 @@ from lavender.engine.running import RunningMeans
 from lavender.runtime import distributed
 from lavender.runtime.device import memory_in_use, to_device
 from lavender.runtime.errors import ConfigError, Stopped, TrainingError
-from lavender.runtime.logging import LOGGER, progress
+from lavender.runtime.logging import BAR_SHOWS_IT, LOGGER, Pace, progress
 from lavender.runtime.signals import StopRequest, deferred_stop
 from lavender.tasks.base import Metrics, Task, TrainingPart
 
@@ -160,7 +160,8 @@ class Trainer:
         """The batches of a part that are left, with their logs and saves."""
         self.engine.model.train()
         figures: Metrics = {}
-        bar = progress(loader, desc=description, unit="batch", initial=position.batches, total=len(loader))
+        pace = Pace()
+        bar = progress(loader, False, desc=description, unit="batch", initial=position.batches, total=len(loader))
         for number, batch in enumerate(bar, start=position.batches + 1):
             process.restore_random()
             process.faults += batch["faults"]
@@ -173,11 +174,13 @@ class Trainer:
             shown = {"loss": f"{latest['loss']:.3f}", "lr": f"{rate:.1e}", "clips_per_second": f"{clips:.1f}"}
             bar.set_postfix(shown | running.of_task(batch.get("task", "")), refresh=False)
             if number % self.config.logging_steps == 0 or number == len(loader):
-                LOGGER.info(
-                    "%s, step %d/%d: %s; lr %.2e, gradient norm %.2f, %s",
-                    *(description, number, len(loader), in_words(running.means()), rate, self.engine.grad_norm),
-                    memory_in_use(self.device),
-                )
+                if pace.due() or number == len(loader):
+                    LOGGER.info(
+                        "%s, step %d/%d: %s; lr %.2e, gradient norm %.2f, %.1f clips/s, %s",
+                        *(description, number, len(loader), in_words(running.means()), rate, self.engine.grad_norm),
+                        *(clips, memory_in_use(self.device)),
+                        extra=BAR_SHOWS_IT,
+                    )
                 for name, value in {**figures, "learning_rate": rate, "gradient_norm": self.engine.grad_norm}.items():
                     self.folder.curve(f"train/{name}", value, self.step)
             position.batches, position.running = number, running.state()

@@ -161,7 +161,7 @@ def find_state(content: Any, source: Path) -> State:
     if state is None:
         raise WeightsError(f"{source}: holds no dictionary of tensors, so it is not a checkpoint")
     if keys:
-        LOGGER.info("%s: its weights are under %s", source, ".".join(keys))
+        LOGGER.debug("%s: its weights are under %s", source, ".".join(keys))
     return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
 
 
@@ -210,7 +210,7 @@ def plain_names(state: State, own: Collection[str], source: Path | str) -> State
     if len(bare) == len(state) and any(new != old for new, old in bare.items()):
         example = next(old for new, old in bare.items() if new != old)
         state = {new: state[old] for new, old in bare.items()}
-        LOGGER.info("%s: names such as %s are read without their wrappers' parts", source, example)
+        LOGGER.debug("%s: names such as %s are read without their wrappers' parts", source, example)
     counts: dict[str, int] = {}
     for name in state:
         for prefix in _prefixes(name):
@@ -226,7 +226,7 @@ def plain_names(state: State, own: Collection[str], source: Path | str) -> State
             f"{source}: holds several models, whose names begin with {' and '.join(models)}: save one alone"
         )
     prefix = models[0]
-    LOGGER.info('%s: names are read without their prefix "%s" (such as %s)', source, prefix, next(iter(state)))
+    LOGGER.debug('%s: names are read without their prefix "%s" (such as %s)', source, prefix, next(iter(state)))
     own_names = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     return own_names | {name: tensor for name, tensor in state.items() if not name.startswith(prefix)}
 

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from lavender.models.bert import BertPredictions
 from lavender.models.bert_config import BertConfig
 
+HEADS = ("fc.", "fc_", "emb_task")  # names of what a checkpoint of another task may lack
+
 
 class MaskedLanguageModelHead(nn.Module):
     """States (…, D) → logits over the vocabulary (…, V). Its decoder is not tied to the word embeddings."""

@@ -1,8 +1,6 @@
 """Weights in: BERT folders, video backbones, LAVENDER and SwinBERT checkpoints, and what of each was used."""
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,9 @@ from lavender.models.foreign import (
     is_swinbert,
     swinbert_names,
 )
-from lavender.models.heads import classifier_name
+from lavender.models.heads import HEADS, classifier_name
 from lavender.models.lavender import Heads, Lavender
+from lavender.models.load_report import LoadReport, Origins
 from lavender.models.transformers_import import transformers
 from lavender.runtime.errors import ConfigError, WeightsError
 from lavender.runtime.files import read_text
@@ -30,92 +29,21 @@ from lavender.runtime.logging import LOGGER
 from lavender.text.bert_folder import bert_of, find_bert, has_weights
 
 EXPORTED = "lavender"  # model_type in the config.json of an exported folder
-AS_INITIALISED = "as initialised (random)"
-HEADS = ("fc.", "fc_", "emb_task")  # what a checkpoint of another task may lack
 GROWING_TABLES = {"enc_img.emb_pos": 2, "enc_img.emb_len": 1}  # name → the dimension that counts places
 KNOWN_EXTRAS = ("position_ids", "token_type_ids", "relative_position_index")  # buffers of older versions
 SHARED_BIAS = ("fc_mtm.predictions.bias", "fc_mtm.predictions.decoder.bias")
 
 
-@dataclass
-class LoadReport:
-    """What became of a file's weights in a model; names are those of the model's `state_dict()`."""
-
-    source: str
-    prefix: str = ""  # of these names in the whole model, where only a module of it was filled
-    counts: dict[str, int] = field(default_factory=dict)  # name → numbers taken from the file
-    loaded: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    left_over: list[str] = field(default_factory=list)
-    other_shape: list[str] = field(default_factory=list)
-    resized: list[str] = field(default_factory=list)
-
-    def lines(self) -> Iterable[str]:
-        """The report as a table, a line each."""
-        yield f"weights from {self.source}: {len(self.loaded)} loaded"
-        notes = {
-            "missing": "not in the file, stay as initialised",
-            "left_over": "in the file, not in this model",
-            "other_shape": "of another shape, stay as initialised",
-            "resized": "of another length, the common rows loaded",
-        }
-        for name, note in notes.items():
-            for group, names in _by_module(getattr(self, name)).items():
-                label = "fresh head" if name != "left_over" and group.startswith(HEADS) else name.replace("_", " ")
-                yield f"  {label:12} {group:40} {len(names):4}  {note}"
-
-
-class Origins:
-    """Where a model's weights came from: for each parameter, how many of its numbers are from which source."""
-
-    def __init__(self, model: nn.Module):
-        self._counts = {name: {AS_INITIALISED: weight.numel()} for name, weight in model.named_parameters()}
-
-    def add(self, report: LoadReport) -> None:
-        """Notes what a file filled; it replaces what was there before."""
-        for name, count in report.counts.items():
-            before = self._counts.get(report.prefix + name)
-            if before is None:
-                continue  # the second name of a shared parameter, or a buffer
-            rest = sum(before.values()) - count  # of a table that was filled in part
-            self._counts[report.prefix + name] = {report.source: count} | ({next(iter(before)): rest} if rest else {})
-
-    def lines(self) -> Iterable[str]:
-        """A table: module, number of its parameters, source."""
-        modules: dict[str, dict[str, int]] = {}
-        for name, sources in self._counts.items():
-            rows = modules.setdefault(_module_of(name), {})
-            for source, count in sources.items():
-                rows[source] = rows.get(source, 0) + count
-        yield "weights of each module, in parameters:"
-        for module, rows in modules.items():
-            for source, count in rows.items():
-                yield f"  {module:24} {count:13,}  {source}"
-
-
-def _module_of(name: str) -> str:
-    """The row of a parameter: `enc_img.swin`, `enc_img tables`, `enc_txt.emb_txt`, `trsfr`, `fc_mtm`, `fc_…`."""
-    if name.startswith("enc_img.emb_"):
-        return "enc_img tables"
-    parts = name.split(".")
-    return ".".join(parts[:2]) if parts[0] in ("enc_img", "enc_txt") else parts[0]
-
-
-def _by_module(names: list[str]) -> dict[str, list[str]]:
-    """Names by their first two parts, so that a table of 500 names is a few lines."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(".".join(name.split("(")[0].split(".")[:2]), []).append(name)
-    return groups
-
-
-def load_state(module: nn.Module, state: dict[str, Tensor], source: str, prefix: str = "") -> LoadReport:
+def load_state(
+    module: nn.Module, state: dict[str, Tensor], source: str, prefix: str = "", part: str = ""
+) -> LoadReport:
     """Copies into `module` every tensor that fits it by name and shape; tables of places by their common rows.
 
     Args:
-        prefix: of the module's names in the whole model; the report keeps it.
+        prefix: of the module's names in the whole model; the report keeps it, and
+        part: what of the source is given.
     """
-    report, own = LoadReport(source, prefix), module.state_dict()
+    report, own = LoadReport(source, part, prefix), module.state_dict()
     fitting: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if name.endswith(KNOWN_EXTRAS):
@@ -212,8 +140,7 @@ def build_model(config: Config, heads: Heads) -> Lavender:
         found = load_backbone(model, config)
         if found:
             origins.add(found)
-    for line in origins.lines():
-        LOGGER.info("%s", line)
+    origins.tell()
     return model
 
 
@@ -258,17 +185,19 @@ def load_bert(model: Lavender, config: Config) -> list[LoadReport]:
     sources = [(config.txt_backbone, {"enc_txt.emb_txt": "bert.embeddings", "enc_txt.txt_trsfr": "bert.encoder"})]
     fusion = {"trsfr": "bert.encoder", "fc_mtm": "cls"}
     if config.fusion_encoder_rand_init:
-        LOGGER.info("fusion encoder: only its shape is taken from %s; random weights", config.fusion_encoder)
+        LOGGER.debug("fusion encoder: only its shape is taken from %s; random weights", config.fusion_encoder)
         del fusion["trsfr"]
     sources.append((config.fusion_encoder, fusion))
     reports = []
     for name, parts in sources:
         folder = find_bert(name)
         if not has_weights(folder):
-            LOGGER.info("%s holds config and vocabulary only: random weights for %s", folder, ", ".join(parts))
+            LOGGER.debug("%s holds config and vocabulary only: random weights for %s", folder, ", ".join(parts))
             continue
         if exported_config(folder):
-            LOGGER.info("%s is an exported model, read by --path_ckpt: random weights for %s", folder, ", ".join(parts))
+            LOGGER.debug(
+                "%s is an exported model, read by --path_ckpt: random weights for %s", folder, ", ".join(parts)
+            )
             continue
         bert, info = _read_bert(folder)
         absent = {key for key in info["missing_keys"] if not key.endswith("decoder.bias")}
@@ -276,8 +205,8 @@ def load_bert(model: Lavender, config: Config) -> list[LoadReport]:
             if not any(own.startswith(ours + ".") for own in model.state_dict()):
                 continue
             given = {k: v for k, v in bert.get_submodule(theirs).state_dict().items() if f"{theirs}.{k}" not in absent}
-            report = load_state(model.get_submodule(ours), given, f"{folder} ({theirs} → {ours})", f"{ours}.")
-            _log(report)
+            report = load_state(model.get_submodule(ours), given, str(folder), f"{ours}.", f"{theirs} → {ours}")
+            report.tell()
             reports.append(report)
     return reports
 
@@ -307,11 +236,11 @@ def load_backbone(model: Lavender, config: Config) -> LoadReport | None:
     backbone = model.backbone
     found = backbone.read_weights(config)
     if found is None:
-        LOGGER.info("video backbone: random weights")
+        LOGGER.debug("video backbone: random weights")
         return None
     state, source = found
     report = load_state(backbone, state, source, f"enc_img.{backbone.place}.")
-    _log(report)
+    report.tell()
     more = [name for name in report.left_over if name.startswith(backbone.repeated())]
     faults = [*report.other_shape, *report.missing, *more]
     if faults:  # a size may be a part of another: a few blocks less or more are another model
@@ -344,7 +273,7 @@ def load_checkpoint(model: Lavender, path: Path, reinit_head: bool = False, own_
     seeing = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     state |= {prefix + name: tensor for name, tensor in model.backbone.resize(seeing).items()}
     report = load_state(model, state, str(path))
-    _log(report)
+    report.tell()
     _refuse_poor_fit(report, str(path), names)
     return report
 
@@ -376,11 +305,6 @@ def _refuse_poor_fit(report: LoadReport, source: str, names: str) -> None:
             f"missing (the first: {first}); check vis_backbone_size, vis_backbone, txt_backbone and fusion_encoder; "
             f"{names}"
         )
-
-
-def _log(report: LoadReport) -> None:
-    for line in report.lines():
-        LOGGER.info(line)
 
 
 def weights_digest(model: nn.Module) -> str:

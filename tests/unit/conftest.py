@@ -81,7 +81,7 @@ def make_model():
 def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
     """What the run said: `log.text`."""
     monkeypatch.setattr(LOGGER, "propagate", True)
-    caplog.set_level("INFO", logger=LOGGER.name)
+    caplog.set_level("DEBUG", logger=LOGGER.name)
     return caplog
 
 

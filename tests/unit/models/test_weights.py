@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from lavender.models.checkpoint_folder import read_state
 from lavender.models.lavender import Heads, Lavender
-from lavender.models.weights import LoadReport, load_checkpoint, load_state
+from lavender.models.load_report import LoadReport
+from lavender.models.weights import load_checkpoint, load_state
 from lavender.runtime.errors import WeightsError
 
 BIAS, DECODER_BIAS = "fc_mtm.predictions.bias", "fc_mtm.predictions.decoder.bias"

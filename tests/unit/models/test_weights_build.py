@@ -15,7 +15,8 @@ from lavender.config.schema import Config
 from lavender.models.backbones.video_swin import DropPath, VideoSwin
 from lavender.models.backbones.video_swin_weights import video_swin_file
 from lavender.models.lavender import Heads, Lavender
-from lavender.models.weights import AS_INITIALISED, build_model, load_backbone
+from lavender.models.load_report import AS_INITIALISED
+from lavender.models.weights import build_model, load_backbone
 from lavender.runtime.errors import WeightsError
 from tests.unit.models.weights_world import assert_part, backbone_state, save_bert
 
@@ -225,9 +226,9 @@ def test_the_table_says_where_each_module_is_from(
         "enc_img.swin": {config.vis_backbone_path: size(model.enc_img.swin)},
         "enc_img.fc": {AS_INITIALISED: 128 * 64 + 64},
         "enc_img.norm": {AS_INITIALISED: 128},
-        "enc_txt.emb_txt": {f"{folder} (bert.embeddings → enc_txt.emb_txt)": size(model.enc_txt.emb_txt)},
-        "trsfr": {f"{folder} (bert.encoder → trsfr)": size(model.trsfr)},
-        "fc_mtm": {f"{folder} (cls → fc_mtm)": size(model.fc_mtm)},
+        "enc_txt.emb_txt": {folder: size(model.enc_txt.emb_txt)},
+        "trsfr": {folder: size(model.trsfr)},
+        "fc_mtm": {folder: size(model.fc_mtm)},
         "fc": {AS_INITIALISED: size(model.fc)},
     }
 
@@ -241,9 +242,19 @@ def test_the_table_counts_rows_of_tables_and_heads_that_stay_berts(
     model = build_model(config, Heads())
     table = origins(log.messages)
     assert table["enc_img tables"] == {path: 64 * (1 + 197 + 4 + 1), AS_INITIALISED: 2 * 64}
-    assert table["fc_mtm"] == {f"{config.fusion_encoder} (cls → fc_mtm)": size(model.fc_mtm)}
+    assert table["fc_mtm"] == {config.fusion_encoder: size(model.fc_mtm)}
     assert table["trsfr"] == {path: size(model.trsfr)}
     assert sum(sum(sources.values()) for sources in table.values()) == size(model)
+
+
+def test_one_line_says_what_is_from_where(config: Config, bert: dict[str, Tensor], backbone: dict[str, Tensor], log):
+    model = build_model(config, Heads(classifiers={"fc": 3}))
+    (line,) = [record.getMessage() for record in log.records if record.levelname == "INFO"]
+    random = size(model) - size(model.enc_img.swin) - size(model.enc_txt) - size(model.trsfr) - size(model.fc_mtm)
+    assert line.startswith(f"model: {size(model):,} parameters")
+    assert f"{size(model.enc_img.swin):,} from {config.vis_backbone_path}" in line
+    assert f"{size(model.enc_txt) + size(model.trsfr) + size(model.fc_mtm):,} from {config.txt_backbone}" in line
+    assert f"{random:,} random (emb_task, enc_img tables, enc_img.fc, enc_img.norm, fc)" in line
 
 
 def test_a_model_without_any_file_is_all_random_in_the_table(config: Config, log):
