@@ -1,6 +1,8 @@
 """Text files: JSON with errors that say where, and captions in a table that worker processes share."""
 
 import json
+import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from lavender.runtime.files import looked_from, read_text
 from lavender.runtime.jsons import load_json
 from lavender.runtime.quoting import shown, shown_json
 
+logger = logging.getLogger("lavender.data")
+
 MAX_CAPTION_WORDS = 1000  # more is not a caption but a broken file
 
 SPLIT_NAMES = {  # what other programs call our splits
@@ -25,7 +29,7 @@ SPLIT_NAMES = {  # what other programs call our splits
 
 
 def read_json(path: Path, expected: str = "") -> dict[str, Any]:
-    """The object of a text JSON.
+    """The object of a text JSON; of a key that stands twice the last value counts, and a line says so.
 
     Args:
         expected: what a file of another project is to be replaced by, a key of `official.EXPECTED`.
@@ -37,9 +41,18 @@ def read_json(path: Path, expected: str = "") -> dict[str, Any]:
         raise DataError(
             f"{path}: no such text file{looked_from(path)}; check --data_dir (or --txt_dir) and the dataset's name"
         )
+    repeated: list[str] = []
+
+    def last_counts(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            times = Counter(key for key, _ in pairs)
+            repeated.extend(key for key, count in times.items() if count > 1)
+        return found
+
     try:
         text = read_text(path, DataError)
-        content = load_json(text)
+        content = load_json(text, object_pairs_hook=last_counts)
     except json.JSONDecodeError as error:
         if hint := official.table_advice(text, expected):
             raise DataError(f"{path}: {hint}") from None
@@ -50,6 +63,9 @@ def read_json(path: Path, expected: str = "") -> dict[str, Any]:
         raise DataError(
             f'{path}: a JSON object with "train", "val" and "test" is expected, not a {type(content).__name__}'
         )
+    if repeated:
+        named = ", ".join(map(shown_json, repeated[:5]))
+        logger.warning("%s: %d keys stand twice in one object; the last value counts: %s", path, len(repeated), named)
     return content
 
 

@@ -30,6 +30,25 @@ def test_a_byte_order_mark_is_passed_over(tmp_path: Path):
     assert read_json(tmp_path / "txt_toy.json") == {"train": []}
 
 
+def test_a_key_that_stands_twice_is_told(tmp_path: Path, log: pytest.LogCaptureFixture):
+    """Python's reader drops the first one without a word, and a clip's captions with it."""
+    path = tmp_path / "txt_toy.json"
+    path.write_text('{"train": {"a": ["one"], "b": ["two"], "a": ["three"]}, "val": {"a": ["four"]}}')
+    assert read_json(path) == {"train": {"a": ["three"], "b": ["two"]}, "val": {"a": ["four"]}}
+    (record,) = log.records
+    told = record.getMessage()
+    assert record.levelname == "WARNING"
+    assert all(part in told for part in (str(path), "1 key", '"a"'))
+    assert '"b"' not in told
+
+
+def test_keys_that_differ_are_no_news(tmp_path: Path, log: pytest.LogCaptureFixture):
+    path = tmp_path / "txt_toy.json"
+    path.write_text('{"train": [{"video": "a", "question": "?"}, {"video": "a", "question": "?"}], "val": {"a": {}}}')
+    read_json(path)
+    assert log.records == []
+
+
 def test_a_missing_file_says_which_options_to_look_at(tmp_path: Path):
     with pytest.raises(DataError, match=r"txt_x\.json: no such text file; check --data_dir"):
         read_json(tmp_path / "txt_x.json")
