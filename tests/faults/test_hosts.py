@@ -21,7 +21,19 @@ KIT = ROOT / "tests" / "conformance" / "kit"
 SCRIPT = "main_qaoe_mlm.py"
 OPTIONS = (
     *("--config", "_args/args_msvd-qa.json", "--dataset", "toy", "--task", "toy-qa", "--on_bad_sample", "zero"),
-    *("--use_checkpoint", "false", "--size_batch", "1", "--n_workers", "0", "--lr", "1e-3", "--logging_steps", "1"),
+    *(
+        "--use_checkpoint",
+        "false",
+        "--size_batch",
+        "1",
+        "--n_workers",
+        "0",
+        "--lr",
+        "1e-3",
+        "--logging_steps",
+        "1",
+        "-v",
+    ),
     *("--vis_backbone_size", "micro", "--vis_backbone_init", "random", "--size_img", "64", "--save_steps", "2"),
     *("--txt_backbone", str(KIT / "bert_micro"), "--fusion_encoder", str(KIT / "bert_micro")),
     *("--data_dir", str(KIT / "data")),

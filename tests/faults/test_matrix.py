@@ -18,7 +18,7 @@ SCRIPT, INJECT = "main_qaoe_mlm.py", "tests/faults/inject.py"
 OPTIONS = (
     *("--config", "_args/args_msvd-qa.json", "--dataset", "toy", "--task", "toy-qa", "--on_bad_sample", "zero"),
     *("--use_checkpoint", "false", "--size_batch", "1", "--size_epoch", "2", "--n_workers", "2", "--lr", "1e-3"),
-    *("--logging_steps", "1", "--save_steps", "2"),
+    *("--logging_steps", "1", "-v", "--save_steps", "2"),
 )
 ENGINES = {"plain": (None, "false"), "DDP": ("launch", "false"), "DeepSpeed": ("torchrun", "true")}
 

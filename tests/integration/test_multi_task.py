@@ -46,7 +46,7 @@ def together(train_here, start, needs, tmp_path: Path) -> Callable[..., Any]:
     def run(script: str, *options: object, entries: list[dict] = ENTRIES, by: str = "here", **more: Any) -> Any:
         config = tmp_path / "multi-task.json"
         config.write_text(json.dumps({"type": "multi-task", "task": "toy-all", "size_frame": 5, "datasets": entries}))
-        ground = {"released": ("--config", str(config), "--logging_steps", "1"), "data": KIT / "data", **more}
+        ground = {"released": ("--config", str(config), "--logging_steps", "1", "-v"), "data": KIT / "data", **more}
         if by == "here":
             return train_here(*options, task=script, **ground)
         needs("deepspeed")

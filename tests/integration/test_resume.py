@@ -41,7 +41,7 @@ def train(start, needs, tmp_path: Path) -> Callable[..., Any]:
     def run(what: str, name: str, *options: object, by: str = "python", **more: Any) -> Any:
         needs("deepspeed")
         script, words, _ = WORK[what]
-        ground = ("--deepspeed", ENGINES[by], "--use_checkpoint", "false", "--logging_steps", 1, *SMALLER)
+        ground = ("--deepspeed", ENGINES[by], "--use_checkpoint", "false", "--logging_steps", 1, "-v", *SMALLER)
         return start(
             *(script, *ground, *options),
             launcher=None if by == "python" else by,
