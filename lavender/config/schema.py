@@ -344,13 +344,7 @@ class Config:
         limit=10_000_000,
     )
     seed: int = _run(88, "seed of every random draw", minimum=0, maximum=2**32 - 1)
-    logging_steps: int = _run(
-        20,
-        "steps between two values of the curves; with -v also between two lines of the log",
-        minimum=1,
-        free=True,
-        limit=10**12,
-    )
+    logging_steps: int = _run(20, "steps from one point of a curve to the next", minimum=1, free=True, limit=10**12)
     device: str = _run("auto", "auto: a GPU where there is one", choices=("auto", "cpu", "cuda"))
 
     # --- not options
