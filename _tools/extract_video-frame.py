@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from lavender.data.frames import MAX_PIXELS
 from lavender.data.ids import VIDEO_EXTENSIONS, unfit
-from lavender.data.video import extract_frames, in_processes
+from lavender.data.video import extract_frames
+from lavender.data.video_processes import in_processes
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import atomic_file, looked_from, refuse_overwriting
 from lavender.runtime.quoting import shown

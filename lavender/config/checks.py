@@ -84,13 +84,25 @@ def _faults(config: Config) -> Iterator[tuple[str, ...]]:
             "num_keep_best",
             "num_beams",
         )
-    if config.frame_source == "videos" and not config.video_dir:
-        yield ("frame_source is videos, so video_dir must name their folder", "frame_source", "video_dir")
-    if config.frame_source == "videos" and config.type == "pretrain":
-        yield ("frame_source is videos, but pretraining reads frame TSVs; set it to tsv", "frame_source", "type")
+    yield from _source_faults(config)
     if config.do_sample and config.num_beams > 1:
         yield ("do_sample draws words and num_beams searches for them; choose one", "do_sample", "num_beams")
     if config.checkpoint_offload and not config.use_checkpoint:
         yield ("checkpoint_offload needs use_checkpoint; set it to true", "checkpoint_offload", "use_checkpoint")
     if config.deepspeed_config and not config.deepspeed:
         yield ("deepspeed_config needs deepspeed; set it to true", "deepspeed_config", "deepspeed")
+
+
+def _source_faults(config: Config) -> Iterator[tuple[str, ...]]:
+    """The same of where frames are read."""
+    source, shards = config.frame_source, config.shards
+    if source == "videos" and not config.video_dir:
+        yield ("frame_source is videos, so video_dir must name their folder", "frame_source", "video_dir")
+    if source == "shards" and not shards:
+        yield ("frame_source is shards, so shards must name the tars", "frame_source", "shards")
+    if source == "auto" and shards and config.video_dir:
+        yield ("video_dir and shards are both given; set frame_source to videos or shards", "video_dir", "shards")
+    if isinstance(shards, dict) and source == "shards" and shards and not config.datasets:
+        names = [config.dataset] if isinstance(config.dataset, str) else list(config.dataset)
+        if missing := [name for name in names if name not in shards]:
+            yield (f"shards does not name {', '.join(missing)}; give the tars of each data set", "shards", "dataset")

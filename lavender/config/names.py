@@ -14,6 +14,7 @@ _ELSEWHERE = {
         "textdir annotationdir annotations anno annodir annfile annotationfile textfile trainfile testfile valfile"
     ),
     "video_dir": "videopath videoroot videofolder",
+    "shards": "urls url tars tar shardlist trainshards traindata wds wdsurls webdataset",
     "img_tsv_dir": "featuredir framesdir framedir imgdir imagedir",
     "data_ratio": "maxtrainsamples limittrainbatches subset numsamples trainfraction",
     "n_workers": "workers numworkers dataloadernumworkers dataloaderworkers numworker nworker j",

@@ -99,18 +99,15 @@ class Config:
     img_tsv_dir: str = _data("", "folder of the frame files, where it is not data_dir")
     frame_source: str = _data(
         "auto",
-        "where frames are read: the frame TSV, or the videos of video_dir; auto: the TSV where it is there",
-        choices=("auto", "tsv", "videos"),
+        "where frames are read: frame TSV, video_dir, shards; auto: the TSV where it is there, else what is named",
+        choices=("auto", "tsv", "videos", "shards"),
     )
-    video_dir: str = _data(
-        "", "folder of video files or image folders, read without extraction (not in pretraining)", only=DOWNSTREAM
+    video_dir: str = _data("", "folder of video files or image folders, read without extraction")
+    shards: str | dict[str, str] = _data(
+        "", "WebDataset tars: a folder or a pattern such as {00000..00012}.tar; also an object, data set to those"
     )
     stored_frames: int = _data(
-        5,
-        "videos: evenly spread frames of a video file, of which size_frame are taken",
-        minimum=1,
-        limit=10_000,
-        only=DOWNSTREAM,
+        5, "videos, shards: evenly spread frames of a video, of which size_frame are taken", minimum=1, limit=10_000
     )
     train_yaml: str = _data("", "captioning: YAML of the training split, under data_dir", only=CAPTIONS)
     val_yaml: str = _data("", "captioning: YAML of the validation split", only=CAPTIONS)

@@ -143,6 +143,17 @@ class CaptionTable:
         Raises:
             DataError: an unknown id, or one that could be two; empty or endless caption.
         """
+        row = self._row(video_id)
+        if row is None:
+            raise DataError(f"{self.where}: no caption for video {shown_json(video_id)}")
+        text = _slice(self._texts, self._text_ends, row).decode(errors="surrogatepass")
+        return check_caption(text, f"{self.where}, video {shown_json(video_id)}")
+
+    def __contains__(self, video_id: str) -> bool:
+        """Whether a video has a caption, of whatever kind. DataError where its id could be two."""
+        return self._row(video_id) is not None
+
+    def _row(self, video_id: str) -> int | None:
         names = [video_id, without_extension(video_id), plain(video_id)]
         if not self._folders:
             names.append(file_name(video_id))
@@ -154,9 +165,8 @@ class CaptionTable:
                 )
             row = self._find(name.encode(errors="surrogatepass"))
             if row is not None:
-                text = _slice(self._texts, self._text_ends, row).decode(errors="surrogatepass")
-                return check_caption(text, f"{self.where}, video {shown_json(video_id)}")
-        raise DataError(f"{self.where}: no caption for video {shown_json(video_id)}")
+                return row
+        return None
 
     def check_file_names(self, videos: FrameSource) -> None:
         """Refuses frames whose ids have folders, if they would share captions by their file names.

@@ -36,8 +36,8 @@ def find_images(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
     """
     videos: dict[str, list[Path]] = {}
     others: list[Path] = []
-    for place, names in _folders(folder):
-        for name in sorted(names, key=_natural):
+    for place, names in walk(folder):
+        for name in sorted(names, key=natural):
             file = Path(place, name)
             extension = file.suffix[1:].lower()
             if name.startswith(".") or extension not in IMAGE_EXTENSIONS | {"gif"}:
@@ -59,8 +59,8 @@ def find_images(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
     return videos, others
 
 
-def _folders(root: Path) -> Iterator[tuple[str, list[str]]]:
-    """Each folder that is read, with the names in it; hidden ones are left out."""
+def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Each folder that is read, with the names in it; hidden ones are left out. See `find_images` for links."""
 
     def fail(error: OSError) -> NoReturn:
         raise DataError(f"{error.filename}: the folder cannot be read: {error.strerror}{looked_from(root)}") from error
@@ -70,7 +70,7 @@ def _folders(root: Path) -> Iterator[tuple[str, list[str]]]:
     left: list[str] = []
     for place, folders, names in os.walk(root, followlinks=True, onerror=fail):
         kept = []
-        for name in sorted((name for name in folders if not name.startswith(".")), key=_natural):
+        for name in sorted((name for name in folders if not name.startswith(".")), key=natural):
             path = os.path.join(place, name)
             if os.path.islink(path):
                 target = os.path.realpath(path)
@@ -104,7 +104,7 @@ def stored_image(file: Path, quality: int = 95, max_pixels: int = MAX_PIXELS) ->
     return base64.b64encode(data).decode()
 
 
-def _natural(name: str) -> list[tuple[bool, int, str]]:
+def natural(name: str) -> list[tuple[bool, int, str]]:
     """A key to sort names by: numbers by their value."""
     parts = re.findall(r"[0-9]+|[^0-9]+", name)
     return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]

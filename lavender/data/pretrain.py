@@ -1,7 +1,6 @@
-"""Pretraining data: TSV parts of videos or images, and one caption each (`spec`: `txt_<dataset>.json`)."""
+"""Pretraining data: videos or images, and one caption each (`spec`: `txt_<dataset>.json`)."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,7 @@ import torch
 from lavender.config.schema import Config
 from lavender.data.annotations import CaptionTable
 from lavender.data.samples import ClipDataset, Failure, draw_share
-from lavender.data.sources.base import StoredVideo
-from lavender.data.sources.tsv import TSVSource
+from lavender.data.sources.base import FrameSource, StoredVideo
 from lavender.runtime.errors import DataError
 from lavender.runtime.seed import EVALUATION, sample_stream
 from lavender.text.masking import mask_words
@@ -21,26 +19,15 @@ MAX_PAIRS = 4  # texts a video is matched against: its own and three others
 _NEGATIVES = 1  # the purpose of a sample's second random stream
 
 
-def number_of_rows(tsv: Path) -> int:
-    """How many samples a frame file holds.
-
-    Raises:
-        DataError: none.
-    """
-    rows = len(TSVSource(tsv))
-    if not rows:
-        raise DataError(f"{tsv}: the file is empty; a line is one video")
-    return rows
-
-
 class PretrainDataset(ClipDataset):
     """Clips with a caption whose words are hidden, and the texts each clip is wrongly paired with.
 
     Args:
-        tsv: the part or validation file.
-        captions: video id → caption.
+        source: the frames.
+        captions: video id → caption; None: the source has them.
         append_mask: put a `[MASK]` after the text, where matching is answered (the MLM way).
-        samples: how many of the rows are used (without it, all); the draw is seeded.
+        rows: which videos of the source are meant, (N,); without it, all.
+        samples: how many of those are used (without it, all); the draw is seeded.
 
     A batch: `img` uint8 (B, T, 3, H, W), `present` (B,), `ids`, `mask`, `labels` (B, X), `negatives` (B, O − 1),
     `video`, `caption`: lists of B strings.
@@ -50,19 +37,23 @@ class PretrainDataset(ClipDataset):
         self,
         config: Config,
         tokenizer: TextTokenizer,
-        tsv: Path,
-        captions: CaptionTable,
+        source: FrameSource,
+        captions: CaptionTable | None,
         *,
         training: bool,
         size_frame: int,
         append_mask: bool,
+        rows: np.ndarray | None = None,
         samples: int | None = None,
     ):
         super().__init__(config, training, size_frame)
         self.tokenizer, self.captions, self.append_mask = tokenizer, captions, append_mask
-        self.source = TSVSource(tsv, config.max_pixels)
-        captions.check_file_names(self.source)
-        self.rows = draw_share(len(self.source), samples or len(self.source), config.seed)
+        self.source = source
+        if captions is not None:
+            captions.check_file_names(source)
+        length = len(source) if rows is None else len(rows)
+        drawn = draw_share(length, samples or length, config.seed)
+        self.rows = drawn if rows is None else rows[drawn]
         self._opened: tuple[int, StoredVideo] | None = None
 
     def __len__(self) -> int:
@@ -79,10 +70,15 @@ class PretrainDataset(ClipDataset):
         except DataError:  # its frames are not there, but its id may be
             return self.source.video_id(int(self.rows[index]))
 
+    def _caption(self, index: int, video: str) -> str:
+        if self.captions is None:
+            return self.source.caption(int(self.rows[index]))
+        return self.captions.caption(video)
+
     def text(self, index: int, stream: np.random.Generator, guard: Any) -> dict[str, Any]:
         tokenizer = self.tokenizer
         video = guard.attempt(lambda: self._video_id(index), "")
-        caption = guard.attempt(lambda: self.captions.caption(video), "")
+        caption = guard.attempt(lambda: self._caption(index, video), "")
         ids, mask = tokenizer.encode(caption, self.config.size_txt, self.append_mask)
         keep = (tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id, tokenizer.mask_id)
         hidden, labels = mask_words(ids, stream.random(ids.shape), self.config.p_mask, keep, tokenizer.mask_id)

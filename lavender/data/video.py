@@ -4,27 +4,21 @@ import base64
 import io
 import logging
 import math
-import multiprocessing
-import os
-import signal
-import threading
 from bisect import bisect_right
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from lavender.data.frames import MAX_PIXELS
 from lavender.runtime.errors import DataError
-from lavender.runtime.files import mistaken_file, refuse_special
+from lavender.runtime.files import mistaken_bytes, mistaken_file, refuse_special
 
 _LOG = logging.getLogger(__name__)
 
@@ -35,8 +29,25 @@ _FORMATS = (
 )
 
 
+class ClipBytes:
+    """A video in memory.
+
+    Args:
+        data: the bytes of its file; where: what messages call it.
+    """
+
+    def __init__(self, data: bytes, where: str):
+        self.data, self.where = data, where
+
+    def __str__(self) -> str:
+        return self.where
+
+
+Clip = str | Path | ClipBytes
+
+
 def sample_frames(
-    path: str | Path,
+    path: Clip,
     count: int,
     threads: int = 0,
     *,
@@ -51,7 +62,7 @@ def sample_frames(
     as a player shows them. Damaged and missing frames are left out; the log says how many.
 
     Args:
-        path: any video file that FFmpeg reads, no playlist; its main video stream is used, never a cover picture.
+        path: any video that FFmpeg reads, no playlist; its main video stream is used, never a cover picture.
         count: how many frames; a video of fewer frames gives some twice.
         threads: decoder threads, 0 for one a core.
         min_decoded: the share of the frames that must decode.
@@ -93,12 +104,18 @@ def sample_frames(
     return [decoded.frames[i] for i in wanted]
 
 
-def _reason(path: str | Path, error: Exception) -> str:
+def read_frames(path: Clip, count: int, numbers: Sequence[int], max_pixels: int) -> list[np.ndarray]:
+    """Those of `numbers` among the frames of `sample_frames`, decoded by one thread: workers decode side by side."""
+    stored = sample_frames(path, count, threads=1, max_pixels=max_pixels)
+    return [stored[number] for number in numbers]
+
+
+def _reason(path: Clip, error: Exception) -> str:
     """Why a file cannot be decoded: what stands in its place, else FFmpeg's words with what they mean here."""
     import av
 
     reason = getattr(error, "strerror", None) or str(error)
-    if fault := mistaken_file(path):
+    if fault := mistaken_bytes(path.data) if isinstance(path, ClipBytes) else mistaken_file(path):
         return fault
     if isinstance(error, av.ArgumentError):  # what FFmpeg says of a format outside _FORMATS
         return f"{reason}, or a playlist or other unsupported format"
@@ -114,67 +131,9 @@ def encode_jpeg(frame: np.ndarray) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def extract_frames(path: str | Path, count: int, threads: int = 0, **options: Any) -> list[str]:
+def extract_frames(path: Clip, count: int, threads: int = 0, **options: Any) -> list[str]:
     """`sample_frames`, each encoded by `encode_jpeg`."""
     return [encode_jpeg(frame) for frame in sample_frames(path, count, threads, **options)]
-
-
-def in_processes(
-    work: Callable[[Path], Any], paths: Iterable[Path], workers: int
-) -> Iterator[tuple[Path, Any | DataError]]:
-    """Runs `work` on each path in `workers` processes; yields (path, result or DataError) in order of completion.
-
-    A file can crash a decoder or exhaust the memory, and then its process is killed. The files that were in work at
-    that moment are tried again, each in a process of its own, so that only the file at fault gives a DataError.
-    """
-    waiting = deque(paths)
-    while waiting:
-        suspects = yield from _until_killed(work, waiting, workers)
-        for path in suspects:
-            if (yield from _until_killed(work, deque([path]), 1)):
-                yield path, DataError(f"{path}: the process that decoded it was killed (a crash, or too little memory)")
-
-
-def _until_killed(
-    work: Callable[[Path], Any], waiting: deque[Path], workers: int
-) -> Generator[tuple[Path, Any | DataError], None, list[Path]]:
-    """Works `waiting` off until it is empty or a worker is killed; returns the paths that were then in work."""
-    running: dict[Future[Any], Path] = {}
-    # Spawned, not forked: the threads and locks of this process do not reach the workers.
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_end_with_parent) as pool:
-        try:
-            while waiting or running:
-                while waiting and len(running) < workers:
-                    future = pool.submit(work, waiting[0])
-                    running[future] = waiting.popleft()
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    try:
-                        result = future.result()
-                    except DataError as fault:
-                        result = fault
-                    yield running.pop(future), result
-        except BrokenProcessPool:
-            pass
-        except BaseException:  # stopped: the pool would wait for the clips in work
-            for worker in multiprocessing.active_children():
-                worker.terminate()
-            raise
-    return list(running.values())
-
-
-def _end_with_parent() -> None:
-    """In a worker: ends when the main process does, however that ends; Ctrl-C is the main process's to obey."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 class _Survey(NamedTuple):
@@ -210,7 +169,7 @@ def _rising(times: list[float | None]) -> list[float]:
     return list(accumulate((usual if step is None else step for step in steps), initial=0.0))
 
 
-def _survey(path: str | Path, max_pixels: int, chosen: int | None = None) -> _Survey:
+def _survey(path: Clip, max_pixels: int, chosen: int | None = None) -> _Survey:
     """Times of the packets of the video stream, and how many are missing, found without decoding."""
     times: list[float] = []
     unknown = 0
@@ -253,7 +212,7 @@ def _survey(path: str | Path, max_pixels: int, chosen: int | None = None) -> _Su
         return _Survey([*sorted(times), *[None] * unknown], missing, stream.index)
 
 
-def _decode(path: str | Path, wanted: list[int], threads: int, max_pixels: int, chosen: int | None = None) -> _Decoded:
+def _decode(path: Clip, wanted: list[int], threads: int, max_pixels: int, chosen: int | None = None) -> _Decoded:
     """Decodes to the end of the file; a packet that does not decode is counted."""
     frames: dict[int, np.ndarray] = {}
     times: list[float | None] = []
@@ -314,16 +273,22 @@ def _av_error() -> type[Exception]:
 
 
 @contextmanager
-def _opened(path: str | Path, max_pixels: int) -> Iterator[Any]:
+def _opened(path: Clip, max_pixels: int) -> Iterator[Any]:
     """The container, read through a Python file: FFmpeg itself opens no file and no address."""
     import av
 
     # The limit holds for the frames that are decoded in search of the streams' parameters, too.
     options = {"format_whitelist": _FORMATS, "protocol_whitelist": "none", **_limit(max_pixels)}
     # Titles in old encodings are no reason to lose a clip.
-    refuse_special(path)
-    with open(path, "rb") as file, av.open(file, metadata_errors="ignore", options=options) as container:
+    with _file(path) as file, av.open(file, metadata_errors="ignore", options=options) as container:
         yield container
+
+
+def _file(path: Clip) -> BinaryIO:
+    if isinstance(path, ClipBytes):
+        return io.BytesIO(path.data)
+    refuse_special(path)
+    return open(path, "rb")
 
 
 def _limit(max_pixels: int) -> dict[str, str]:
@@ -331,7 +296,7 @@ def _limit(max_pixels: int) -> dict[str, str]:
     return {"max_pixels": str(min(2 * max_pixels + 2**16, 2**31 - 1))}
 
 
-def _video_stream(container: Any, path: str | Path, chosen: int | None) -> Any:
+def _video_stream(container: Any, path: Clip, chosen: int | None) -> Any:
     """Stream `chosen`, or the one that a player shows: the best for FFmpeg, but no cover picture."""
     if chosen is not None:
         return container.streams[chosen]
@@ -351,7 +316,7 @@ def _moving(container: Any) -> list[Any]:
     return [stream for stream in container.streams.video if not stream.disposition & still]
 
 
-def _check(stream: Any, path: str | Path, max_pixels: int) -> None:
+def _check(stream: Any, path: Clip, max_pixels: int) -> None:
     codec = stream.codec_context
     if codec is None:
         raise DataError(f"{path}: FFmpeg has no decoder for its video stream")

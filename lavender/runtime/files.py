@@ -174,9 +174,14 @@ def mistaken_file(path: str | Path, zipped: bool = False) -> str:
             head = file.read(_HEAD)
     except OSError:
         return ""
-    if not head:
+    return mistaken_bytes(head, zipped)
+
+
+def mistaken_bytes(content: bytes, zipped: bool = False) -> str:
+    """The same of a file's content, or its beginning."""
+    if not content:
         return "it is empty (0 bytes), as after a failed download or copy; fetch it again"
-    head = head.removeprefix(b"\xef\xbb\xbf")
+    head = content[:_HEAD].removeprefix(b"\xef\xbb\xbf")
     if not zipped and re.match(_OFFICE, head, re.DOTALL):
         return "it is an Excel or Word file: save it as text (UTF-8)"
     if not zipped and re.match(_ZIP, head):

@@ -14,7 +14,8 @@ from torch import Tensor
 from lavender.config.schema import Config
 from lavender.data import corpora
 from lavender.data.annotations import CaptionTable, misnamed_split, read_splits
-from lavender.data.pretrain import PretrainDataset, number_of_rows
+from lavender.data.pretrain import PretrainDataset
+from lavender.data.pretrain_frames import CorpusFrames, Piece
 from lavender.data.samples import ClipDataset, split_share
 from lavender.metrics.matching import matching_score, ranking_score
 from lavender.models.lavender import Heads, Lavender
@@ -38,69 +39,88 @@ class PretrainTask(Task):
         names = [config.dataset] if isinstance(config.dataset, str) else config.dataset
         self.folders: dict[str, str] = names if isinstance(names, dict) else dict.fromkeys(names, config.data_dir)
         self._captions: dict[str, dict[str, CaptionTable]] = {}
+        self._sources: dict[str, CorpusFrames] = {}
         self._misnamed: dict[tuple[str, str], str] = {}  # corpus and split → what its file calls it, for messages
 
     # --- data ---------------------------------------------------------------------------------------------------------
 
     def training_parts(self) -> list[TrainingPart]:
         parts = []
-        for name, folder in self.folders.items():
-            self._table(name, "train")  # what is missing shows now, not when its turn comes
+        for name in self.folders:
+            captions = self._table(name, "train")  # what is missing shows now, not when its turn comes
             sizes = self.config.size_part
-            paths = [
-                corpora.train_part(folder, name, n) for n in range(sizes[name] if isinstance(sizes, dict) else sizes)
-            ]
-            rows = [number_of_rows(path) for path in paths]  # all are opened: a part that is not there shows now
-            shares = split_share(rows, self.config.data_ratio)
-            for number, (path, samples) in enumerate(zip(paths, shares, strict=True)):
+            pieces = self._frames(name).parts(sizes[name] if isinstance(sizes, dict) else sizes, captions)
+            shares = split_share([piece.length for piece in pieces], self.config.data_ratio)
+            for number, (piece, samples) in enumerate(zip(pieces, shares, strict=True)):
                 if samples:
-                    opener = partial(self._dataset, name, "train", path, samples)
+                    opener = partial(self._dataset, name, "train", piece, samples)
                     parts.append(TrainingPart(name, number, samples, opener))
         return parts
 
     def evaluation_sets(self, part: TrainingPart | None = None) -> dict[str, ClipDataset]:
         sets: dict[str, ClipDataset] = {}
         for name in [part.dataset] if part else self.folders:
-            if "val" not in self._tables(name):
-                hint = self._misnamed[name, "val"]
+            captions = self._tables(name).get("val")
+            if captions is None:
+                hint = self._misnamed.get((name, "val"), "")
                 LOGGER.log(
                     *(logging.WARNING if hint else logging.INFO, "%s: no validation captions%s, so no validation"),
                     *(name, hint),
                 )
                 continue
-            path = corpora.validation(self.folders[name], name)
-            sets["val" if len(self.folders) == 1 else f"{name}-val"] = self._dataset(name, "val", path)
+            piece = self._frames(name).validation(captions)
+            sets["val" if len(self.folders) == 1 else f"{name}-val"] = self._dataset(name, "val", piece, piece.length)
         return sets
 
+    def _frames(self, name: str) -> CorpusFrames:
+        if name not in self._sources:
+            self._sources[name] = CorpusFrames(self.config, name, self.folders[name])
+        return self._sources[name]
+
     def _tables(self, name: str) -> dict[str, CaptionTable]:
-        """Split → its captions, of the splits that have any; the file is read once."""
+        """Split → its captions, of the splits that have any; the file is read once. Shards need no such file."""
         if name not in self._captions:
-            path = corpora.text_file(self.folders[name], name)
-            content, tables = read_splits(path, "pretrain"), {}
-            for split in ("train", "val"):
-                self._misnamed[name, split] = misnamed_split(content, split)
-            for split, captions in content.items():
-                if split in ("train", "val") and captions:
-                    if not isinstance(captions, dict):
-                        _refuse(path, split)
-                    tables[split] = CaptionTable(captions, f"{path}, {split}")
+            tables: dict[str, CaptionTable] = {}
+            if path := self._text_file(name):
+                content = read_splits(path, "pretrain")
+                for split in ("train", "val"):
+                    self._misnamed[name, split] = misnamed_split(content, split)
+                for split, captions in content.items():
+                    if split in ("train", "val") and captions:
+                        if not isinstance(captions, dict):
+                            _refuse(path, split)
+                        tables[split] = CaptionTable(captions, f"{path}, {split}")
             self._captions[name] = tables
         return self._captions[name]
 
-    def _table(self, name: str, split: str) -> CaptionTable:
+    def _table(self, name: str, split: str) -> CaptionTable | None:
+        """The captions of a split; None where the frames have their own."""
         found = self._tables(name).get(split)
-        return found or _refuse(corpora.text_file(self.folders[name], name), split, self._misnamed[name, split])
+        if found is None and (path := self._text_file(name)):
+            _refuse(path, split, self._misnamed[name, split])
+        return found
 
-    def _dataset(self, name: str, split: str, path: Path, samples: int | None = None) -> PretrainDataset:
+    def _text_file(self, name: str) -> Path | None:
+        """`txt_<dataset>.json`; None where there is none and the frames have captions of their own."""
+        try:
+            return corpora.text_file(self.folders[name], name)
+        except DataError:
+            named = isinstance(self.config.shards, dict) or len(self.folders) == 1  # of this data set alone
+            if self.config.shards and named and self._frames(name).has_captions:
+                return None
+            raise
+
+    def _dataset(self, name: str, split: str, piece: Piece, samples: int) -> PretrainDataset:
         return PretrainDataset(
             self.config,
             self.tokenizer,
-            path,
+            piece.open(),
             self._table(name, split),
             training=split == "train",
             size_frame=corpora.size_frame_of(name, self.config.size_frame),
             append_mask=self.append_mask,
-            samples=samples or number_of_rows(path),
+            rows=piece.rows,
+            samples=samples,
         )
 
     # --- model --------------------------------------------------------------------------------------------------------

@@ -206,7 +206,7 @@ def test_a_stopped_tool_leaves_nothing(tmp_path: Path, number: int):
 WORKERS_OF_A_KILLED_TOOL = """
 import os, signal, time
 from pathlib import Path
-from lavender.data.video import in_processes
+from lavender.data.video_processes import in_processes
 def work(path):
     if path.name == "first":
         return

@@ -40,9 +40,11 @@ class FrameSource(ABC):
 
     Attributes:
         path: the file or folder that holds them.
+        has_captions: whether captions are stored beside the frames.
     """
 
     path: Path
+    has_captions = False
 
     @abstractmethod
     def __len__(self) -> int:
@@ -59,6 +61,10 @@ class FrameSource(ABC):
     @abstractmethod
     def video(self, number: int) -> StoredVideo:
         """Video `number`. DataError where it is not there or holds no frames."""
+
+    def caption(self, number: int) -> str:
+        """The caption that is stored beside the frames of video `number`. DataError where there is none."""
+        raise DataError(f"{self.where(number)}: no caption is stored with the frames")
 
     @abstractmethod
     def stamps(self) -> list[tuple[str, int, int]]:
@@ -86,6 +92,10 @@ class FrameSource(ABC):
     def load_ids(self) -> None:
         """Reads the ids, which `find` needs. DataError where they cannot be read."""
         _ = self._ids
+
+    def check_ids(self) -> None:
+        """Raises DataError where an id does not tell which video is meant: two have it."""
+        return None
 
     @property
     def known_from(self) -> str:

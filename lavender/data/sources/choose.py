@@ -5,27 +5,47 @@ from pathlib import Path
 
 from lavender.config.schema import Config
 from lavender.data.sources.base import FrameSource
+from lavender.data.sources.shards import ShardSource
 from lavender.data.sources.tsv import TSVSource
 from lavender.data.sources.video_files import VideoFolder
 from lavender.runtime.errors import DataError
 
 
 def frame_source(config: Config, find_tsv: Callable[[], Path]) -> FrameSource:
-    """The source of a data set; `auto` is the TSV where it is there, else the videos where `video_dir` is given.
+    """The source of a data set.
 
     Args:
-        config: frame_source, video_dir, stored_frames, max_pixels.
+        config: frame_source and what it needs.
         find_tsv: the frame TSV of the data set; it raises DataError where there is none.
 
     Raises:
         DataError: nothing is found; the message names what was looked for.
     """
-    if config.frame_source != "videos":
-        try:
-            path = find_tsv()
-        except DataError:
-            if config.frame_source == "tsv" or not config.video_dir:
-                raise
-        else:
-            return TSVSource(path, config.max_pixels)
-    return VideoFolder(config.video_dir, config.stored_frames, config.max_pixels)
+    dataset = str(config.dataset)
+    if has_direct_source(config, dataset, find_tsv):
+        return direct_source(config, dataset)
+    return TSVSource(find_tsv(), config.max_pixels)
+
+
+def has_direct_source(config: Config, dataset: str, find_tsv: Callable[[], Path]) -> bool:
+    """Whether videos or shards are read. `auto` takes the TSV where it is there, or where nothing else is named."""
+    if config.frame_source != "auto" or not (config.video_dir or _shards(config, dataset)):
+        return config.frame_source in ("videos", "shards")
+    try:
+        find_tsv()
+    except DataError:
+        return True
+    return False
+
+
+def direct_source(config: Config, dataset: str) -> FrameSource:
+    """The videos or shards of a data set. DataError where they are not there."""
+    shards = _shards(config, dataset)
+    if config.frame_source == "videos" or not shards:
+        return VideoFolder(config.video_dir, config.stored_frames, config.max_pixels)
+    tolerant = config.on_bad_sample == "zero"
+    return ShardSource(shards, config.stored_frames, config.max_pixels, tolerant=tolerant)
+
+
+def _shards(config: Config, dataset: str) -> str:
+    return config.shards.get(dataset, "") if isinstance(config.shards, dict) else config.shards

@@ -11,7 +11,7 @@ from lavender.data.frames import MAX_PIXELS, decode_bytes
 from lavender.data.ids import VIDEO_EXTENSIONS
 from lavender.data.image_folders import find_images
 from lavender.data.sources.base import FrameSource, StoredVideo, stamp
-from lavender.data.video import sample_frames
+from lavender.data.video import read_frames
 from lavender.runtime.errors import ConfigError, DataError
 from lavender.runtime.files import looked_from
 
@@ -27,9 +27,7 @@ class VideoFile(StoredVideo):
         return self._count
 
     def frames(self, numbers: Sequence[int]) -> list[np.ndarray]:
-        # One thread: workers already decode side by side.
-        stored = sample_frames(self._file, self._count, threads=1, max_pixels=self._max_pixels)
-        return [stored[number] for number in numbers]
+        return read_frames(self._file, self._count, numbers, self._max_pixels)
 
 
 class ImageFiles(StoredVideo):

@@ -11,6 +11,7 @@ from lavender.data.annotations import CaptionTable, read_json
 from lavender.data.loaders import evaluation_loader, training_loader
 from lavender.data.pretrain import MAX_PAIRS, PretrainDataset
 from lavender.data.samples import Failure, SampleKey
+from lavender.data.sources.tsv import TSVSource
 from lavender.data.tsv import TSVReader, TSVWriter
 from lavender.runtime.errors import DataError
 from lavender.runtime.seed import sample_stream
@@ -41,7 +42,7 @@ def make(config: Config, kit: Path, tokenizer: TextTokenizer):
         return PretrainDataset(
             config,
             tokenizer,
-            tsv or default,
+            TSVSource(tsv or default, config.max_pixels),
             CaptionTable(texts, f"txt_toy.json, {split}"),
             training=training,
             size_frame=frames,

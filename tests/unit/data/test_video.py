@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from lavender.data import video
-from lavender.data.video import encode_jpeg, extract_frames, in_processes, sample_frames
+from lavender.data.video import encode_jpeg, extract_frames, sample_frames
+from lavender.data.video_processes import in_processes
 from lavender.runtime.errors import DataError
 
 av = pytest.importorskip("av")

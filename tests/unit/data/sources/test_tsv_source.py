@@ -64,7 +64,7 @@ def test_pretraining_reads_each_row_once(config, kit: Path, monkeypatch: pytest.
         TSVReader, "_read_row", lambda self, number, size: read.append(number) or plain(self, number, size)
     )
     dataset = PretrainDataset(
-        *(config, TextTokenizer(kit / "bert_micro"), kit / "data" / "toy_val.tsv"),
+        *(config, TextTokenizer(kit / "bert_micro"), TSVSource(kit / "data" / "toy_val.tsv")),
         CaptionTable({f"vid{n}": ["a text"] for n in range(10)}, "t"),
         **{"training": False, "size_frame": 2, "append_mask": True},
     )

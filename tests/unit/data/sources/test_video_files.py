@@ -95,8 +95,13 @@ def test_auto_takes_the_tsv_where_it_is_there(videos: Path, tmp_path: Path):
 def test_options_that_do_not_go_together():
     with pytest.raises(ConfigError, match="video_dir"):
         validate(Config(frame_source="videos"), "x.json")
-    with pytest.raises(ConfigError, match="pretrain"):
-        validate(Config(frame_source="videos", video_dir="v", type="pretrain"), "x.json")
+    with pytest.raises(ConfigError, match="shards"):
+        validate(Config(frame_source="shards"), "x.json")
+    with pytest.raises(ConfigError, match=r"video_dir.*shards.*frame_source"):
+        validate(Config(video_dir="v", shards="s"), "x.json")
+    with pytest.raises(ConfigError, match="shards does not name b"):
+        validate(Config(frame_source="shards", type="pretrain", dataset=["a", "b"], shards={"a": "s"}), "x.json")
+    validate(Config(type="pretrain", dataset=["a", "b"], shards={"a": "s"}), "x.json")
 
 
 def test_a_captioning_folder_finds_its_frames_among_the_videos(videos: Path, tmp_path: Path):

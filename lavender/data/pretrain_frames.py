@@ -1,0 +1,108 @@
+"""The frames of a pretraining data set: a TSV for each part, or one source whose videos are dealt to the parts."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from lavender.config.schema import Config
+from lavender.data import corpora
+from lavender.data.annotations import CaptionTable
+from lavender.data.sources.base import FrameSource
+from lavender.data.sources.choose import direct_source, has_direct_source
+from lavender.data.sources.tsv import TSVSource
+from lavender.runtime.errors import DataError
+from lavender.runtime.quoting import shown
+
+logger = logging.getLogger("lavender.data")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The videos of a training part, or of the validation split.
+
+    Args:
+        open: opens their source; length: how many they are.
+        rows: which videos of the source they are, int64 (length,); None: all of them.
+    """
+
+    open: Callable[[], FrameSource]
+    length: int
+    rows: np.ndarray | None = None
+
+
+class CorpusFrames:
+    """The frames of one pretraining data set.
+
+    Args:
+        config: frame_source and what it needs.
+        name: of the data set; folder: of its TSV files.
+
+    Attributes:
+        source: the one source of all its videos; None: it has TSV files.
+    """
+
+    def __init__(self, config: Config, name: str, folder: str):
+        self.config, self.name, self.folder = config, name, folder
+        self.source = direct_source(config, name) if has_direct_source(config, name, self._find_tsv) else None
+
+    @property
+    def has_captions(self) -> bool:
+        """Whether captions are stored beside the frames."""
+        return self.source is not None and self.source.has_captions
+
+    def parts(self, number: int, captions: CaptionTable | None) -> list[Piece]:
+        """The training parts. A video of a single source is in the part of its place among those with captions, modulo
+        `number`, so that parts are alike whatever the order of the source is.
+
+        Args:
+            captions: of the training split; None: the source has its own.
+
+        Raises:
+            DataError: a file is missing or empty, or no video has a caption.
+        """
+        if self.source is None:
+            return [self._file(corpora.train_part(self.folder, self.name, part)) for part in range(number)]
+        rows = self._captioned(captions)
+        return [self._rows(rows[part::number]) for part in range(number)]
+
+    def validation(self, captions: CaptionTable) -> Piece:
+        """The validation split. DataError as in `parts`."""
+        if self.source is None:
+            return self._file(corpora.validation(self.folder, self.name))
+        return self._rows(self._captioned(captions))
+
+    def _file(self, path: Path) -> Piece:
+        rows = len(TSVSource(path))
+        if not rows:
+            raise DataError(f"{path}: the file is empty; a line is one video")
+        return Piece(partial(TSVSource, path, self.config.max_pixels), rows)
+
+    def _rows(self, rows: np.ndarray) -> Piece:
+        return Piece(lambda: self.source, len(rows), rows)  # type: ignore[arg-type, return-value]
+
+    def _captioned(self, captions: CaptionTable | None) -> np.ndarray:
+        source = self.source
+        assert source is not None
+        if captions is None:
+            return np.arange(len(source))
+        source.check_ids()
+        rows = [number for number in range(len(source)) if source.video_id(number) in captions]
+        if not rows:
+            raise DataError(
+                f"{captions.where}: no caption is of one of the {len(source)} videos of {source.path}, whose ids are "
+                f"such as {shown(source.video_id(0))}; write the ids of both alike"
+            )
+        logger.info("%s: %d of %d videos have a caption in %s", source.path, len(rows), len(source), captions.where)
+        return np.array(rows, np.int64)
+
+    def _find_tsv(self) -> Path:
+        try:
+            return corpora.train_part(self.folder, self.name, 0)
+        except DataError:
+            if self.config.size_epoch:
+                raise
+            return corpora.validation(self.folder, self.name)

@@ -1,0 +1,257 @@
+"""Where the samples of a tar are, in the layout of WebDataset: found once, and kept in a file beside the tar."""
+
+import fcntl
+import hashlib
+import logging
+import os
+import re
+import tarfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from lavender.data.ids import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, unfit
+from lavender.data.image_folders import natural
+from lavender.runtime.distributed import rank, world_size
+from lavender.runtime.errors import DataError
+from lavender.runtime.files import atomic_file, mistaken_file, refuse_special
+
+logger = logging.getLogger("lavender.data")
+
+VIDEO, IMAGE = 0, 1  # what the file of a sample is
+TEXT, JSON = 1, 2  # what its caption is in; 0: it has none
+_VERSION = 1  # of the layout of an index
+_BLOCK = 512  # bytes; a tar ends with blocks of zeros
+_SAMPLE_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)  # key and extension, as WebDataset cuts them
+_PACKED = {  # how compressed tars begin → what unpacks them
+    b"\x1f\x8b": "gunzip",
+    b"BZh": "bunzip2",
+    b"\xfd7zXZ": "unxz",
+    b"\x28\xb5\x2f\xfd": "unzstd",
+}
+# What numpy raises for a file that is cut, or is no index: it is then built anew.
+_NO_INDEX = (ValueError, LookupError, EOFError, AttributeError, TypeError, zipfile.BadZipFile)
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """The samples of one tar, in the order of their first files.
+
+    Attributes:
+        facts: int64 (6,): version, size of the tar in bytes, its time of change in ns, whether it is cut,
+            samples without frames (failed downloads), files whose key cannot be an id.
+        keys: the keys, UTF-8, joined: uint8; ends: where each ends, int64 (N,).
+        files: int64 (F, 3): place and size in bytes, and `VIDEO` or `IMAGE`, of each file with frames.
+        file_ends: int64 (N,): how many of `files` are of the samples up to this one.
+        captions: int64 (N, 3): place, size and `TEXT` or `JSON` of each caption; 0: there is none.
+    """
+
+    facts: np.ndarray
+    keys: np.ndarray
+    ends: np.ndarray
+    files: np.ndarray
+    file_ends: np.ndarray
+    captions: np.ndarray
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the tar ends before its end, as after a download that stopped."""
+        return bool(self.facts[3])
+
+
+def open_indices(tars: Sequence[Path]) -> Iterator[ShardIndex | DataError]:
+    """The index of each tar; what is missing, or is older than its tar, is built.
+
+    Processes that start together share the work: each begins at another tar, and none builds what another is building.
+
+    Yields:
+        in the order of `tars`: the index, or what is wrong with the tar.
+    """
+    found: dict[int, ShardIndex | DataError] = {}
+    missing = []
+    for number, tar in enumerate(tars):
+        try:
+            index = _stored(tar)
+        except OSError as error:
+            found[number] = DataError(f"{tar} cannot be read: {error.strerror or error}")
+            continue
+        if index is None:
+            missing.append(number)
+        else:
+            found[number] = index
+    if missing:
+        logger.info("%s: %d of %d shards are to be indexed, once", tars[missing[0]].parent, len(missing), len(tars))
+    start = len(missing) * rank() // world_size()
+    order = missing[start:] + missing[:start]
+    unwritten = 0
+    for wait in (False, True):  # what another process is building is left for the end
+        for number in order:
+            if number not in found:
+                with _claimed(tars[number], wait) as free:
+                    if free:
+                        try:
+                            found[number], kept = _stored_or_built(tars[number])
+                            unwritten += not kept
+                        except DataError as fault:
+                            found[number] = fault
+    if unwritten:
+        logger.warning(
+            "%s: the indices of %d shards can be written neither there nor to %s: each start builds them again",
+            *(tars[0].parent, unwritten, _cache_folder()),
+        )
+    return (found[number] for number in range(len(tars)))
+
+
+def _stored_or_built(tar: Path) -> tuple[ShardIndex, bool]:
+    """The index, and whether it is kept in a file."""
+    try:
+        if (stored := _stored(tar)) is not None:  # another process has built it meanwhile
+            return stored, True
+        index = build_index(tar)
+    except OSError as error:
+        raise DataError(f"{tar} cannot be read: {error.strerror or error}") from None
+    for path in _places(tar):
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_file(path) as file:
+                np.savez(file, **{item.name: getattr(index, item.name) for item in fields(ShardIndex)})
+            return index, True
+    return index, False
+
+
+def build_index(tar: Path) -> ShardIndex:
+    """Reads the headers of a tar.
+
+    Raises:
+        DataError: it is no tar, or a compressed one. OSError: it cannot be read.
+    """
+    facts = tar.stat()
+    with open(tar, "rb") as file:
+        head = file.read(_BLOCK)
+        for beginning, command in _PACKED.items():
+            if head.startswith(beginning):
+                raise DataError(f"{tar} is compressed, so no sample can be read by its place: run `{command} {tar}`")
+        if b"ustar" not in head[257:263] and (fault := mistaken_file(tar)):
+            raise DataError(f"{tar}: {fault}")
+        file.seek(0)
+        try:
+            members, is_cut = _members(file, facts.st_size)
+        except tarfile.TarError as error:
+            raise DataError(f"{tar} is no tar: {error}; download it again") from None
+    samples: dict[str, dict[str, tuple[int, int]]] = {}
+    key, unfit_names = "", 0
+    for name, place, size in members:
+        if parts := _SAMPLE_NAME.fullmatch(name.removeprefix("./")):
+            key, extension = parts[1], parts[2].lower()
+            if unfit(key):
+                unfit_names += 1
+            else:
+                samples.setdefault(key, {})[extension] = place, size
+    if is_cut:  # the files of the last sample may be missing
+        samples.pop(key, None)
+    return _as_arrays(samples, [_VERSION, facts.st_size, facts.st_mtime_ns, is_cut, 0, unfit_names])
+
+
+def _members(file: BinaryIO, size: int) -> tuple[list[tuple[str, int, int]], bool]:
+    """Name, place and size of each whole file of a tar, and whether the tar is cut."""
+    found = []
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        try:
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
+                if member.isreg() and not member.issparse() and member.offset_data + member.size <= size:
+                    found.append((member.name, member.offset_data, member.size))
+        except tarfile.ReadError:
+            return found, True
+        file.seek(tar.offset)
+        return found, file.read(_BLOCK) != bytes(_BLOCK)
+
+
+def _as_arrays(samples: dict[str, dict[str, tuple[int, int]]], facts: list[int]) -> ShardIndex:
+    keys, files, file_ends, captions = [], [], [], []
+    for key, found in samples.items():
+        frames = _frames_of(found)
+        if not frames:
+            facts[4] += 1
+            continue
+        keys.append(key.encode(errors="surrogatepass"))
+        files += frames
+        file_ends.append(len(files))
+        kind = TEXT if "txt" in found else JSON if "json" in found else 0
+        captions.append((*found["txt" if kind == TEXT else "json"], kind) if kind else (0, 0, 0))
+    return ShardIndex(
+        np.array(facts, np.int64),
+        np.frombuffer(b"".join(keys), np.uint8),
+        np.cumsum([len(key) for key in keys], dtype=np.int64),
+        np.array(files, np.int64).reshape(-1, 3),
+        np.array(file_ends, np.int64),
+        np.array(captions, np.int64).reshape(-1, 3),
+    )
+
+
+def _frames_of(found: dict[str, tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """The video of a sample, an MP4 before others; else its images in the order of their names (2 before 10)."""
+    kinds = {extension: extension.rpartition(".")[2] for extension in found}
+    videos = sorted((kind != "mp4", extension) for extension, kind in kinds.items() if kind in VIDEO_EXTENSIONS)
+    if videos:
+        return [(*found[videos[0][1]], VIDEO)]
+    images = sorted((extension for extension, kind in kinds.items() if kind in IMAGE_EXTENSIONS), key=natural)
+    return [(*found[extension], IMAGE) for extension in images]
+
+
+def _places(tar: Path) -> tuple[Path, Path]:
+    """Where the index of a tar is kept: beside it; where that is not allowed, in the user's cache."""
+    name = hashlib.sha256(os.fsencode(os.path.realpath(tar))).hexdigest()[:32]
+    return tar.with_name(f"{tar.name}.index.npz"), _cache_folder() / f"{name}.npz"
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "lavender", "shards")
+
+
+def _stored(tar: Path) -> ShardIndex | None:
+    """The index that is kept of a tar; None where there is none that fits it. OSError where the tar is not there."""
+    refuse_special(tar)
+    facts = tar.stat()
+    for path in _places(tar):
+        with suppress(OSError, *_NO_INDEX), np.load(path) as stored:
+            index = ShardIndex(**{item.name: stored[item.name] for item in fields(ShardIndex)})
+            if index.facts[:3].tolist() == [_VERSION, facts.st_size, facts.st_mtime_ns] and _fits(index):
+                return index
+    return None
+
+
+def _fits(index: ShardIndex) -> bool:
+    """Whether the arrays belong together, and no place is outside the tar."""
+    count, size = len(index.ends), int(index.facts[1])
+    last_key, last_file = (int(ends[-1]) if count else 0 for ends in (index.ends, index.file_ends))
+    places = np.concatenate([index.files[:, :2], index.captions[:, :2]])
+    return (
+        len(index.file_ends) == len(index.captions) == count
+        and (last_key, last_file) == (len(index.keys), len(index.files))
+        and bool((places >= 0).all() and (places.sum(1) <= size).all())
+    )
+
+
+@contextmanager
+def _claimed(tar: Path, wait: bool) -> Iterator[bool]:
+    """Holds the lock that says that this process builds the index of a tar; False where another one holds it."""
+    try:
+        file = open(tar, "rb")  # noqa: SIM115 (closed below)
+    except OSError:  # whoever reads it says why
+        yield True
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:  # a file system without locks: the index is built twice, which does no harm
+            pass
+        yield True

@@ -1,0 +1,214 @@
+"""Frames and captions in WebDataset tars, as `video2dataset` and `img2dataset` write them, read by place."""
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from lavender.data.annotations import check_caption
+from lavender.data.frames import MAX_PIXELS, decode_bytes
+from lavender.data.sources.base import FrameSource, StoredVideo, stamp
+from lavender.data.sources.shard_index import IMAGE, JSON, VIDEO, ShardIndex, open_indices
+from lavender.data.sources.shard_names import find_shards
+from lavender.data.video import ClipBytes, read_frames
+from lavender.runtime.errors import ConfigError, DataError
+from lavender.runtime.jsons import load_json
+from lavender.runtime.quoting import shown, shown_json
+
+logger = logging.getLogger("lavender.data")
+
+
+class ShardSample(StoredVideo):
+    """A sample of a tar: `count` frames of its video, evenly spread, or its images. Opening it reads nothing.
+
+    Args:
+        tar: the file; files: (F, 3) place, size and kind of its video or images, see `ShardIndex`.
+    """
+
+    def __init__(self, video_id: str, where: str, tar: Path, files: np.ndarray, count: int, max_pixels: int):
+        super().__init__(video_id, where)
+        self._tar, self._files, self._count, self._max_pixels = tar, files.tolist(), count, max_pixels
+
+    def __len__(self) -> int:
+        return self._count if self._files[0][2] == VIDEO else len(self._files)
+
+    def frames(self, numbers: Sequence[int]) -> list[np.ndarray]:
+        if self._files[0][2] == IMAGE:
+            return [decode_bytes(self._read(number), self._place(number), self._max_pixels) for number in numbers]
+        return read_frames(ClipBytes(self._read(0), self.where), self._count, numbers, self._max_pixels)
+
+    def _read(self, number: int) -> bytes:
+        place, size, _ = self._files[number]
+        return read_at(self._tar, place, size, self.where)
+
+    def _place(self, number: int) -> str:
+        return f"{self.where}, image {number}" if len(self._files) > 1 else self.where
+
+
+class ShardSource(FrameSource):
+    """The samples of tars, in the order of the tars and of the samples in them. An id is a sample's key.
+
+    Samples without frames, which `video2dataset` leaves of failed downloads, are no videos; the log counts them.
+
+    Args:
+        pattern: a folder, a tar, or a pattern with braces.
+        stored_frames: frames of a video; a sample of images has as many as there are images.
+        max_pixels: of a frame, at most.
+        tolerant: tars that are missing, cut or no tars are left out with a warning, but for their whole samples;
+            otherwise they are an error.
+
+    Raises:
+        ConfigError: there are videos, but PyAV is not installed.
+        DataError: there are no tars or no samples, or a tar is not as it should be.
+    """
+
+    def __init__(
+        self, pattern: str | Path, stored_frames: int = 5, max_pixels: int = MAX_PIXELS, tolerant: bool = False
+    ):
+        self.path = Path(pattern)
+        self._count, self._max_pixels = stored_frames, max_pixels
+        tars = find_shards(str(pattern))
+        self._tars: list[Path] = []
+        indices: list[ShardIndex] = []
+        for tar, index in zip(tars, open_indices(tars), strict=True):
+            if isinstance(index, ShardIndex) and index.is_cut:
+                fault = f"{tar} is cut after {len(index.ends)} whole samples, as by a stopped download; fetch it again"
+            else:
+                fault = str(index) if isinstance(index, DataError) else ""
+            if fault and not tolerant:
+                raise DataError(f"{fault}; --on_bad_sample zero does without what is missing")
+            if fault:
+                logger.warning("%s", fault)
+            if isinstance(index, ShardIndex):
+                self._tars.append(tar)
+                indices.append(index)
+        self._join(indices)
+        if not len(self):
+            raise DataError(f"{self.path}: {len(tars)} shards, but no sample with a video or an image; check --shards")
+        self._repeated = self._find_repeated()
+        if (self._files[:, 2] == VIDEO).any() and find_spec("av") is None:
+            raise ConfigError(f"{self.path} holds videos, which PyAV decodes: pip install av")
+
+    def _join(self, indices: list[ShardIndex]) -> None:
+        """One array of each kind for all tars: worker processes share arrays."""
+        empty = np.zeros(0, np.int64)
+        lengths = [len(index.ends) for index in indices]
+        self._tar_of = np.repeat(np.arange(len(indices)), lengths)  # (N,)
+        self._keys = np.concatenate([np.zeros(0, np.uint8), *(index.keys for index in indices)])
+        self._ends = _shifted([index.ends for index in indices], [len(index.keys) for index in indices])  # (N,)
+        self._files = np.concatenate([empty.reshape(0, 3), *(index.files for index in indices)])  # (F, 3)
+        self._file_ends = _shifted([index.file_ends for index in indices], [len(index.files) for index in indices])
+        self._captions = np.concatenate([empty.reshape(0, 3), *(index.captions for index in indices)])  # (N, 3)
+        self.has_captions = bool(self._captions[:, 2].any())
+        failed, unfit = (sum(int(index.facts[place]) for index in indices) for place in (4, 5))
+        left = f"; {failed} without frames (failed downloads)" if failed else ""
+        left += f"; {unfit} files whose names cannot be ids" if unfit else ""
+        logger.info("%s: %d samples in %d shards%s", self.path, sum(lengths), len(indices), left)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def video_id(self, number: int) -> str:
+        start = int(self._ends[number - 1]) if number else 0
+        return self._keys[start : self._ends[number]].tobytes().decode(errors="surrogatepass")
+
+    def where(self, number: int) -> str:
+        return f"{self._tar(number)}, sample {shown(self.video_id(number))}"
+
+    def video(self, number: int) -> ShardSample:
+        start = int(self._file_ends[number - 1]) if number else 0
+        files = self._files[start : self._file_ends[number]]
+        facts = self._tar(number), files, self._count, self._max_pixels
+        return ShardSample(self.video_id(number), self.where(number), *facts)
+
+    def caption(self, number: int) -> str:
+        place, size, kind = self._captions[number].tolist()
+        where = self.where(number)
+        if not kind:
+            raise DataError(f"{where}: no caption (a .txt, or a .json) is there")
+        data = read_at(self._tar(number), place, size, where)
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{where}: byte {error.start} of the caption is not UTF-8") from None
+        return check_caption(_caption_of(text, where) if kind == JSON else text.strip(), where)
+
+    def check_ids(self) -> None:
+        if self._repeated:
+            one, other, count = self._repeated
+            raise DataError(
+                f"{self.where(other)}: {self.where(one)} has that key, too ({count} keys are repeated), so it does not "
+                "tell which video is meant; remove one of the shards, or name one set of shards alone"
+            )
+
+    def stamps(self) -> list[tuple[str, int, int]]:
+        return [("stored_frames", self._count, self._count), *map(stamp, self._tars)]
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        self.check_ids()
+        return {self.video_id(number): number for number in range(len(self))}
+
+    def _tar(self, number: int) -> Path:
+        return self._tars[self._tar_of[number]]
+
+    def _find_repeated(self) -> tuple[int, int, int] | None:
+        """Two samples of one key, and how many samples have the key of one before them."""
+        first: dict[str, int] = {}
+        pair, count = None, 0
+        for number in range(len(self)):
+            other = first.setdefault(self.video_id(number), number)
+            if other != number:
+                pair, count = pair or (other, number), count + 1
+        if pair is None:
+            return None
+        logger.warning(
+            "%s: %d keys are repeated, such as that of %s and %s",
+            *(self.path, count, self.where(pair[0]), self.where(pair[1])),
+        )
+        return (*pair, count)
+
+
+def read_at(tar: Path, place: int, size: int, where: str) -> bytes:
+    """Bytes of a tar, which is opened for each read: there can be more tars than a process may have open.
+
+    Raises:
+        DataError: the tar cannot be read, or is shorter than when it was indexed.
+    """
+    pieces, left = [], size
+    try:
+        with open(tar, "rb", buffering=0) as file:
+            # Network file systems may give less than was asked for.
+            while left and (piece := os.pread(file.fileno(), left, place + size - left)):
+                pieces.append(piece)
+                left -= len(piece)
+    except OSError as error:
+        raise DataError(f"{where} cannot be read: {error.strerror or error}") from None
+    if left:
+        raise DataError(f"{where}: the tar has become shorter since it was indexed")
+    return b"".join(pieces)
+
+
+def _caption_of(text: str, where: str) -> str:
+    """The caption in the JSON of a sample."""
+    try:
+        content = load_json(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: its .json is not valid ({error.msg}, line {error.lineno})") from None
+    caption = content.get("caption") if isinstance(content, dict) else None
+    if isinstance(caption, list) and caption:
+        caption = caption[0]
+    if not isinstance(caption, str):
+        raise DataError(f'{where}: "caption" in its .json is {shown_json(caption)}, no text')
+    return caption.strip()
+
+
+def _shifted(ends: list[np.ndarray], lengths: list[int]) -> np.ndarray:
+    """Ends in each of several arrays → ends in all of them joined."""
+    starts = np.cumsum([0, *lengths])
+    return np.concatenate([np.zeros(0, np.int64), *(one + start for one, start in zip(ends, starts, strict=False))])
