@@ -17,8 +17,8 @@ from _root import named, run, whole
 from tqdm import tqdm
 
 from lavender.data.frames import MAX_PIXELS
-from lavender.data.ids import VIDEO_EXTENSIONS, unfit
 from lavender.data.video import extract_frames
+from lavender.data.video_folders import looks_like_video, name_videos
 from lavender.data.video_processes import in_processes
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import atomic_file, looked_from, refuse_overwriting
@@ -75,22 +75,14 @@ def main() -> int:
 
 def find_clips(folder: Path, pattern: str) -> dict[str, Path]:
     """Video id, the file's name without its extension → file, in the order of the names."""
-    clips: dict[str, Path] = {}
     try:
         matches = sorted(folder.glob(any_case(pattern)))
     except (ValueError, NotImplementedError) as error:  # empty, or absolute
         raise DataError(f"--pattern {shown(pattern)}: {error}; write one such as *.mp4") from None
-    for clip in matches:
-        if clip.name.startswith(".") or clip.is_dir():  # macOS writes a `._x.mp4` beside `x.mp4`
-            continue
-        if fault := unfit(clip.stem):
-            raise DataError(f"{shown(str(clip))}: its video id {shown(clip.stem)} {fault}; rename it")
-        if clip.stem in clips:
-            raise DataError(f"{clip} and {clips[clip.stem]} would both be video {shown(clip.stem)}: rename one of them")
-        clips[clip.stem] = clip
+    clips = name_videos(matches, lambda clip: clip.stem)
     found = set(clips.values())
     visible = (file for file in folder.glob("*") if not file.name.startswith(".") and file not in found)
-    others = [file for file in visible if file.suffix[1:].lower() in VIDEO_EXTENSIONS and not file.is_dir()]
+    others = [file for file in visible if looks_like_video(file) and not file.is_dir()]
     hint = f"{len(others)} other files look like videos, such as {min(others).name}; see --pattern" if others else ""
     if not clips:
         raise DataError(f"{folder}: no file {pattern} is there{looked_from(folder)}" + (f"; {hint}" if hint else ""))

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 from PIL import Image
 
 from lavender.data.frames import MAX_PIXELS, decode_bytes, image_kind
 from lavender.data.ids import IMAGE_EXTENSIONS, unfit
 from lavender.runtime.errors import DataError
-from lavender.runtime.files import looked_from, refuse_special
+from lavender.runtime.files import looked_from, mistaken_bytes, refuse_special
 from lavender.runtime.quoting import shown
 
 _LOG = logging.getLogger(__name__)
@@ -89,19 +90,33 @@ def stored_image(file: Path, quality: int = 95, max_pixels: int = MAX_PIXELS) ->
     """An image file in base64: a JPEG as it is, PNG, WebP and BMP as a JPEG of this quality.
 
     Raises:
-        DataError: it cannot be read, see `decode_bytes`.
+        DataError: see `read_image`.
+    """
+    data, pixels = read_image(file, max_pixels)
+    if image_kind(data) != "JPEG":
+        encoded = io.BytesIO()
+        Image.fromarray(pixels).save(encoded, format="JPEG", quality=quality)
+        data = encoded.getvalue()
+    return base64.b64encode(data).decode()
+
+
+def read_image(file: Path, max_pixels: int = MAX_PIXELS) -> tuple[bytes, np.ndarray]:
+    """The bytes of an image file, and its pixels, uint8 RGB (H, W, 3).
+
+    Raises:
+        DataError: it cannot be read, is something else (a pipe, a page), or see `decode_bytes`.
     """
     try:
         refuse_special(file)
         data = file.read_bytes()
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}") from None
-    pixels = decode_bytes(data, str(file), max_pixels)
-    if image_kind(data) != "JPEG":
-        encoded = io.BytesIO()
-        Image.fromarray(pixels).save(encoded, format="JPEG", quality=quality)
-        data = encoded.getvalue()
-    return base64.b64encode(data).decode()
+    try:
+        return data, decode_bytes(data, str(file), max_pixels)
+    except DataError:
+        if fault := mistaken_bytes(data):
+            raise DataError(f"{file}: {fault}") from None
+        raise
 
 
 def natural(name: str) -> list[tuple[bool, int, str]]:

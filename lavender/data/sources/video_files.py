@@ -1,17 +1,17 @@
 """Frames of a folder of videos, read directly: those that `_tools` would have stored, without the rounding of JPEG."""
 
-import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from lavender.data.frames import MAX_PIXELS, decode_bytes
+from lavender.data.frames import MAX_PIXELS
 from lavender.data.ids import VIDEO_EXTENSIONS
-from lavender.data.image_folders import find_images
+from lavender.data.image_folders import find_images, read_image
 from lavender.data.sources.base import FrameSource, StoredVideo, stamp
 from lavender.data.video import read_frames
+from lavender.data.video_folders import find_videos
 from lavender.runtime.errors import ConfigError, DataError
 from lavender.runtime.files import looked_from
 
@@ -41,14 +41,7 @@ class ImageFiles(StoredVideo):
         return len(self._files)
 
     def frames(self, numbers: Sequence[int]) -> list[np.ndarray]:
-        return [self._read(self._files[number]) for number in numbers]
-
-    def _read(self, file: Path) -> np.ndarray:
-        try:
-            data = file.read_bytes()
-        except OSError as error:
-            raise DataError(f"{file} cannot be read: {error.strerror or error}") from None
-        return decode_bytes(data, str(file), self._max_pixels)
+        return [read_image(self._files[number], self._max_pixels)[1] for number in numbers]
 
 
 class VideoFolder(FrameSource):
@@ -110,23 +103,3 @@ class VideoFolder(FrameSource):
     def stamps(self) -> list[tuple[str, int, int]]:
         files = [stamp(file) for name in self._names for file in self._files[name]]
         return [("stored_frames", self._count, self._count), *files]
-
-
-def find_videos(folder: Path) -> dict[str, Path]:
-    """Id, the path under `folder` without the extension, → video file. Hidden files are left out.
-
-    Raises:
-        DataError: two files would be one video.
-    """
-    videos: dict[str, Path] = {}
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            file = Path(place, name)
-            if name.startswith(".") or file.suffix[1:].lower() not in VIDEO_EXTENSIONS:
-                continue
-            video_id = file.relative_to(folder).with_suffix("").as_posix()
-            other = videos.setdefault(video_id, file)
-            if other != file:
-                raise DataError(f"{other} and {file} would both be video {video_id!r}: rename one of them")
-    return videos

@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from lavender.data.sources.tsv import TSVSource
 from lavender.data.sources.video_files import VideoFolder
 from lavender.data.tsv import TSVWriter
 from lavender.data.video import extract_frames, sample_frames
+from lavender.data.video_folders import find_videos
 from lavender.runtime.errors import ConfigError, DataError
 from lavender.text.tokens import TextTokenizer
 from tests.unit.data.test_video import write_clip
@@ -121,11 +123,41 @@ def test_folders_that_are_refused(videos: Path, tmp_path: Path):
     with pytest.raises(DataError, match=r"empty.*mp4.*--video_dir"):
         VideoFolder(tmp_path / "empty")
     (videos / "b.avi").write_bytes(b"")
-    with pytest.raises(DataError, match=r"b\.avi.*b\.mkv.*'b'"):
+    with pytest.raises(DataError, match=r"b\.mkv.*b\.avi.*'b'"):
         VideoFolder(videos)
     (videos / "b.avi").rename(videos / "pictures.avi")
     with pytest.raises(DataError, match=r"pictures\.avi.*pictures/1\.png.*'pictures'"):
         VideoFolder(videos)
+
+
+def test_what_a_listing_leaves_out_and_refuses(videos: Path):
+    write_clip(videos / "._a.1.mp4", 3)
+    (videos / ".trash").mkdir()
+    write_clip(videos / ".trash" / "c.mp4", 3)
+    (videos / "folder.mp4").mkdir()
+    (videos / "link").symlink_to(videos)
+    assert list(find_videos(videos)) == ["a.1", "b"]
+    write_clip(videos / "folder.mp4" / "d.MP4", 3)
+    assert "folder.mp4/d" in find_videos(videos)
+    (videos / "a\tb.mp4").write_bytes(b"")
+    with pytest.raises(DataError, match="tab"):
+        find_videos(videos)
+
+
+def test_what_stands_in_a_files_place_is_told(videos: Path):
+    page = b"<!DOCTYPE html><html><body>Sign in</body></html>"
+    (videos / "b.mkv").write_bytes(page)
+    (videos / "pictures" / "2.png").write_bytes(page)
+    (videos / "pictures" / "10.png").unlink()
+    os.mkfifo(videos / "pictures" / "10.png")
+    os.mkfifo(videos / "pipe.mp4")
+    source = VideoFolder(videos)
+    for video_id, frame, words in (
+        *(("b", 0, "HTML page"), ("pictures", 1, "HTML page")),
+        *(("pictures", 2, "pipe"), ("pipe", 0, "pipe")),
+    ):
+        with pytest.raises(DataError, match=words):
+            source.find(video_id).frames([frame])
 
 
 def test_a_damaged_file_is_named(videos: Path):

@@ -1,0 +1,45 @@
+"""Which files of a folder are videos, and their ids: one rule for the extraction tool and for reading directly."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from lavender.data.ids import VIDEO_EXTENSIONS, unfit
+from lavender.data.image_folders import walk
+from lavender.runtime.errors import DataError
+from lavender.runtime.quoting import shown
+
+
+def name_videos(files: Iterable[Path], id_of: Callable[[Path], str]) -> dict[str, Path]:
+    """Video id → file, in the order of the files. Hidden files and folders are left out: macOS writes `._x.mp4`.
+
+    Raises:
+        DataError: an id cannot be one, or two files have the same.
+    """
+    videos: dict[str, Path] = {}
+    for file in files:
+        if file.name.startswith(".") or file.is_dir():
+            continue
+        video_id = id_of(file)
+        if fault := unfit(video_id):
+            raise DataError(f"{shown(str(file))}: its video id {shown(video_id)} {fault}; rename it")
+        other = videos.setdefault(video_id, file)
+        if other != file:
+            raise DataError(f"{file} and {other} would both be video {shown(video_id)}: rename one of them")
+    return videos
+
+
+def find_videos(folder: Path) -> dict[str, Path]:
+    """The videos at any depth; an id is the path under `folder` without the extension. For links see `find_images`.
+
+    Raises:
+        DataError: as in `name_videos`, or a folder cannot be read.
+    """
+    files = (Path(place, name) for place, names in walk(folder) for name in sorted(names))
+    return name_videos(
+        filter(looks_like_video, files), lambda file: file.relative_to(folder).with_suffix("").as_posix()
+    )
+
+
+def looks_like_video(file: Path) -> bool:
+    """Whether the extension is that of a video."""
+    return file.suffix[1:].lower() in VIDEO_EXTENSIONS
