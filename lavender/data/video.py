@@ -6,7 +6,7 @@ import logging
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -79,7 +79,7 @@ def sample_frames(
     import av  # a machine that only trains need not have it
 
     try:
-        survey = _survey(path, max_pixels)
+        survey = survey_packets(path, max_pixels)
         wanted = _spread(survey.times, count, spread)
         decoded = _decode(path, wanted, threads, max_pixels, survey.stream)
         if decoded.failed:  # several decoder threads can lose frames beside a damaged one
@@ -102,12 +102,6 @@ def sample_frames(
             raise DataError(f"{path}: only {total} of about {whole} frames decode ({fault}); see --min_decoded")
         _LOG.warning("%s: %d of about %d frames are used (%s)", path, total, whole, fault)
     return [decoded.frames[i] for i in wanted]
-
-
-def read_frames(path: Clip, count: int, numbers: Sequence[int], max_pixels: int) -> list[np.ndarray]:
-    """Those of `numbers` among the frames of `sample_frames`, decoded by one thread: workers decode side by side."""
-    stored = sample_frames(path, count, threads=1, max_pixels=max_pixels)
-    return [stored[number] for number in numbers]
 
 
 def _reason(path: Clip, error: Exception) -> str:
@@ -149,6 +143,11 @@ class _Decoded(NamedTuple):
     flawed: int  # frames that the decoder marks as damaged
 
 
+def frames_at(times: list[float | None], count: int) -> list[int]:
+    """Which `count` of the frames are taken, spread by number."""
+    return _spread(times, count, "number")
+
+
 def _spread(times: list[float | None], count: int, spread: str) -> list[int]:
     rising = _rising(times) if spread == "time" else []
     if len(rising) < 2:
@@ -169,13 +168,20 @@ def _rising(times: list[float | None]) -> list[float]:
     return list(accumulate((usual if step is None else step for step in steps), initial=0.0))
 
 
-def _survey(path: Clip, max_pixels: int, chosen: int | None = None) -> _Survey:
-    """Times of the packets of the video stream, and how many are missing, found without decoding."""
+def survey_packets(path: Clip, max_pixels: int, chosen: int | None = None, watch: Any = None) -> _Survey:
+    """Times of the packets of the video stream, and how many are missing, found without decoding.
+
+    Args:
+        chosen: the index of the stream; None: the one that a player shows.
+        watch: is shown the stream and its packets, see `video_seek.Packets`.
+    """
     times: list[float] = []
     unknown = 0
     packets: Counter[int] = Counter()  # by the index of the stream
-    with _opened(path, max_pixels) as container:
+    with open_video(path, max_pixels) as container:
         stream = _video_stream(container, path, chosen)
+        if watch is not None:
+            watch.begin(container, stream)
         begin, end, end_of_any = math.inf, -math.inf, -math.inf
         try:
             for packet in container.demux():
@@ -188,6 +194,8 @@ def _survey(path: Clip, max_pixels: int, chosen: int | None = None) -> _Survey:
                     end_of_any = max(end_of_any, last)
                 packets[packet.stream.index] += 1
                 if packet.stream.index == stream.index:
+                    if watch is not None:
+                        watch.add(packet)
                     if seconds is None:
                         unknown += 1
                         continue
@@ -196,9 +204,12 @@ def _survey(path: Clip, max_pixels: int, chosen: int | None = None) -> _Survey:
                         times.append(seconds)
         except (EOFError, _av_error()):
             pass  # what was read is used; the duration says what is missing
+        else:
+            if watch is not None:
+                watch.whole = True
         fullest = max((s.index for s in _moving(container)), key=packets.__getitem__)
         if packets[stream.index] < 2 <= packets[fullest]:  # a still picture, which no flag says, or an empty stream
-            return _survey(path, max_pixels, fullest)
+            return survey_packets(path, max_pixels, fullest)
         _check(stream, path, max_pixels)
         if stream.duration:
             announced, held = float(stream.duration * stream.time_base), end - begin
@@ -217,11 +228,9 @@ def _decode(path: Clip, wanted: list[int], threads: int, max_pixels: int, chosen
     frames: dict[int, np.ndarray] = {}
     times: list[float | None] = []
     failed = flawed = 0
-    with _opened(path, max_pixels) as container:
+    with open_video(path, max_pixels) as container:
         stream = _video_stream(container, path, chosen)
-        stream.codec_context.options = _limit(max_pixels)  # a packet can claim more than the container
-        stream.thread_type = "AUTO"  # threads over frames, and over slices
-        stream.codec_context.thread_count = threads
+        prepare_decoder(stream, max_pixels, threads)
         packets = container.demux(stream)  # the last one is empty: it fetches the frames that the decoder still holds
         while True:
             try:
@@ -236,17 +245,24 @@ def _decode(path: Clip, wanted: list[int], threads: int, max_pixels: int, chosen
                 failed += 1
                 continue
             for frame in pictures:
-                if _square_width(frame.width, stream.sample_aspect_ratio) * frame.height > max_pixels:
+                if square_width(frame.width, stream.sample_aspect_ratio) * frame.height > max_pixels:
                     failed += 1
                     continue
                 if len(times) in wanted:
-                    frames[len(times)] = _as_shown(frame, stream.sample_aspect_ratio)
+                    frames[len(times)] = as_shown(frame, stream.sample_aspect_ratio)
                 times.append(frame.time)
                 flawed += frame.is_corrupt
     return _Decoded(frames, times, failed, flawed)
 
 
-def _as_shown(frame: Any, aspect: Any) -> np.ndarray:
+def prepare_decoder(stream: Any, max_pixels: int, threads: int) -> None:
+    """Sets the decoder of a stream up, before its first packet."""
+    stream.codec_context.options = _limit(max_pixels)  # a packet can claim more than the container
+    stream.thread_type = "AUTO"  # threads over frames, and over slices
+    stream.codec_context.thread_count = threads
+
+
+def as_shown(frame: Any, aspect: Any) -> np.ndarray:
     """The RGB picture with square pixels, as the display matrix says."""
     width = round(frame.width * float(aspect)) if aspect and 0.1 < aspect < 10 else frame.width
     picture = (
@@ -273,7 +289,7 @@ def _av_error() -> type[Exception]:
 
 
 @contextmanager
-def _opened(path: Clip, max_pixels: int) -> Iterator[Any]:
+def open_video(path: Clip, max_pixels: int) -> Iterator[Any]:
     """The container, read through a Python file: FFmpeg itself opens no file and no address."""
     import av
 
@@ -320,12 +336,12 @@ def _check(stream: Any, path: Clip, max_pixels: int) -> None:
     codec = stream.codec_context
     if codec is None:
         raise DataError(f"{path}: FFmpeg has no decoder for its video stream")
-    if _square_width(codec.width, stream.sample_aspect_ratio) * codec.height > max_pixels:
+    if square_width(codec.width, stream.sample_aspect_ratio) * codec.height > max_pixels:
         raise DataError(
             f"{path}: frames of {codec.width}×{codec.height} are too large (more pixels than --max_pixels {max_pixels})"
         )
 
 
-def _square_width(width: int, aspect: Any) -> int:
+def square_width(width: int, aspect: Any) -> int:
     """The width of a frame with square pixels; the larger one where pixels are narrow, since that is decoded."""
     return max(width, round(width * float(aspect))) if aspect and 0.1 < aspect < 10 else width

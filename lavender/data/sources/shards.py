@@ -15,7 +15,8 @@ from lavender.data.frames import MAX_PIXELS, decode_bytes
 from lavender.data.sources.base import FrameSource, StoredVideo, stamp
 from lavender.data.sources.shard_index import IMAGE, JSON, VIDEO, ShardIndex, open_indices
 from lavender.data.sources.shard_names import find_shards
-from lavender.data.video import ClipBytes, read_frames
+from lavender.data.video import ClipBytes
+from lavender.data.video_seek import read_frames
 from lavender.runtime.errors import ConfigError, DataError
 from lavender.runtime.jsons import load_json
 from lavender.runtime.quoting import shown, shown_json

@@ -10,8 +10,8 @@ from lavender.data.frames import MAX_PIXELS
 from lavender.data.ids import VIDEO_EXTENSIONS
 from lavender.data.image_folders import find_images, read_image
 from lavender.data.sources.base import FrameSource, StoredVideo, stamp
-from lavender.data.video import read_frames
 from lavender.data.video_folders import find_videos
+from lavender.data.video_seek import read_frames
 from lavender.runtime.errors import ConfigError, DataError
 from lavender.runtime.files import looked_from
 

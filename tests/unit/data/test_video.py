@@ -54,7 +54,7 @@ def test_frames_the_decoder_holds_back_are_not_lost(tmp_path: Path):
 @pytest.mark.parametrize("guess", [0, 1, 39, 41, 100])
 def test_a_wrong_guess_of_the_length_does_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guess: int):
     path = write_clip(tmp_path / "a.mp4", 40)
-    monkeypatch.setattr(video, "_survey", lambda *_: video._Survey([0.0] * guess, 0))
+    monkeypatch.setattr(video, "survey_packets", lambda *_: video._Survey([0.0] * guess, 0))
     assert numbers(sample_frames(path, 5)) == [6, 13, 20, 26, 33]
 
 
