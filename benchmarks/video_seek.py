@@ -3,8 +3,8 @@
     python benchmarks/video_seek.py
     python benchmarks/video_seek.py --seconds 300 --videos ../clips     # one of your own folder, too
 
-Both ways take turns, so that a busy machine is busy for both; the frames are compared before anything is timed. What is saved
-depends on how often a video starts afresh: x264 does so every 250 frames at least.
+Both ways take turns, so that a busy machine is busy for both; the frames are compared before anything is timed. What is
+saved depends on how often a video starts afresh: x264 does so every 250 frames at least.
 """
 
 import argparse

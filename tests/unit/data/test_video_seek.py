@@ -48,6 +48,10 @@ SURE = {
     "refresh.mp4": ("libx264", {"g": "20", "x264-params": "intra-refresh=1"}),
     "every one.mp4": ("libx264", {"g": "1"}),
     "hevc.mp4": ("libx265", {"x265-params": "keyint=20:min-keyint=20:bframes=3:log-level=none"}),
+    "led hevc.mp4": (
+        "libx265",
+        {"x265-params": "keyint=20:min-keyint=20:open-gop=0:radl=2:bframes=4:b-adapt=0:log-level=none"},
+    ),
     "open hevc.mkv": ("libx265", {"x265-params": "keyint=20:min-keyint=20:open-gop=1:bframes=4:log-level=none"}),
 }
 UNSURE = {
