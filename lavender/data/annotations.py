@@ -3,7 +3,7 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -149,24 +149,36 @@ class CaptionTable:
         text = _slice(self._texts, self._text_ends, row).decode(errors="surrogatepass")
         return check_caption(text, f"{self.where}, video {shown_json(video_id)}")
 
-    def __contains__(self, video_id: str) -> bool:
-        """Whether a video has a caption, of whatever kind. DataError where its id could be two."""
-        return self._row(video_id) is not None
+    def places_of(self, video_ids: Iterable[str]) -> list[int]:
+        """Places of those ids that have a caption, of whatever kind. DataError where one could be two."""
+        known = {_slice(self._names, self._name_ends, row) for row in range(len(self._name_ends))}
+        return [
+            place
+            for place, video_id in enumerate(video_ids)
+            if any(name.encode(errors="surrogatepass") in known for name in self._spellings(video_id))
+        ]
 
     def _row(self, video_id: str) -> int | None:
-        names = [video_id, without_extension(video_id), plain(video_id)]
-        if not self._folders:
-            names.append(file_name(video_id))
-        for name in dict.fromkeys(names):
+        for name in self._spellings(video_id):
+            row = self._find(name.encode(errors="surrogatepass"))
+            if row is not None:
+                return row
+        return None
+
+    def _spellings(self, video_id: str) -> Iterator[str]:
+        """What a video may be called here, the likeliest first."""
+        seen = set()
+        for shorten in (str, without_extension, plain, *(() if self._folders else (file_name,))):
+            name = shorten(video_id)
+            if name in seen:
+                continue
+            seen.add(name)
             if name in self._ambiguous:
                 one, other = self._ambiguous[name]
                 raise DataError(
                     f"{self.where}: {shown(video_id)} could be {shown(one)} or {shown(other)}; write the ids alike"
                 )
-            row = self._find(name.encode(errors="surrogatepass"))
-            if row is not None:
-                return row
-        return None
+            yield name
 
     def check_file_names(self, videos: FrameSource) -> None:
         """Refuses frames whose ids have folders, if they would share captions by their file names.

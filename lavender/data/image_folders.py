@@ -23,7 +23,7 @@ _LOG = logging.getLogger(__name__)
 EXTENSIONS = frozenset(("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp"))
 
 
-def find_images(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
+def find_images(folder: Path, needed: bool = True) -> tuple[dict[str, list[Path]], list[Path]]:
     """Video id → its images in the order of their names (2 before 10), and the files that only look like images.
 
     A folder that holds images is a video, named by its path; an image directly in `folder` is a video of its own,
@@ -33,7 +33,8 @@ def find_images(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
     link led. The log counts those.
 
     Raises:
-        DataError: there are no images, two would be one video, an id is none, or a folder cannot be read.
+        DataError: there are no images (where `needed`), two would be one video, an id is none, or a folder cannot be
+            read.
     """
     videos: dict[str, list[Path]] = {}
     others: list[Path] = []
@@ -54,7 +55,7 @@ def find_images(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
             if files and (alone or files[0].parent != file.parent):
                 raise DataError(f"{files[0]} and {file} would both be video {shown(video_id)}: rename one of them")
             files.append(file)
-    if not videos:
+    if not videos and needed:
         found = f"; {len(others)} files look like images, such as {others[0].name}" if others else ""
         raise DataError(f"{folder}: no image ({', '.join(sorted(EXTENSIONS))}) is there{found}")
     return videos, others

@@ -48,6 +48,7 @@ class CorpusFrames:
     def __init__(self, config: Config, name: str, folder: str):
         self.config, self.name, self.folder = config, name, folder
         self.source = direct_source(config, name) if has_direct_source(config, name, self._find_tsv) else None
+        self._rows_of: dict[str, np.ndarray] = {}  # by the file and split of the captions
 
     @property
     def has_captions(self) -> bool:
@@ -89,15 +90,17 @@ class CorpusFrames:
         assert source is not None
         if captions is None:
             return np.arange(len(source))
-        source.check_ids()
-        rows = [number for number in range(len(source)) if source.video_id(number) in captions]
-        if not rows:
-            raise DataError(
-                f"{captions.where}: no caption is of one of the {len(source)} videos of {source.path}, whose ids are "
-                f"such as {shown(source.video_id(0))}; write the ids of both alike"
-            )
-        logger.info("%s: %d of %d videos have a caption in %s", source.path, len(rows), len(source), captions.where)
-        return np.array(rows, np.int64)
+        if captions.where not in self._rows_of:
+            source.check_ids()
+            rows = captions.places_of(map(source.video_id, range(len(source))))
+            if not rows:
+                raise DataError(
+                    f"{captions.where}: no caption is of one of the {len(source)} videos of {source.path}, whose ids "
+                    f"are such as {shown(source.video_id(0))}; write the ids of both alike"
+                )
+            logger.info("%s: %d of %d videos are in %s", source.path, len(rows), len(source), captions.where)
+            self._rows_of[captions.where] = np.array(rows, np.int64)
+        return self._rows_of[captions.where]
 
     def _find_tsv(self) -> Path:
         try:

@@ -18,6 +18,8 @@ from lavender.data.annotations import read_splits
 from lavender.data.caption_folder import CaptionFolder
 from lavender.data.index import load_id2lineidx
 from lavender.data.items import open_frames
+from lavender.data.sources.shards import ShardSource
+from lavender.data.sources.video_files import VideoFolder
 from lavender.data.tsv import TSVReader
 from lavender.engine.checkpoint import load_tensors
 from lavender.models.checkpoint_folder import read_state
@@ -108,6 +110,8 @@ PLACES: dict[str, Place] = {
     "resume state": ("process_0.pt", None, load_tensors),
     "text": ("txt_x.json", None, read_splits),
     "frames": ("img_x.tsv", None, frame_file),
+    "shard": ("x.tar", None, ShardSource),
+    "image": ("x.png", None, lambda path: VideoFolder(path.parent).find("x").frames([0])),
     "line index": ("img_x.lineidx", table, lambda path: TSVReader(path.with_suffix(".tsv"))),
     "id index": ("img_x.id2lineidx.pkl", table, load_id2lineidx),
     "YAML": ("x.yaml", captions, caption_folder),

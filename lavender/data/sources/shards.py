@@ -91,7 +91,6 @@ class ShardSource(FrameSource):
         self._join(indices)
         if not len(self):
             raise DataError(f"{self.path}: {len(tars)} shards, but no sample with a video or an image; check --shards")
-        self._repeated = self._find_repeated()
         if (self._files[:, 2] == VIDEO).any() and find_spec("av") is None:
             raise ConfigError(f"{self.path} holds videos, which PyAV decodes: pip install av")
 
@@ -140,39 +139,26 @@ class ShardSource(FrameSource):
         return check_caption(_caption_of(text, where) if kind == JSON else text.strip(), where)
 
     def check_ids(self) -> None:
-        if self._repeated:
-            one, other, count = self._repeated
-            raise DataError(
-                f"{self.where(other)}: {self.where(one)} has that key, too ({count} keys are repeated), so it does not "
-                "tell which video is meant; remove one of the shards, or name one set of shards alone"
-            )
+        _ = self._numbers
 
     def stamps(self) -> list[tuple[str, int, int]]:
         return [("stored_frames", self._count, self._count), *map(stamp, self._tars)]
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
-        self.check_ids()
-        return {self.video_id(number): number for number in range(len(self))}
+        """Shards of two downloads can have the same keys, which does no harm where nothing is looked up by its key."""
+        numbers: dict[str, int] = {}
+        for number in range(len(self)):
+            other = numbers.setdefault(self.video_id(number), number)
+            if other != number:
+                raise DataError(
+                    f"{self.where(number)}: {self.where(other)} has that key, too, so it does not tell which video is "
+                    "meant; remove one of the two shards, or read those of one download alone"
+                )
+        return numbers
 
     def _tar(self, number: int) -> Path:
         return self._tars[self._tar_of[number]]
-
-    def _find_repeated(self) -> tuple[int, int, int] | None:
-        """Two samples of one key, and how many samples have the key of one before them."""
-        first: dict[str, int] = {}
-        pair, count = None, 0
-        for number in range(len(self)):
-            other = first.setdefault(self.video_id(number), number)
-            if other != number:
-                pair, count = pair or (other, number), count + 1
-        if pair is None:
-            return None
-        logger.warning(
-            "%s: %d keys are repeated, such as that of %s and %s",
-            *(self.path, count, self.where(pair[0]), self.where(pair[1])),
-        )
-        return (*pair, count)
 
 
 def read_at(tar: Path, place: int, size: int, where: str) -> bytes:

@@ -67,15 +67,12 @@ class VideoFolder(FrameSource):
         files = find_videos(self.path)
         if files and find_spec("av") is None:
             raise ConfigError(f"{self.path} holds video files, which PyAV decodes: pip install av")
-        try:
-            images, _ = find_images(self.path)
-        except DataError:
-            if not files:
-                raise DataError(
-                    f"{self.path}: neither videos ({', '.join(sorted(VIDEO_EXTENSIONS))}) nor images are there; "
-                    "check --video_dir"
-                ) from None
-            images = {}
+        images, _ = find_images(self.path, needed=False)
+        if not files and not images:
+            raise DataError(
+                f"{self.path}: neither videos ({', '.join(sorted(VIDEO_EXTENSIONS))}) nor images are there; check "
+                "--video_dir"
+            )
         if both := sorted(files.keys() & images.keys()):
             raise DataError(
                 f"{files[both[0]]} and {images[both[0]][0]} would both be video {both[0]!r}: rename one of them"

@@ -119,6 +119,6 @@ def test_auto_takes_the_tsv_files_where_they_are(folder: Path, kit: Path, config
 
 def test_a_table_knows_which_videos_have_captions():
     table = CaptionTable({"a.mp4": ["x"], "b": []}, "t")
-    assert "a" in table
-    assert "b" in table, "that its caption is empty is told when it is read"
-    assert "c" not in table
+    assert table.places_of(["c", "a", "b.mkv", "x/b"]) == [1, 2, 3], "that a caption is empty is told when it is read"
+    with pytest.raises(DataError, match=r"'a'.*a\.mkv.*a\.mp4|'a'.*a\.mp4.*a\.mkv"):
+        CaptionTable({"a.mp4": ["x"], "a.mkv": ["y"]}, "t").places_of(["a"])
