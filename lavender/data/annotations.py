@@ -150,13 +150,28 @@ class CaptionTable:
         return check_caption(text, f"{self.where}, video {shown_json(video_id)}")
 
     def places_of(self, video_ids: Iterable[str]) -> list[int]:
-        """Places of those ids that have a caption, of whatever kind. DataError where one could be two."""
+        """Places of those ids that have a caption, of whatever kind.
+
+        Raises:
+            DataError: an id could be two of the captions', or two ids with folders share a caption by their file name.
+        """
         known = {_slice(self._names, self._name_ends, row) for row in range(len(self._name_ends))}
-        return [
-            place
-            for place, video_id in enumerate(video_ids)
-            if any(name.encode(errors="surrogatepass") in known for name in self._spellings(video_id))
-        ]
+        places = []
+        by_file_name: dict[str, str] = {}
+        for place, video_id in enumerate(video_ids):
+            names = (name for name in self._spellings(video_id) if name.encode(errors="surrogatepass") in known)
+            name = next(names, None)
+            if name is None:
+                continue
+            places.append(place)
+            if not self._folders and has_folder(video_id):
+                other = by_file_name.setdefault(name, plain(video_id))
+                if other != plain(video_id):
+                    raise DataError(
+                        f"{self.where}: the caption of {shown(name)} could be of {shown(other)} or {shown(video_id)}; "
+                        "write the ids of both alike"
+                    )
+        return places
 
     def _row(self, video_id: str) -> int | None:
         for name in self._spellings(video_id):

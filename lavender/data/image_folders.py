@@ -23,11 +23,12 @@ _LOG = logging.getLogger(__name__)
 EXTENSIONS = frozenset(("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp"))
 
 
-def find_images(folder: Path, needed: bool = True) -> tuple[dict[str, list[Path]], list[Path]]:
+def find_images(folder: Path, needed: bool = True, single: bool = False) -> tuple[dict[str, list[Path]], list[Path]]:
     """Video id → its images in the order of their names (2 before 10), and the files that only look like images.
 
     A folder that holds images is a video, named by its path; an image directly in `folder` is a video of its own,
-    named without the extension. Upper and lower case of an extension are the same; hidden files are left out.
+    named without the extension; where they are `single`, every image is. Upper and lower case of an extension are the
+    same; hidden files are left out.
 
     A link to a folder is followed, unless it leads to what is read anyway: into `folder`, above it, or where another
     link led. The log counts those.
@@ -47,8 +48,8 @@ def find_images(folder: Path, needed: bool = True) -> tuple[dict[str, list[Path]
             if extension not in EXTENSIONS:
                 others.append(file)
                 continue
-            alone = file.parent == folder
-            video_id = file.stem if alone else file.parent.relative_to(folder).as_posix()
+            alone = single or file.parent == folder
+            video_id = (file.with_suffix("") if alone else file.parent).relative_to(folder).as_posix()
             if fault := unfit(video_id):
                 raise DataError(f"{shown(str(file))}: its video id {shown(video_id)} {fault}; rename it")
             files = videos.setdefault(video_id, [])

@@ -49,7 +49,7 @@ class PretrainDataset(ClipDataset):
         super().__init__(config, training, size_frame)
         self.tokenizer, self.captions, self.append_mask = tokenizer, captions, append_mask
         self.source = source
-        if captions is not None:
+        if captions is not None and rows is None:  # else those with captions were looked for, and are checked
             captions.check_file_names(source)
         length = len(source) if rows is None else len(rows)
         drawn = draw_share(length, samples or length, config.seed)

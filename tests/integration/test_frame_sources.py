@@ -2,12 +2,16 @@
 
 import base64
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lavender.data.tsv import TSVReader, TSVWriter, split_columns
+from lavender.tasks.pretrain import PretrainTaskSpecificTask
+from tests.integration.test_resume import at_step, check_same
 from tests.unit.data.sources.shard_world import write_shard
 
 LIVELY = ("--p_mask", 0.5, "--lr", 1e-3, "--size_part", 1)
@@ -79,7 +83,7 @@ def test_pretraining_on_shards_alone(train_here, toy: Path, corpus: dict[str, tu
     """Captions, too, come from the shards: a data folder without a text file and without TSV files is enough."""
     for file in toy.iterdir():
         file.unlink()
-    run = train_here(*LIVELY, *corpus["shards"], data=toy).check_passed()
+    run = train_here(*LIVELY, *corpus["shards"], data=toy, task=PretrainTaskSpecificTask).check_passed()
     assert len(run.results["epochs"]) == 1
     assert run.results["epochs"][0].keys().isdisjoint({"val"})
     train_here(*LIVELY, *corpus["videos"], data=toy).check_refused("txt_toy.json")
@@ -91,3 +95,21 @@ def test_two_processes(start: Callable, toy: Path, corpus: dict[str, tuple[objec
     words = ("main_pretrain_mlm.py", *LIVELY, "--size_batch", 2, "--deepspeed", "false", "--use_checkpoint", "false")
     runs = [start(*words, *corpus[kind], launcher="torchrun", data=toy).check_passed() for kind in ("tsv", source)]
     assert runs[0].results == runs[1].results
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", [None, "torchrun"])
+def test_a_killed_run_on_shards_is_resumed(start, toy: Path, corpus: dict, tmp_path: Path, by: str | None):
+    words = ("main_pretrain_mlm.py", *LIVELY, *corpus["shards"], "--size_batch", 1, "--size_epoch", 3)
+    words = (*words, "--deepspeed", "false", "--use_checkpoint", "false", "--logging_steps", 1, "--save_steps", 2)
+
+    def run(name: str, *options: object, **more: Any) -> Any:
+        ground = ("--n_workers", 2, *options)
+        return start(*words, *ground, launcher=by, data=toy, output=tmp_path / name, **more)
+
+    whole = run("whole").check_passed()
+    killed = run("killed", watch=at_step(tmp_path / "killed", 5, signal.SIGKILL))
+    assert killed.code not in (0, 2), killed.stderr[-2000:]
+    resumed = run("killed", "--resume", "auto").check_passed()
+    assert "resumed from" in resumed.log
+    check_same(whole, resumed)

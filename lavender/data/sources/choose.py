@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lavender.config.schema import Config
+from lavender.data.corpora import is_image_dataset
 from lavender.data.sources.base import FrameSource
 from lavender.data.sources.shards import ShardSource
 from lavender.data.sources.tsv import TSVSource
@@ -42,7 +43,8 @@ def direct_source(config: Config, dataset: str) -> FrameSource:
     """The videos or shards of a data set. DataError where they are not there."""
     shards = _shards(config, dataset)
     if config.frame_source == "videos" or not shards:
-        return VideoFolder(config.video_dir, config.stored_frames, config.max_pixels)
+        single = config.type == "pretrain" and is_image_dataset(dataset)
+        return VideoFolder(config.video_dir, config.stored_frames, config.max_pixels, single)
     tolerant = config.on_bad_sample == "zero"
     return ShardSource(shards, config.stored_frames, config.max_pixels, tolerant=tolerant)
 

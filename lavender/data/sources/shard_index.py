@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import tarfile
+import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -26,6 +27,7 @@ logger = logging.getLogger("lavender.data")
 VIDEO, IMAGE = 0, 1  # what the file of a sample is
 TEXT, JSON = 1, 2  # what its caption is in; 0: it has none
 _VERSION = 1  # of the layout of an index
+_TELL = 30.0  # seconds between two lines of the log
 _BLOCK = 512  # bytes; a tar ends with blocks of zeros
 _SAMPLE_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)  # key and extension, as WebDataset cuts them
 _PACKED = {  # how compressed tars begin → what unpacks them
@@ -88,10 +90,13 @@ def open_indices(tars: Sequence[Path]) -> Iterator[ShardIndex | DataError]:
         logger.info("%s: %d of %d shards are to be indexed, once", tars[missing[0]].parent, len(missing), len(tars))
     start = len(missing) * rank() // world_size()
     order = missing[start:] + missing[:start]
-    unwritten = 0
+    unwritten, told = 0, time.monotonic()
     for wait in (False, True):  # what another process is building is left for the end
         for number in order:
             if number not in found:
+                if time.monotonic() > told + _TELL:
+                    told = time.monotonic()
+                    logger.info("%s: %d of %d shards have an index", tars[number].parent, len(found), len(tars))
                 with _claimed(tars[number], wait) as free:
                     if free:
                         try:

@@ -139,13 +139,16 @@ class ShardSource(FrameSource):
         return check_caption(_caption_of(text, where) if kind == JSON else text.strip(), where)
 
     def check_ids(self) -> None:
-        _ = self._numbers
+        self._by_id()
 
     def stamps(self) -> list[tuple[str, int, int]]:
         return [("stored_frames", self._count, self._count), *map(stamp, self._tars)]
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
+        return self._by_id()
+
+    def _by_id(self) -> dict[str, int]:
         """Shards of two downloads can have the same keys, which does no harm where nothing is looked up by its key."""
         numbers: dict[str, int] = {}
         for number in range(len(self)):

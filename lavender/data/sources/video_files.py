@@ -53,13 +53,16 @@ class VideoFolder(FrameSource):
         path: the folder.
         stored_frames: frames of a video file; a folder of images has as many as there are images.
         max_pixels: of a frame, at most.
+        single_images: each image is a video of one frame, whatever folder it is in.
 
     Raises:
         ConfigError: there are video files, but PyAV is not installed.
         DataError: the folder is missing or has neither videos nor images, or two files would be one video.
     """
 
-    def __init__(self, path: str | Path, stored_frames: int = 5, max_pixels: int = MAX_PIXELS):
+    def __init__(
+        self, path: str | Path, stored_frames: int = 5, max_pixels: int = MAX_PIXELS, single_images: bool = False
+    ):
         self.path = Path(path)
         self._count, self._max_pixels = stored_frames, max_pixels
         if not self.path.is_dir():
@@ -67,7 +70,7 @@ class VideoFolder(FrameSource):
         files = find_videos(self.path)
         if files and find_spec("av") is None:
             raise ConfigError(f"{self.path} holds video files, which PyAV decodes: pip install av")
-        images, _ = find_images(self.path, needed=False)
+        images, _ = find_images(self.path, needed=False, single=single_images)
         if not files and not images:
             raise DataError(
                 f"{self.path}: neither videos ({', '.join(sorted(VIDEO_EXTENSIONS))}) nor images are there; check "

@@ -122,3 +122,22 @@ def test_a_table_knows_which_videos_have_captions():
     assert table.places_of(["c", "a", "b.mkv", "x/b"]) == [1, 2, 3], "that a caption is empty is told when it is read"
     with pytest.raises(DataError, match=r"'a'.*a\.mkv.*a\.mp4|'a'.*a\.mp4.*a\.mkv"):
         CaptionTable({"a.mp4": ["x"], "a.mkv": ["y"]}, "t").places_of(["a"])
+
+
+def test_a_caption_that_could_be_of_two_folders_files():
+    table = CaptionTable({"x": "a text", "y": "another"}, "t.json, train")
+    assert table.places_of(["x", "one/y", "z", "one/y.mp4"]) == [0, 1, 3]
+    with pytest.raises(DataError, match=r"t\.json, train.*'y'.*'one/y'.*'two/y'"):
+        table.places_of(["one/y", "two/y"])
+    assert CaptionTable({"one/y": "a", "two/y": "b"}, "t").places_of(["one/y", "two/y"]) == [0, 1]
+
+
+@pytest.mark.parametrize(("name", "videos"), [("d", ["a", "b"]), ("cc3m", ["a/1", "a/2", "b/1"])])
+def test_of_an_image_corpus_each_image_is_a_sample(options: dict[str, Config], tmp_path: Path, name: str, videos: list):
+    folder = tmp_path / "images"
+    for place in ("a/1", "a/2", "b/1"):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / f"{place}.png").write_bytes(png(1))
+    source = CorpusFrames(replace(options["videos"], video_dir=str(folder)), name, "").source
+    assert source is not None
+    assert [source.video_id(number) for number in range(len(source))] == videos
