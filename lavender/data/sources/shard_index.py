@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import tarfile
-import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,13 +20,13 @@ from lavender.data.image_folders import natural
 from lavender.runtime.distributed import rank, world_size
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import atomic_file, mistaken_file, refuse_special
+from lavender.runtime.logging import Pace
 
 logger = logging.getLogger("lavender.data")
 
 VIDEO, IMAGE = 0, 1  # what the file of a sample is
 TEXT, JSON = 1, 2  # what its caption is in; 0: it has none
 _VERSION = 1  # of the layout of an index
-_TELL = 30.0  # seconds between two lines of the log
 _BLOCK = 512  # bytes; a tar ends with blocks of zeros
 _SAMPLE_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)  # key and extension, as WebDataset cuts them
 _PACKED = {  # how compressed tars begin → what unpacks them
@@ -90,12 +89,11 @@ def open_indices(tars: Sequence[Path]) -> Iterator[ShardIndex | DataError]:
         logger.info("%s: %d of %d shards are to be indexed, once", tars[missing[0]].parent, len(missing), len(tars))
     start = len(missing) * rank() // world_size()
     order = missing[start:] + missing[:start]
-    unwritten, told = 0, time.monotonic()
+    unwritten, pace = 0, Pace(at_once=False)
     for wait in (False, True):  # what another process is building is left for the end
         for number in order:
             if number not in found:
-                if time.monotonic() > told + _TELL:
-                    told = time.monotonic()
+                if pace.due():
                     logger.info("%s: %d of %d shards have an index", tars[number].parent, len(found), len(tars))
                 with _claimed(tars[number], wait) as free:
                     if free:
