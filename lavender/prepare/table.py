@@ -1,0 +1,167 @@
+"""Tables as people have them: CSV, TSV, JSON or JSONL, read into rows of text with the line that each is from."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lavender.runtime.errors import DataError
+from lavender.runtime.files import looked_from, read_text
+from lavender.runtime.jsons import load_json
+from lavender.runtime.quoting import shown
+
+DELIMITERS = ",\t;|"
+MAX_CELL = 1_000_000  # characters; more is a quote that never ends
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file's columns, and its rows: the line that a row begins at, and its cells in the order of the columns."""
+
+    path: Path
+    columns: list[str]
+    rows: list[tuple[int, list[str]]]
+
+    def where(self, line: int) -> str:
+        """How messages call a row."""
+        return f"{self.path}, {'entry' if self.path.suffix.lower() == '.json' else 'line'} {line}"
+
+
+def read_table(path: Path, encoding: str = "") -> Table:
+    """The table of a file; its kind is known by its extension: .json, .jsonl, .tsv, and CSV otherwise.
+
+    A list in a cell of a JSON table (options, several captions) is kept as its JSON text.
+
+    Args:
+        encoding: of the file, where it is not UTF-8.
+
+    Raises:
+        DataError: the file is missing or is not what its name says; with the line.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such table{looked_from(path)}; check --table")
+    text = _decoded(path, encoding)
+    kind = path.suffix.lower()
+    if kind in (".json", ".jsonl"):
+        table = _from_objects(path, _json_lines(path, text) if kind == ".jsonl" else _json_entries(path, text))
+    else:
+        table = _from_csv(path, text)
+    if not table.rows:
+        raise DataError(f"{path}: no rows are in it; the first line names the columns, and each other line is a row")
+    return table
+
+
+def _decoded(path: Path, encoding: str) -> str:
+    if not encoding:
+        try:
+            return read_text(path, DataError)
+        except DataError as error:
+            hint = "" if "encoding" in str(error) else "; if it is of another encoding, name it: --encoding cp1252"
+            raise DataError(f"{error}{hint}") from None
+    try:
+        return path.read_bytes().decode(encoding).removeprefix("\ufeff")
+    except (LookupError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as {shown(encoding)} ({error}); check --encoding") from None
+
+
+def _from_csv(path: Path, text: str) -> Table:
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(text)
+    rows = _csv_rows(path, text, delimiter)
+    try:
+        _, columns = next(rows)
+    except StopIteration:
+        raise DataError(f"{path}: it is empty") from None
+    columns = [name.strip() for name in columns]
+    while columns and not columns[-1]:
+        columns.pop()  # a delimiter at the end of each line
+    _check_columns(path, columns)
+    kept = []
+    for line, cells in rows:
+        extra = [cell for cell in cells[len(columns) :] if cell.strip()]
+        if extra or len(cells) < len(columns):
+            raise DataError(
+                f"{path}, line {line}: {len(cells)} cells, but {len(columns)} columns "
+                f"({', '.join(columns)}); a text that holds {shown(delimiter)} needs quotes around it"
+            )
+        kept.append((line, [cell.strip() for cell in cells[: len(columns)]]))
+    return Table(path, columns, kept)
+
+
+def _delimiter(text: str) -> str:
+    """What stands most often in the first line, outside of quotes."""
+    outside = "".join(text.lstrip("\r\n").split("\n", 1)[0].split('"')[::2])
+    return max(DELIMITERS, key=outside.count)
+
+
+def _csv_rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Rows that are not blank, each with the line it begins at."""
+    csv.field_size_limit(MAX_CELL)
+    # Without quotes in the file every quote sign would be text; with strict, a broken one is an error.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line = 1
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DataError(
+                f'{path}, line {line}: the row that begins here cannot be read ({error}): a quote " is missing or '
+                'stands within a text; a text with quotes is written "she said ""hi"""'
+            ) from None
+        if any(cell.strip() for cell in cells):
+            yield line, cells
+        line = reader.line_num + 1
+
+
+def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            try:
+                yield number, load_json(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path}, line {number}, column {error.colno}: not valid JSON ({error.msg})") from None
+
+
+def _json_entries(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    try:
+        content = load_json(text)
+    except json.JSONDecodeError as error:
+        hint = "; a file with one object a line is .jsonl" if error.msg == "Extra data" else ""
+        raise DataError(
+            f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}){hint}"
+        ) from None
+    if not isinstance(content, list):
+        raise DataError(f"{path}: a list of objects is expected, not {type(content).__name__}")
+    yield from enumerate(content)
+
+
+def _from_objects(path: Path, entries: Iterator[tuple[int, Any]]) -> Table:
+    found = list(entries)
+    columns: dict[str, None] = {}
+    for number, entry in found:
+        if not isinstance(entry, dict):
+            raise DataError(f"{path}, entry {number}: an object is expected, not {shown(entry)}")
+        columns.update(dict.fromkeys(entry))
+    _check_columns(path, list(columns))
+    return Table(
+        path, list(columns), [(number, [_cell(entry.get(name)) for name in columns]) for number, entry in found]
+    )
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    for name in columns:
+        if not name:
+            raise DataError(f"{path}, line 1: column {list(columns).index(name) + 1} has no name")
+        alike = [other for other in columns if other.lower() == name.lower()]
+        if len(alike) > 1:
+            raise DataError(f"{path}, line 1: two columns are called {shown(name)}; rename one of them")

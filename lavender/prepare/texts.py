@@ -1,0 +1,150 @@
+"""Items → the text files of the tasks: retrieval, captioning, questions with an answer, multiple choice."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lavender.data.tsv import TSVWriter
+from lavender.prepare.rows import SPLITS, Rows
+from lavender.runtime.errors import DataError
+from lavender.runtime.files import atomic_file
+
+LENGTHS = (25, 50, 100, 150, 200, 300, 500)  # size_txt to choose from
+TOKENS_PER_WORD = 1.4  # of BERT's vocabulary, with room to spare
+
+
+@dataclass(frozen=True)
+class TaskFiles:
+    """A task of the new data set: what its configuration says, and how many items each split has."""
+
+    name: str
+    kind: str  # retrieval, captioning, qaoe, qamc
+    options: dict[str, Any]
+    counts: dict[str, int]
+
+
+def write_tasks(rows: Rows, name: str, output: Path, size_vocab: int) -> list[TaskFiles]:
+    """Writes the text files of every task that the items allow.
+
+    Raises:
+        DataError: a task has no items to train on.
+    """
+    tasks = []
+    if rows.captions:
+        tasks.append(_retrieval(rows.captions, name, output))
+        tasks.append(_captioning(rows.captions, name, output))
+    if rows.questions:
+        tasks.append(_questions(rows.questions, name, output, size_vocab))
+    if rows.choices:
+        tasks.append(_choices(rows.choices, name, output))
+    return tasks
+
+
+def by_split(items: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The items of each split, without the word of the split."""
+    found: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+    for item in items:
+        found[item["split"]].append({key: value for key, value in item.items() if key != "split"})
+    return found
+
+
+def _retrieval(captions: list[dict[str, Any]], name: str, output: Path) -> TaskFiles:
+    task, items = f"{name}-retrieval", by_split(captions)
+    _write_json(output / f"txt_{task}.json", items)
+    options = {"dataset": name, "size_txt": _length(item["caption"] for item in captions), "temp": 0.05}
+    return TaskFiles(task, "retrieval", options | {"size_epoch": 10, "size_batch": 20}, _counts(items))
+
+
+def _captioning(captions: list[dict[str, Any]], name: str, output: Path) -> TaskFiles:
+    task, splits = f"{name}-cap", by_split(captions)
+    folder, counts = output / task, {}
+    folder.mkdir(parents=True, exist_ok=True)
+    options: dict[str, Any] = {}
+    for split in SPLITS:
+        texts: dict[str, list[str]] = {}
+        for item in splits[split]:
+            texts.setdefault(item["video"], []).append(item["caption"])
+        counts[split] = len(texts)
+        if texts:
+            _write_caption_split(folder, split, f"../img_{name}.tsv", texts)
+        options[f"{split}_yaml"] = f"{task}/{split}.yaml" if texts else ""
+    length = _length(item["caption"] for item in captions)
+    longest = min(max(20, length), length)
+    sizes = {"size_txt": max(50, length), "p_mask": 0.15, "max_gen_length": min(longest, 50)}
+    return TaskFiles(task, "captioning", options | sizes | {"size_epoch": 20, "size_batch": 24}, counts)
+
+
+def _write_caption_split(folder: Path, split: str, frames: str, texts: Mapping[str, list[str]]) -> None:
+    """One split of a captioning folder: every caption is trained on, and all of them are references."""
+    files = {
+        "img": frames,
+        "caption": f"{split}.caption.tsv",
+        "caption_linelist": f"{split}.caption.linelist.tsv",
+        "caption_coco_format": f"{split}.caption_coco_format.json",
+    }
+    with TSVWriter(folder / files["caption"]) as writer:
+        for video, captions in texts.items():
+            writer.write([video, json.dumps([{"caption": text} for text in captions])])
+    places = ((row, number) for row, captions in enumerate(texts.values()) for number in range(len(captions)))
+    _write(folder / files["caption_linelist"], "".join(f"{row}\t{number}\n" for row, number in places))
+    pairs = ((video, text) for video, captions in texts.items() for text in captions)
+    references = {
+        "images": [{"id": video, "file_name": video} for video in texts],
+        "annotations": [{"image_id": video, "caption": text, "id": n} for n, (video, text) in enumerate(pairs)],
+    }
+    _write_json(folder / files["caption_coco_format"], references)
+    _write(folder / f"{split}.yaml", "".join(f"{key}: {file}\n" for key, file in files.items()))
+
+
+def _questions(questions: list[dict[str, Any]], name: str, output: Path, size_vocab: int) -> TaskFiles:
+    """Answers are words for the MLM head; the task-specific head has a class for each frequent training answer."""
+    task, items = f"{name}-qa", by_split(questions)
+    times = Counter(item["answer_text"].lower() for item in items["train"] if item["answer_text"])
+    if items["train"] and not times:
+        raise DataError("the questions to train on have no answers; name their column: --columns answer=NAME")
+    classes = {word: number for number, (word, _) in enumerate(times.most_common(size_vocab))}
+    for item in (item for split in items.values() for item in split):
+        if not item["answer_text"]:
+            del item["answer_text"]
+        elif (answer := item["answer_text"].lower()) in classes:
+            item |= {"answer": classes[answer]}
+    _write_json(output / f"txt_{task}.json", {**items, "ans2label": classes})
+    options = {"dataset": name, "size_txt": _length(item["question"] for item in questions)}
+    sizes = {"size_vocab": max(1, len(classes)), "size_epoch": 10, "size_batch": 24}
+    return TaskFiles(task, "qaoe", options | sizes, _counts(items))
+
+
+def _choices(choices: list[dict[str, Any]], name: str, output: Path) -> TaskFiles:
+    task, items = f"{name}-mc", by_split(choices)
+    texts = [" ".join([item["question"], *item["options"]]) for item in choices]
+    size = max(len(item["options"]) for item in choices)
+    for item in (item for split in items.values() for item in split):
+        item |= {f"option_{number}": option for number, option in enumerate(item.pop("options"))}
+        if item["answer"] is None:
+            del item["answer"]
+    _write_json(output / f"txt_{task}.json", items)
+    options = {"dataset": name, "size_txt": _length(texts), "size_option": size}
+    return TaskFiles(task, "qamc", options | {"size_epoch": 20, "size_batch": 20}, _counts(items))
+
+
+def _length(texts: Iterable[str]) -> int:
+    """A `size_txt` that 99 of 100 texts fit in, by their number of words."""
+    words = sorted(len(text.split()) for text in texts)
+    needed = words[int(0.99 * (len(words) - 1))] * TOKENS_PER_WORD + 3
+    return next((length for length in LENGTHS if length >= needed), LENGTHS[-1])
+
+
+def _counts(items: Mapping[str, list[Any]]) -> dict[str, int]:
+    return {split: len(items[split]) for split in SPLITS}
+
+
+def _write_json(path: Path, content: Any) -> None:
+    _write(path, json.dumps(content, ensure_ascii=False) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_file(path) as file:
+        file.write(text.encode())
