@@ -21,8 +21,9 @@ MAY_IMPORT = {
     "models": GROUND | {"text", "metrics", "models"},
     "tasks": GROUND | {"text", "metrics", "data", "models", "tasks"},
     "engine": GROUND | {"text", "metrics", "data", "models", "tasks", "engine"},
+    "prepare": GROUND | {"text", "metrics", "data", "prepare"},
     "demo": GROUND | {"text", "data", "demo"},
-    "_tools": GROUND | {"data", "models"},
+    "_tools": GROUND | {"data", "models", "prepare"},
     "script": GROUND | {"text", "metrics", "data", "models", "tasks", "engine"},
 }
 OPTIONAL = {

@@ -94,7 +94,11 @@ def stored_image(file: Path, quality: int = 95, max_pixels: int = MAX_PIXELS) ->
     Raises:
         DataError: see `read_image`.
     """
-    data, pixels = read_image(file, max_pixels)
+    return as_stored(*read_image(file, max_pixels), quality)
+
+
+def as_stored(data: bytes, pixels: np.ndarray, quality: int = 95) -> str:
+    """The bytes of an image, and its pixels (H, W, 3), in base64; what is no JPEG becomes one of this quality."""
     if image_kind(data) != "JPEG":
         encoded = io.BytesIO()
         Image.fromarray(pixels).save(encoded, format="JPEG", quality=quality)

@@ -8,33 +8,34 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lavender.runtime.errors import DataError
 
+Job = TypeVar("Job")  # what is worked on: its text is what messages call it
+
 
 def in_processes(
-    work: Callable[[Path], Any], paths: Iterable[Path], workers: int
-) -> Iterator[tuple[Path, Any | DataError]]:
-    """Runs `work` on each path in `workers` processes; yields (path, result or DataError) in order of completion.
+    work: Callable[[Job], Any], jobs: Iterable[Job], workers: int
+) -> Iterator[tuple[Job, Any | DataError]]:
+    """Runs `work` on each file or other job in `workers` processes; yields (job, result or DataError) as they end.
 
     A file can crash a decoder or exhaust the memory, and then its process is killed. The files that were in work at
     that moment are tried again, each in a process of its own, so that only the file at fault gives a DataError.
     """
-    waiting = deque(paths)
+    waiting = deque(jobs)
     while waiting:
         suspects = yield from _until_killed(work, waiting, workers)
-        for path in suspects:
-            if (yield from _until_killed(work, deque([path]), 1)):
-                yield path, DataError(f"{path}: the process that decoded it was killed (a crash, or too little memory)")
+        for job in suspects:
+            if (yield from _until_killed(work, deque([job]), 1)):
+                yield job, DataError(f"{job}: the process that decoded it was killed (a crash, or too little memory)")
 
 
 def _until_killed(
-    work: Callable[[Path], Any], waiting: deque[Path], workers: int
-) -> Generator[tuple[Path, Any | DataError], None, list[Path]]:
-    """Works `waiting` off until it is empty or a worker is killed; returns the paths that were then in work."""
-    running: dict[Future[Any], Path] = {}
+    work: Callable[[Job], Any], waiting: deque[Job], workers: int
+) -> Generator[tuple[Job, Any | DataError], None, list[Job]]:
+    """Works `waiting` off until it is empty or a worker is killed; returns the jobs that were then in work."""
+    running: dict[Future[Any], Job] = {}
     # Spawned, not forked: the threads and locks of this process do not reach the workers.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_end_with_parent) as pool:

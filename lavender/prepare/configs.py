@@ -1,16 +1,18 @@
 """A configuration for each task of a new data set, and the commands that run it."""
 
 import json
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lavender.config.schema import options
 from lavender.prepare.texts import TaskFiles
 from lavender.runtime.files import atomic_file
 
 SCRIPTS = {  # kind of task → scripts, the MLM way first
     "retrieval": ("main_retrieval_tsv.py", "main_retrieval_task_specific.py"),
     "captioning": ("main_caption.py",),
+    "pretrain": ("main_pretrain_mlm.py", "main_pretrain_task_specific.py"),
     "qaoe": ("main_qaoe_mlm.py", "main_qaoe_task_specific.py"),
     "qamc": ("main_qamc_mlm_gen_ans_idx.py", "main_qamc_task_specific.py"),
 }
@@ -27,21 +29,22 @@ MODEL = {  # as in the released configurations
 TRAINING = {"lr": 2e-5, "decay": 1e-3, "max_grad_norm": 1.0, "use_checkpoint": True, "deepspeed": True}
 
 
-def write_config(task: TaskFiles, data: Path, folder: Path, frames: dict[str, Any], stored: int) -> Path:
+def write_config(task: TaskFiles, data: Path, folder: Path, frames: dict[str, Any], lengths: Sequence[int]) -> Path:
     """Writes `args_<task>.json`.
 
     Args:
-        data: the folder of the text files; frames: where frames are read; stored: frames of a clip.
+        data: the folder of the text files; frames: where frames are read; lengths: stored frames of the clips.
     """
+    fewest, most = min(lengths), max(lengths)
+    size_frame = min(most, 4 if task.kind in ("captioning", "pretrain") else 5)
     content = {
         **{"type": task.kind, "task": task.name, "data_dir": str(data.resolve()), **frames},
-        **{"size_img": 224, "size_frame": min(stored, 4 if task.kind == "captioning" else 5)},
+        **{"size_img": 224, "size_frame": size_frame},
+        **({"repeat_frames": True} if fewest < size_frame else {}),
         **task.options,
         **TRAINING,
         **MODEL,
     }
-    unknown = content.keys() - options().keys()
-    assert not unknown, unknown
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"args_{task.name}.json"
     with atomic_file(path) as file:
@@ -51,6 +54,6 @@ def write_config(task: TaskFiles, data: Path, folder: Path, frames: dict[str, An
 
 def commands(task: TaskFiles, config: Path) -> list[str]:
     """What starts training: one process, then 8 GPUs."""
-    script = SCRIPTS[task.kind][0]
-    words = f"{script} --config {config} --path_ckpt CHECKPOINT"
+    words = f"{SCRIPTS[task.kind][0]} --config {shlex.quote(str(config))}"
+    words += "" if task.kind == "pretrain" else " --path_ckpt CHECKPOINT"
     return [f"python {words}", f"torchrun --nproc_per_node=8 {words}"]

@@ -1,124 +1,129 @@
-"""The frames of a folder of videos, stored in a frame TSV: in many processes, and going on where it was stopped."""
+"""The frames of people's clips, stored in a frame TSV: in many processes, and going on where it was stopped."""
 
+import fcntl
 import json
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from tqdm import tqdm
 
-from lavender.data.image_folders import find_images, stored_image
 from lavender.data.index import write_id2lineidx
-from lavender.data.tsv import TSVWriter
-from lavender.data.video import extract_frames
-from lavender.data.video_folders import find_videos
+from lavender.data.tsv import TSVReader, TSVWriter
 from lavender.data.video_processes import in_processes
+from lavender.prepare.clips import Clip, Clips
 from lavender.runtime.errors import DataError
-from lavender.runtime.files import looked_from
-
-
-@dataclass
-class Clips:
-    """The clips of a folder at any depth: video id → its file, or its images in order."""
-
-    folder: Path
-    videos: dict[str, Path]
-    images: dict[str, list[Path]]
-    faults: dict[str, str] = field(default_factory=dict)  # id → why its frames cannot be read
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted([*self.videos, *self.images]))
-
-    def __len__(self) -> int:
-        return len(self.videos) + len(self.images)
-
-
-def find_clips(folder: Path) -> Clips:
-    """All videos and image folders.
-
-    Raises:
-        DataError: the folder is missing or holds neither, or two files would be one video.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder{looked_from(folder)}; check --videos")
-    clips = Clips(folder, find_videos(folder), find_images(folder, needed=False)[0])
-    if both := sorted(clips.videos.keys() & clips.images.keys()):
-        raise DataError(f"{clips.videos[both[0]]} and a folder of images would both be video {both[0]!r}: rename one")
-    if not len(clips):
-        raise DataError(f"{folder}: neither videos nor folders of images are there; check --videos")
-    return clips
+from lavender.runtime.files import atomic_file
 
 
 def write_frames(clips: Clips, used: list[str], path: Path, count: int, workers: int, **options: Any) -> list[str]:
     """Writes the frame TSV of the clips in `used`, its lineidx and its id index; returns the ids that it holds.
 
-    What is extracted is kept in `<path>.part` until all is; the same command goes on from it after a stop. Clips that
-    cannot be decoded are listed on stderr and in `clips.faults`.
+    Frames that were extracted before, with these options and from files that did not change since, are kept: those of
+    a command that was stopped, in `<path>.part`, and those of a finished TSV; `<path>.made` says how it was made. Clips
+    that cannot be decoded are listed on stderr and in `clips.faults`.
 
     Args:
         count: frames of a video file; an image folder keeps all of its images.
 
     Raises:
-        DataError: no clip can be decoded.
+        DataError: no clip can be decoded, or another process writes the same file.
     """
-    with _Part(path, {"count": count, "folder": str(clips.folder.resolve()), **options}) as part:
-        waiting = [name for name in used if name not in part.places]
-        if part.places:
-            print(f"{path}: {len(part.places)} clips were extracted before, {len(waiting)} are left", file=sys.stderr)
-        bar = tqdm(total=len(waiting), unit="clip", ascii=True)
-        for name, frames in _frames(clips, waiting, count, workers, options):
+    facts = {"count": count, **options}
+    stamps = {name: clips[name].stamp() for name in used}
+    made = _Made(path, facts)
+    with _Part(path, facts) as part:
+        known = {name for name in used if stamps[name] in (made.stamps.get(name), part.stamps.get(name))}
+        waiting = [name for name in used if name not in known]
+        if known:
+            print(f"{path}: {len(known):,} clips were extracted before, {len(waiting):,} are left", file=sys.stderr)
+        bar = tqdm(total=len(waiting), unit="clip", ascii=True, disable=not waiting)
+        jobs = (_Job(name, clips[name]) for name in waiting)
+        work = partial(_extract, count=count, options=options)
+        for job, frames in in_processes(work, jobs, max(1, min(workers, len(waiting)))):
             bar.update()
             if isinstance(frames, DataError):
-                clips.faults[name] = str(frames)
+                clips.faults[job.name] = str(frames)
                 bar.write(f"skipped: {frames}", file=sys.stderr)
             else:
-                part.add(name, frames)
+                part.add(job.name, stamps[job.name], frames)
         bar.close()
-        held = [name for name in used if name in part.places]
+        held = [name for name in used if name not in clips.faults]
         if not held:
-            raise DataError(f"{clips.folder}: none of its {len(used)} clips can be decoded")
-        with TSVWriter(path) as writer:
-            for name in held:
-                writer.write([name, *part.frames(name)])
-        write_id2lineidx(path, path.with_suffix(".id2lineidx.pkl"))
-        part.remove()
+            raise DataError(f"{clips.path}: none of its {len(used)} clips can be decoded")
+        if any(made.stamps.get(name) != stamps[name] for name in held) or len(made.stamps) > len(held):
+            with TSVWriter(path) as writer:
+                for name in held:
+                    stored = part.frames(name) if part.stamps.get(name) == stamps[name] else made.frames(name)
+                    writer.write([name, *stored])
+            write_id2lineidx(path, path.with_suffix(".id2lineidx.pkl"))
+            made.write({name: stamps[name] for name in held})
+        part.path.unlink()  # all of it stands in the TSV now
     return held
 
 
-def _frames(
-    clips: Clips, names: list[str], count: int, workers: int, options: dict[str, Any]
-) -> Iterator[tuple[str, list[str] | DataError]]:
-    """Base64 JPEGs of each clip, in order of completion."""
-    of_file = {clips.videos[name]: name for name in names if name in clips.videos}
-    work = partial(extract_frames, count=count, threads=1, **options)
-    for file, frames in in_processes(work, list(of_file), max(1, min(workers, len(of_file)))) if of_file else ():
-        yield of_file[file], frames
-    for name in names:
-        if name in clips.images:
-            yield name, _images(clips.images[name])
+class _Job(NamedTuple):
+    """A clip to be extracted."""
+
+    name: str
+    clip: Clip
+
+    def __str__(self) -> str:
+        return str(self.clip)
 
 
-def _images(files: list[Path]) -> list[str] | DataError:
-    try:
-        return [stored_image(file) for file in files]
-    except DataError as fault:
-        return fault
+def _extract(job: _Job, count: int, options: dict[str, Any]) -> list[str]:
+    return job.clip.stored(count, **options)
+
+
+class _Made:
+    """What a finished TSV holds: `stamps`, id → stamp of the clip, in the order of its rows; empty where it is not
+    there or was made with other options."""
+
+    def __init__(self, tsv: Path, facts: dict[str, Any]):
+        self._tsv, self._facts = tsv, facts
+        self._path = tsv.with_name(f"{tsv.name}.made")
+        self.stamps: dict[str, str] = {}
+        try:
+            content = json.loads(self._path.read_text(encoding="utf-8"))
+            if content["options"] == facts and content["bytes"] == tsv.stat().st_size:
+                self.stamps = dict(content["clips"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return
+        self._reader = TSVReader(tsv)
+        self._rows = {name: row for row, name in enumerate(self.stamps)}
+
+    def frames(self, name: str) -> list[str]:
+        """The frames of a clip."""
+        return self._reader.row(self._rows[name])[1:]
+
+    def write(self, stamps: dict[str, str]) -> None:
+        """Says how the TSV was made."""
+        content = {"options": self._facts, "bytes": self._tsv.stat().st_size, "clips": stamps}
+        with atomic_file(self._path) as file:
+            file.write(json.dumps(content, ensure_ascii=False).encode())
 
 
 class _Part:
-    """Rows extracted so far: `<path>.part`, whose first line says with which options."""
+    """Rows extracted so far: `<path>.part`, whose first line says with which options. A row: id, stamp, frames."""
 
-    def __init__(self, path: Path, options: dict[str, Any]):
-        self.path = path.with_name(f"{path.name}.part")
-        self._head = json.dumps(options, sort_keys=True).encode() + b"\n"
-        self.places: dict[str, tuple[int, int]] = {}  # id → where its row begins and ends
+    def __init__(self, tsv: Path, facts: dict[str, Any]):
+        self.path = tsv.with_name(f"{tsv.name}.part")
+        self._head = json.dumps(facts, sort_keys=True).encode() + b"\n"
+        self.stamps: dict[str, str] = {}
+        self._places: dict[str, tuple[int, int]] = {}  # id → where its row begins, and its length
         self._file: BinaryIO
 
     def __enter__(self) -> "_Part":
         self._file = self.path.open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise DataError(f"{self.path}: another process is writing it; wait for it, or end it") from None
+        except OSError:  # a file system without locks
+            pass
         self._file.seek(0)
         if self._file.readline() != self._head:
             self._file.truncate(0)
@@ -129,7 +134,9 @@ class _Part:
         for line in iter(self._file.readline, b""):
             if not line.endswith(b"\n"):  # stopped within a row
                 break
-            self.places[line.split(b"\t", 1)[0].decode()] = (end, end + len(line))
+            name, mark = line.split(b"\t", 2)[:2]
+            self.stamps[name.decode()] = mark.decode()
+            self._places[name.decode()] = (end, len(line))
             end += len(line)
         self._file.truncate(end)
         return self
@@ -137,20 +144,16 @@ class _Part:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def add(self, name: str, frames: list[str]) -> None:
+    def add(self, name: str, mark: str, frames: list[str]) -> None:
         """Keeps the frames of a clip, and has them on disk."""
-        row = "\t".join([name, *frames]).encode() + b"\n"
+        row = "\t".join([name, mark, *frames]).encode() + b"\n"
         start = self._file.seek(0, 2)
         self._file.write(row)
         self._file.flush()
-        self.places[name] = (start, start + len(row))
+        self.stamps[name], self._places[name] = mark, (start, len(row))
 
     def frames(self, name: str) -> list[str]:
         """The frames that are kept of a clip."""
-        start, end = self.places[name]
+        start, length = self._places[name]
         self._file.seek(start)
-        return self._file.read(end - start).decode().rstrip("\n").split("\t")[1:]
-
-    def remove(self) -> None:
-        """All of them stand in the TSV now."""
-        self.path.unlink(missing_ok=True)
+        return self._file.read(length).decode().rstrip("\n").split("\t")[2:]

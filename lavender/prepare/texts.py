@@ -21,13 +21,16 @@ class TaskFiles:
     """A task of the new data set: what its configuration says, and how many items each split has."""
 
     name: str
-    kind: str  # retrieval, captioning, qaoe, qamc
+    kind: str  # retrieval, captioning, pretrain, qaoe, qamc
     options: dict[str, Any]
     counts: dict[str, int]
 
 
-def write_tasks(rows: Rows, name: str, output: Path, size_vocab: int) -> list[TaskFiles]:
+def write_tasks(rows: Rows, name: str, output: Path, size_vocab: int, direct: bool = False) -> list[TaskFiles]:
     """Writes the text files of every task that the items allow.
+
+    Args:
+        direct: frames are read from videos or tars, not from a frame TSV.
 
     Raises:
         DataError: a task has no items to train on.
@@ -35,7 +38,9 @@ def write_tasks(rows: Rows, name: str, output: Path, size_vocab: int) -> list[Ta
     tasks = []
     if rows.captions:
         tasks.append(_retrieval(rows.captions, name, output))
-        tasks.append(_captioning(rows.captions, name, output))
+        tasks.append(_captioning(rows.captions, name, output, direct))
+        if direct:  # whose parts need no files of their own
+            tasks.append(_pretraining(rows.captions, name, output))
     if rows.questions:
         tasks.append(_questions(rows.questions, name, output, size_vocab))
     if rows.choices:
@@ -58,7 +63,20 @@ def _retrieval(captions: list[dict[str, Any]], name: str, output: Path) -> TaskF
     return TaskFiles(task, "retrieval", options | {"size_epoch": 10, "size_batch": 20}, _counts(items))
 
 
-def _captioning(captions: list[dict[str, Any]], name: str, output: Path) -> TaskFiles:
+def _pretraining(captions: list[dict[str, Any]], name: str, output: Path) -> TaskFiles:
+    """The first caption of each video is used."""
+    texts: dict[str, dict[str, list[str]]] = {}
+    for split, items in by_split(captions).items():
+        for item in items if split != "test" else ():
+            texts.setdefault(split, {}).setdefault(item["video"], []).append(item["caption"])
+    _write_json(output / f"txt_{name}.json", texts)
+    options = {"dataset": [name], "size_part": 1, "size_txt": _length(item["caption"] for item in captions)}
+    options |= {"pretrain_tasks": ["vtm", "mtm"], "temp": 0.05, "size_epoch": 10, "size_batch": 24}
+    counts = {split: len(texts.get(split, {})) for split in SPLITS}
+    return TaskFiles(f"{name}-pretrain", "pretrain", options, counts)
+
+
+def _captioning(captions: list[dict[str, Any]], name: str, output: Path, direct: bool) -> TaskFiles:
     task, splits = f"{name}-cap", by_split(captions)
     folder, counts = output / task, {}
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +87,7 @@ def _captioning(captions: list[dict[str, Any]], name: str, output: Path) -> Task
             texts.setdefault(item["video"], []).append(item["caption"])
         counts[split] = len(texts)
         if texts:
-            _write_caption_split(folder, split, f"../img_{name}.tsv", texts)
+            _write_caption_split(folder, split, "" if direct else f"../img_{name}.tsv", texts)
         options[f"{split}_yaml"] = f"{task}/{split}.yaml" if texts else ""
     length = _length(item["caption"] for item in captions)
     longest = min(max(20, length), length)
@@ -80,7 +98,7 @@ def _captioning(captions: list[dict[str, Any]], name: str, output: Path) -> Task
 def _write_caption_split(folder: Path, split: str, frames: str, texts: Mapping[str, list[str]]) -> None:
     """One split of a captioning folder: every caption is trained on, and all of them are references."""
     files = {
-        "img": frames,
+        **({"img": frames} if frames else {}),
         "caption": f"{split}.caption.tsv",
         "caption_linelist": f"{split}.caption.linelist.tsv",
         "caption_coco_format": f"{split}.caption_coco_format.json",

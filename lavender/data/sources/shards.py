@@ -33,19 +33,25 @@ class ShardSample(StoredVideo):
 
     def __init__(self, video_id: str, where: str, tar: Path, files: np.ndarray, count: int, max_pixels: int):
         super().__init__(video_id, where)
-        self._tar, self._files, self._count, self._max_pixels = tar, files.tolist(), count, max_pixels
+        self.tar, self._files, self._count, self._max_pixels = tar, files.tolist(), count, max_pixels
 
     def __len__(self) -> int:
         return self._count if self._files[0][2] == VIDEO else len(self._files)
 
     def frames(self, numbers: Sequence[int]) -> list[np.ndarray]:
-        if self._files[0][2] == IMAGE:
-            return [decode_bytes(self._read(number), self._place(number), self._max_pixels) for number in numbers]
-        return read_frames(ClipBytes(self._read(0), self.where), self._count, numbers, self._max_pixels)
+        if self.has_images:
+            return [decode_bytes(self.data(number), self._place(number), self._max_pixels) for number in numbers]
+        return read_frames(ClipBytes(self.data(0), self.where), self._count, numbers, self._max_pixels)
 
-    def _read(self, number: int) -> bytes:
+    @property
+    def has_images(self) -> bool:
+        """Whether it is images, not a video."""
+        return self._files[0][2] == IMAGE
+
+    def data(self, number: int) -> bytes:
+        """The file of its image of this number, or of its video (number 0). DataError where the tar cannot be read."""
         place, size, _ = self._files[number]
-        return read_at(self._tar, place, size, self.where)
+        return read_at(self.tar, place, size, self.where)
 
     def _place(self, number: int) -> str:
         return f"{self.where}, image {number}" if len(self._files) > 1 else self.where
@@ -137,6 +143,10 @@ class ShardSource(FrameSource):
         except UnicodeDecodeError as error:
             raise DataError(f"{where}: byte {error.start} of the caption is not UTF-8") from None
         return check_caption(_caption_of(text, where) if kind == JSON else text.strip(), where)
+
+    def is_captioned(self, number: int) -> bool:
+        """Whether a sample has a caption."""
+        return bool(self._captions[number, 2])
 
     def check_ids(self) -> None:
         self._by_id()

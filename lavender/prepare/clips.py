@@ -1,0 +1,175 @@
+"""The clips that people have: video files and folders of images at any depth, or the samples of WebDataset tars."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lavender.data.frames import decode_bytes
+from lavender.data.image_folders import as_stored, find_images, stored_image, walk
+from lavender.data.sources.base import stamp
+from lavender.data.sources.shard_names import find_shards
+from lavender.data.sources.shards import ShardSample, ShardSource
+from lavender.data.video import ClipBytes, extract_frames
+from lavender.data.video_folders import find_videos
+from lavender.runtime.errors import DataError
+from lavender.runtime.files import looked_from
+
+
+class Clip(ABC):
+    """A clip that can be sent to a process, which stores its frames. Its text is what messages call it."""
+
+    @abstractmethod
+    def files(self) -> list[Path]:
+        """What it is read from."""
+
+    def length(self, count: int) -> int:
+        """How many frames are stored of it, with `count` of a video."""
+        return count
+
+    def stamp(self) -> str:
+        """Changes when its files do."""
+        facts = hashlib.sha256(repr([stamp(file) for file in self.files()]).encode())
+        return facts.hexdigest()[:16]
+
+    @abstractmethod
+    def stored(self, count: int, **options: Any) -> list[str]:
+        """Base64 JPEGs: `count` frames of a video, all of images.
+
+        Args:
+            options: of `sample_frames`.
+
+        Raises:
+            DataError: it cannot be decoded.
+        """
+
+
+@dataclass(frozen=True)
+class VideoClip(Clip):
+    """A video file."""
+
+    file: Path
+
+    def __str__(self) -> str:
+        return str(self.file)
+
+    def files(self) -> list[Path]:
+        return [self.file]
+
+    def stored(self, count: int, **options: Any) -> list[str]:
+        return extract_frames(self.file, count, threads=1, **options)
+
+
+@dataclass(frozen=True)
+class ImagesClip(Clip):
+    """A folder of images, in their order."""
+
+    images: tuple[Path, ...]
+
+    def __str__(self) -> str:
+        return str(self.images[0].parent if len(self.images) > 1 else self.images[0])
+
+    def files(self) -> list[Path]:
+        return list(self.images)
+
+    def length(self, count: int) -> int:
+        return len(self.images)
+
+    def stored(self, count: int, **options: Any) -> list[str]:
+        return [stored_image(file, max_pixels=options["max_pixels"]) for file in self.images]
+
+
+@dataclass(frozen=True)
+class ShardClip(Clip):
+    """A sample of a tar."""
+
+    sample: ShardSample
+
+    def __str__(self) -> str:
+        return self.sample.where
+
+    def files(self) -> list[Path]:
+        return [self.sample.tar]
+
+    def length(self, count: int) -> int:
+        return len(self.sample) if self.sample.has_images else count
+
+    def stored(self, count: int, **options: Any) -> list[str]:
+        if not self.sample.has_images:
+            return extract_frames(ClipBytes(self.sample.data(0), str(self)), count, threads=1, **options)
+        files = [self.sample.data(number) for number in range(len(self.sample))]
+        return [as_stored(data, decode_bytes(data, str(self), options["max_pixels"])) for data in files]
+
+
+class Clips:
+    """The clips of a folder: video id → clip.
+
+    Args:
+        path: a folder of videos and of folders of images, at any depth; or WebDataset tars: a folder of them, one, or
+            a pattern with braces.
+
+    Raises:
+        DataError: it is missing, holds nothing of that or both, or two files would be one video.
+    """
+
+    def __init__(self, path: str):
+        self.path = path
+        self.faults: dict[str, str] = {}  # id → why its frames cannot be read
+        self.shards = ShardSource(path) if _is_shards(path) else None
+        self._clips: dict[str, Clip] = {}
+        if self.shards is None:
+            self._find(Path(path))
+        else:
+            self.shards.check_ids()
+            self._places = {self.shards.video_id(number): number for number in range(len(self.shards))}
+
+    def _find(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise DataError(f"{folder}: there is no such folder{looked_from(folder)}; check --videos")
+        videos, images = find_videos(folder), find_images(folder, needed=False)[0]
+        if both := sorted(videos.keys() & images.keys()):
+            raise DataError(f"{videos[both[0]]} and a folder of images would both be video {both[0]!r}: rename one")
+        if not videos and not images:
+            raise DataError(f"{folder}: neither videos, folders of images nor tars are there; check --videos")
+        self._clips = {name: VideoClip(file) for name, file in videos.items()}
+        self._clips |= {name: ImagesClip(tuple(files)) for name, files in images.items()}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._places if self.shards else self._clips))
+
+    def __len__(self) -> int:
+        return len(self._places if self.shards else self._clips)
+
+    def __getitem__(self, name: str) -> Clip:
+        return ShardClip(self.shards.video(self._places[name])) if self.shards else self._clips[name]
+
+    @property
+    def kind(self) -> str:
+        """The `frame_source` that reads them without a TSV."""
+        return "shards" if self.shards else "videos"
+
+    def options(self, count: int) -> dict[str, Any]:
+        """Options with which training reads them, `count` frames of each."""
+        path = str(Path(self.path).resolve())
+        return {"frame_source": self.kind, "shards" if self.shards else "video_dir": path, "stored_frames": count}
+
+    def captions(self) -> list[tuple[str, str]]:
+        """Id and caption of the samples of tars that have one, in their order. DataError where one is broken."""
+        shards = self.shards
+        if shards is None or not shards.has_captions:
+            return []
+        return [(name, shards.caption(number)) for name, number in self._places.items() if shards.is_captioned(number)]
+
+
+def _is_shards(path: str) -> bool:
+    """Whether tars are meant: by name, by a pattern, or as all that a folder holds."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return ".tar" in path
+    if not any(name.lower().endswith(".tar") for _, names in walk(folder) for name in names):
+        return False
+    if find_videos(folder) or find_images(folder, needed=False)[0]:
+        raise DataError(f"{folder}: tars and other clips are there; put the tars, {find_shards(path)[0]} …, elsewhere")
+    return True

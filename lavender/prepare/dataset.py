@@ -1,0 +1,97 @@
+"""A data set of people's own files, from tables and clips to configurations."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lavender.data.frames import MAX_PIXELS
+from lavender.prepare.clips import Clips
+from lavender.prepare.columns import check_given, find_columns
+from lavender.prepare.configs import commands, write_config
+from lavender.prepare.frames import write_frames
+from lavender.prepare.rows import SPLITS, read_rows, share_out
+from lavender.prepare.table import Table, read_table
+from lavender.prepare.texts import write_tasks
+from lavender.runtime.errors import DataError
+
+
+def make_dataset(
+    name: str,
+    tables: Sequence[Path],
+    videos: str,
+    output: Path,
+    *,
+    args_dir: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    encoding: str = "",
+    frame_source: str = "tsv",
+    count: int = 5,
+    shares: Sequence[float] = (0.8, 0.1, 0.1),
+    seed: int = 42,
+    size_vocab: int = 1000,
+    max_pixels: int = MAX_PIXELS,
+    workers: int | None = None,
+) -> list[str]:
+    """Writes frames, the texts of every task that the columns allow, and a configuration of each; prints what it does.
+
+    Args:
+        name: of the data set.
+        tables: CSV, TSV, JSON or JSONL files; none where the clips are tars that bring their captions.
+        videos: what `Clips` takes.
+        args_dir: of the configurations; by default `_args` in `output`.
+        columns: meaning → column, where the guess is not right; encoding: of the tables, if not UTF-8.
+        frame_source: "tsv" stores frames; "videos" or "shards" leave them where they are.
+        count: frames of a video.
+        shares: of the videos that train, val and test get where no column names the split; seed: of that choice.
+        size_vocab: answers of the task-specific head, at most.
+        workers: processes; by default one a core.
+
+    Returns:
+        the clips that cannot be decoded and were left out
+
+    Raises:
+        DataError: a table or the clips are not as they should be, or nothing can be used.
+        OSError: a file cannot be written.
+    """
+    clips = Clips(videos)
+    if frame_source not in ("tsv", clips.kind):
+        raise DataError(f"{videos} holds {clips.kind}: --frame_source tsv or {clips.kind}")
+    read = [read_table(path, encoding) for path in tables] or [caption_table(clips)]
+    check_given(read, columns or {})
+    pairs = [(table, find_columns(table, columns or {})) for table in read]
+    for table, found in pairs:
+        print(found.told(table))
+    rows = read_rows(pairs, clips, clips.path)
+    used = sorted({item["video"] for item in rows.all()})
+    print(f"{clips.path}: {len(clips):,} clips, {len(used):,} of them have texts")
+
+    output.mkdir(parents=True, exist_ok=True)
+    options: dict[str, Any] = clips.options(count)
+    if frame_source == "tsv":
+        tsv, options = output / f"img_{name}.tsv", {}
+        held = write_frames(clips, used, tsv, count, workers or os.cpu_count() or 1, max_pixels=max_pixels)
+        if len(held) < len(used):
+            rows = read_rows(pairs, held, tsv)
+    share_out(rows, {split: share / sum(shares) for split, share in zip(SPLITS, shares, strict=True)}, seed)
+    for line in rows.report():
+        print(line, file=sys.stderr)
+    lengths = [clips[video].length(count) for video in {item["video"] for item in rows.all()}]
+    for task in write_tasks(rows, name, output, size_vocab, direct=bool(options)):
+        config = write_config(task, output, args_dir or output / "_args", options, lengths)
+        print(f"\n{task.name}: " + ", ".join(f"{number:,} {split}" for split, number in task.counts.items()))
+        for line in commands(task, config):
+            print(f"  {line}")
+    if clips.faults:
+        words = "clips cannot be decoded and were left out; they are listed above"
+        print(f"\n{len(clips.faults)} {words}", file=sys.stderr)
+    return sorted(clips.faults)
+
+
+def caption_table(clips: Clips) -> Table:
+    """The captions that tars bring. DataError where there are none."""
+    rows = [(number, [video, text]) for number, (video, text) in enumerate(clips.captions())]
+    if not rows:
+        raise DataError(f"{clips.path} brings no captions: --table names the table of texts")
+    return Table(Path(clips.path), ["video", "caption"], rows)
