@@ -29,8 +29,13 @@ def main() -> int:
     )
     parser.add_argument("--output", required=True, type=Path, help="folder to write to")
     parser.add_argument("--args_dir", type=Path, help="folder of the configurations (default: _args in --output)")
-    parser.add_argument("--columns", nargs="+", default=[], metavar="MEANING=NAME", help="such as caption=text_en")
+    parser.add_argument(
+        "--columns", nargs="+", default=[], metavar="MEANING=NAME", help="such as caption=text_en; split= for none"
+    )
     parser.add_argument("--encoding", default="", help="of the tables, where it is not UTF-8; such as cp1252")
+    parser.add_argument(
+        "--answers_from", type=int, choices=[0, 1], help="the first option's number, where answers are numbers"
+    )
     parser.add_argument(
         "--frame_source",
         choices=["tsv", "videos", "shards"],
@@ -63,6 +68,7 @@ def main() -> int:
         args_dir=arguments.args_dir,
         columns=dict(map(_pair, arguments.columns)),
         encoding=arguments.encoding,
+        answers_from=arguments.answers_from,
         frame_source=arguments.frame_source,
         count=arguments.frames,
         shares=arguments.split,
@@ -82,7 +88,7 @@ def _name(text: str) -> str:
 
 def _pair(text: str) -> tuple[str, str]:
     meaning, sign, name = text.partition("=")
-    if not (meaning and sign and name):
+    if not (meaning and sign):
         raise DataError(f"--columns {text}: write it as caption=text_en")
     return meaning.strip(), name.strip()
 

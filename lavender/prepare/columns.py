@@ -57,7 +57,7 @@ def find_columns(table: Table, given: Mapping[str, str]) -> Columns:
     """Which column is what.
 
     Args:
-        given: meaning → the column's name, for what the user says himself.
+        given: meaning → the column's name, for what the user says himself; "": there is no such column.
 
     Raises:
         DataError: a column that was named is not there, no column has the videos, or nothing is said of them.
@@ -71,7 +71,7 @@ def find_columns(table: Table, given: Mapping[str, str]) -> Columns:
     taken = {*single.values(), *options}
     for meaning, known in NAMES.items():
         found = [names.index(name) for name in known if name in names and names.index(name) not in taken]
-        if meaning not in single and found:
+        if meaning not in given and found:
             single[meaning] = found[0]
             taken.add(found[0])
     if "options" in single:
@@ -89,7 +89,7 @@ def check_given(tables: Sequence[Table], given: Mapping[str, str]) -> None:
     for meaning, name in given.items():
         if meaning not in NAMES:
             raise DataError(f"--columns {meaning}={name}: a column is one of {', '.join(NAMES)}")
-        if not any(name in table.columns for table in tables):
+        if name and not any(name in table.columns for table in tables):
             known = "; ".join(f"{table.path}: {', '.join(table.columns)}" for table in tables)
             raise DataError(f"--columns {meaning}={name}: no table has such a column ({known})")
 

@@ -11,10 +11,11 @@ from lavender.prepare.clips import Clips
 from lavender.prepare.columns import check_given, find_columns
 from lavender.prepare.configs import commands, write_config
 from lavender.prepare.frames import write_frames
-from lavender.prepare.rows import SPLITS, read_rows, share_out
+from lavender.prepare.rows import SPLITS, check_splits, leave_out_unanswered, read_rows, share_out
 from lavender.prepare.table import Table, read_table
 from lavender.prepare.texts import write_tasks
 from lavender.runtime.errors import DataError
+from lavender.runtime.files import refuse_overwriting
 
 
 def make_dataset(
@@ -26,6 +27,7 @@ def make_dataset(
     args_dir: Path | None = None,
     columns: Mapping[str, str] | None = None,
     encoding: str = "",
+    answers_from: int | None = None,
     frame_source: str = "tsv",
     count: int = 5,
     shares: Sequence[float] = (0.8, 0.1, 0.1),
@@ -42,6 +44,7 @@ def make_dataset(
         videos: what `Clips` takes.
         args_dir: of the configurations; by default `_args` in `output`.
         columns: meaning → column, where the guess is not right; encoding: of the tables, if not UTF-8.
+        answers_from: whether numbers of options count from 0 or from 1; None: as the column shows.
         frame_source: "tsv" stores frames; "videos" or "shards" leave them where they are.
         count: frames of a video.
         shares: of the videos that train, val and test get where no column names the split; seed: of that choice.
@@ -63,25 +66,34 @@ def make_dataset(
     pairs = [(table, find_columns(table, columns or {})) for table in read]
     for table, found in pairs:
         print(found.told(table))
-    rows = read_rows(pairs, clips, clips.path)
+    rows = read_rows(pairs, clips, clips.path, answers_from)
     used = sorted({item["video"] for item in rows.all()})
     print(f"{clips.path}: {len(clips):,} clips, {len(used):,} of them have texts")
 
+    for file in (
+        f"img_{name}.tsv",
+        f"txt_{name}.json",
+        *(f"txt_{name}-{task}.json" for task in ("retrieval", "qa", "mc")),
+    ):
+        refuse_overwriting(output / file, *tables, error=DataError)
     output.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = clips.options(count)
     if frame_source == "tsv":
         tsv, options = output / f"img_{name}.tsv", {}
         held = write_frames(clips, used, tsv, count, workers or os.cpu_count() or 1, max_pixels=max_pixels)
         if len(held) < len(used):
-            rows = read_rows(pairs, held, tsv)
-    share_out(rows, {split: share / sum(shares) for split, share in zip(SPLITS, shares, strict=True)}, seed)
+            rows = read_rows(pairs, held, tsv, answers_from)
+    parts = {split: share / sum(shares) for split, share in zip(SPLITS, shares, strict=True)}
+    share_out(rows, parts, seed)
+    leave_out_unanswered(rows)
+    check_splits(rows)
     for line in rows.report():
         print(line, file=sys.stderr)
     lengths = [clips[video].length(count) for video in {item["video"] for item in rows.all()}]
     for task in write_tasks(rows, name, output, size_vocab, direct=bool(options)):
         config = write_config(task, output, args_dir or output / "_args", options, lengths)
         print(f"\n{task.name}: " + ", ".join(f"{number:,} {split}" for split, number in task.counts.items()))
-        for line in commands(task, config):
+        for line in (*task.notes, *commands(task, config)):
             print(f"  {line}")
     if clips.faults:
         words = "clips cannot be decoded and were left out; they are listed above"

@@ -1,5 +1,6 @@
 """Tables as people have them: CSV, TSV, JSON or JSONL, read into rows of text with the line that each is from."""
 
+import codecs
 import csv
 import io
 import json
@@ -56,14 +57,16 @@ def read_table(path: Path, encoding: str = "") -> Table:
 
 def _decoded(path: Path, encoding: str) -> str:
     if not encoding:
+        with path.open("rb") as file:  # Excel's "Unicode text"
+            encoding = "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else ""
+    if not encoding:
         try:
             return read_text(path, DataError)
         except DataError as error:
-            hint = "" if "encoding" in str(error) else "; if it is of another encoding, name it: --encoding cp1252"
-            raise DataError(f"{error}{hint}") from None
+            raise DataError(f"{error}, or name its encoding: --encoding cp1252") from None
     try:
         return path.read_bytes().decode(encoding).removeprefix("\ufeff")
-    except (LookupError, UnicodeDecodeError) as error:
+    except (LookupError, UnicodeError) as error:
         raise DataError(f"{path}: cannot be read as {shown(encoding)} ({error}); check --encoding") from None
 
 

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ class TaskFiles:
     kind: str  # retrieval, captioning, pretrain, qaoe, qamc
     options: dict[str, Any]
     counts: dict[str, int]
+    notes: list[str] = field(default_factory=list)
 
 
 def write_tasks(rows: Rows, name: str, output: Path, size_vocab: int, direct: bool = False) -> list[TaskFiles]:
@@ -33,7 +34,7 @@ def write_tasks(rows: Rows, name: str, output: Path, size_vocab: int, direct: bo
         direct: frames are read from videos or tars, not from a frame TSV.
 
     Raises:
-        DataError: a task has no items to train on.
+        DataError: the questions have no answers to train on.
     """
     tasks = []
     if rows.captions:
@@ -45,14 +46,20 @@ def write_tasks(rows: Rows, name: str, output: Path, size_vocab: int, direct: bo
         tasks.append(_questions(rows.questions, name, output, size_vocab))
     if rows.choices:
         tasks.append(_choices(rows.choices, name, output))
+    for task in tasks:
+        if not task.counts["train"]:
+            task.options["size_epoch"] = 0
+            task.notes.append("nothing to train on: the configuration evaluates alone")
+        elif not (task.counts["val"] or task.counts["test"]):
+            task.notes.append("nothing to evaluate on, which a run needs: give some of its videos another split")
     return tasks
 
 
 def by_split(items: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The items of each split, without the word of the split."""
+    """The items of each split, without the words of their split and place."""
     found: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     for item in items:
-        found[item["split"]].append({key: value for key, value in item.items() if key != "split"})
+        found[item["split"]].append({key: value for key, value in item.items() if key not in ("split", "where")})
     return found
 
 
@@ -132,7 +139,12 @@ def _questions(questions: list[dict[str, Any]], name: str, output: Path, size_vo
     _write_json(output / f"txt_{task}.json", {**items, "ans2label": classes})
     options = {"dataset": name, "size_txt": _length(item["question"] for item in questions)}
     sizes = {"size_vocab": max(1, len(classes)), "size_epoch": 10, "size_batch": 24}
-    return TaskFiles(task, "qaoe", options | sizes, _counts(items))
+    several = sum(times[word] for word in times if len(word.split()) > 1)
+    notes = [
+        f"{several:,} of {times.total():,} training answers have several words: the MLM head answers with one word of "
+        "BERT's vocabulary, so it cannot learn them; main_qaoe_task_specific.py can"
+    ]
+    return TaskFiles(task, "qaoe", options | sizes, _counts(items), notes if several else [])
 
 
 def _choices(choices: list[dict[str, Any]], name: str, output: Path) -> TaskFiles:
