@@ -2,7 +2,7 @@
 
 import logging
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from lavender.text.tokens import TextTokenizer
 logger = logging.getLogger("lavender.data")
 
 Item = dict[str, Any]
+OnFault = Callable[[int, DataError], None]
 
 
 def open_frames(config: Config) -> FrameSource:
@@ -87,17 +88,34 @@ class ItemDataset(ClipDataset):
     Args:
         frames, texts: the frames and items; the splits of a task share them.
         split: `train`, `val` or `test`.
+        on_fault: gets number and fault of an item that is not as it should be, which is left out then; without it, such
+            an item is an error.
 
     Raises:
         DataError: an item that is not as it should be, or, unless `on_bad_sample` is `zero`, an unknown video.
     """
 
-    def __init__(self, config: Config, tokenizer: TextTokenizer, frames: FrameSource, texts: ItemFile, split: str):
+    def __init__(
+        self,
+        config: Config,
+        tokenizer: TextTokenizer,
+        frames: FrameSource,
+        texts: ItemFile,
+        split: str,
+        on_fault: OnFault | None = None,
+    ):
         super().__init__(config, split == "train", config.size_frame)
         self.tokenizer, self.frames, self.split = tokenizer, frames, split
-        items = texts.items(split)
-        for number, item in enumerate(items):
-            self.check(item, texts.where(split, number))
+        items = []
+        for number, item in enumerate(texts.items(split)):
+            try:
+                self.check(item, texts.where(split, number))
+            except DataError as fault:
+                if on_fault is None:
+                    raise
+                on_fault(number, fault)
+            else:
+                items.append(item)
         self._check_videos(items, texts, split)
         self.items = ItemTable(self.kept(items))
 

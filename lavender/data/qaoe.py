@@ -8,7 +8,7 @@ import numpy as np
 
 from lavender.config.schema import Config
 from lavender.data.annotations import check_text
-from lavender.data.items import Item, ItemDataset, ItemFile, is_missing, require_index, require_text
+from lavender.data.items import Item, ItemDataset, ItemFile, OnFault, is_missing, require_index, require_text
 from lavender.data.samples import Failure
 from lavender.data.sources.base import FrameSource
 from lavender.runtime.errors import DataError
@@ -81,11 +81,19 @@ class QuestionDataset(ItemDataset):
 
     labels_without_video: ClassVar[bool] = False  # whether a question keeps its label where its video is missing
 
-    def __init__(self, config: Config, tokenizer: TextTokenizer, frames: FrameSource, texts: ItemFile, split: str):
+    def __init__(
+        self,
+        config: Config,
+        tokenizer: TextTokenizer,
+        frames: FrameSource,
+        texts: ItemFile,
+        split: str,
+        on_fault: OnFault | None = None,
+    ):
         self.words = AnswerWords(texts)
-        self._unanswerable: dict[int, str] = {}  # id of an item → why
+        self.unanswerable: dict[int, str] = {}  # id of an item → why
         self._path = texts.path
-        super().__init__(config, tokenizer, frames, texts, split)
+        super().__init__(config, tokenizer, frames, texts, split, on_fault)
 
     def kept(self, items: list[Item]) -> list[Item]:
         """As in `ItemDataset`; tells which of them can never be right.
@@ -94,7 +102,7 @@ class QuestionDataset(ItemDataset):
             DataError: nothing can be learned of the training items.
         """
         kept = super().kept(items)
-        reasons = [self._unanswerable[id(item)] for item in kept if id(item) in self._unanswerable]
+        reasons = [self.unanswerable[id(item)] for item in kept if id(item) in self.unanswerable]
         if self.training and kept and len(reasons) == len(kept):
             vocabulary = self.tokenizer.folder / "vocab.txt"
             raise DataError(
@@ -119,7 +127,7 @@ class QuestionDataset(ItemDataset):
         if not known or (not self.words.source and not self.answer(item, where)):
             self.allow_blind(item, where)
         elif reason := self.hopeless(item, where):
-            self._unanswerable[id(item)] = f"{where}: {reason}"
+            self.unanswerable[id(item)] = f"{where}: {reason}"
 
     def hopeless(self, item: Item, where: str) -> str:
         """Why a question can never be right; "" where it can."""

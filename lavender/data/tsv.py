@@ -157,6 +157,15 @@ class TSVReader:
             raise DataError(f"{self.where(number)}: the first field, the video id, is empty")
         return fields
 
+    def size(self, number: int) -> int:
+        """Bytes of row `number`, its line end included."""
+        start, end = self._span(number)
+        return end - start
+
+    def piece(self, number: int, position: int, length: int) -> bytes:
+        """Some bytes of row `number`."""
+        return self._read(self._span(number)[0] + position, length)
+
     def _span(self, number: int) -> tuple[int, int]:
         """Bytes [start, end) of row `number`, its line end included."""
         if not 0 <= number < len(self):

@@ -1,15 +1,19 @@
 """What a data set knows of its frames: which videos there are, and the pixels of the frames stored of each."""
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from lavender.data.ids import VideoIds
 from lavender.runtime.errors import DataError
 from lavender.runtime.quoting import shown
+
+MARKED = 4096  # bytes of each end of a content that its fingerprint is of
 
 
 class StoredVideo(ABC):
@@ -62,6 +66,10 @@ class FrameSource(ABC):
     def video(self, number: int) -> StoredVideo:
         """Video `number`. DataError where it is not there or holds no frames."""
 
+    @abstractmethod
+    def fingerprint(self, number: int) -> bytes:
+        """Alike where the contents of two videos are: 16 bytes, of the size and both ends. DataError as in `video`."""
+
     def caption(self, number: int) -> str:
         """The caption that is stored beside the frames of video `number`. DataError where there is none."""
         raise DataError(f"{self.where(number)}: no caption is stored with the frames")
@@ -77,6 +85,11 @@ class FrameSource(ABC):
         """What two ids of one video share: its place in the source; of an unknown video the id."""
         name = self._ids.find(video_id)
         return video_id if name is None else self._numbers[name]
+
+    def place(self, video_id: str) -> int | None:
+        """The number of the video of an id; None where there is none. DataError where the id could be two."""
+        name = self._ids.find(video_id)
+        return None if name is None else self._numbers[name]
 
     def hint(self, video_id: str) -> str:
         """Which id is probably meant by one that is not there, as a part of a sentence; else ""."""
@@ -109,6 +122,35 @@ class FrameSource(ABC):
     @cached_property
     def _ids(self) -> VideoIds:
         return VideoIds(self._numbers, self.path)
+
+
+def fingerprint_of_files(files: Sequence[Path]) -> bytes:
+    """The fingerprint of a video that is one file or several. DataError where one cannot be read."""
+    marks = []
+    for path in files:
+        try:
+            with path.open("rb") as file:
+                marks.append(fingerprint_of(partial(_read_at, file), path.stat().st_size))
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    return joined(marks)
+
+
+def joined(marks: Sequence[bytes]) -> bytes:
+    """The fingerprint of a video of several files."""
+    return marks[0] if len(marks) == 1 else hashlib.blake2b(b"".join(marks), digest_size=16).digest()
+
+
+def _read_at(file: BinaryIO, position: int, length: int) -> bytes:
+    file.seek(position)
+    return file.read(length)
+
+
+def fingerprint_of(read: Callable[[int, int], bytes], size: int) -> bytes:
+    """The fingerprint of `size` bytes, of which `read(position, length)` gives any."""
+    first = read(0, min(size, MARKED))
+    last = read(max(0, size - MARKED), min(size, MARKED))
+    return hashlib.blake2b(b"%d:" % size + first + last, digest_size=16).digest()
 
 
 def stamp(path: Path) -> tuple[str, int, int]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from lavender.data.annotations import check_caption
 from lavender.data.frames import MAX_PIXELS, decode_bytes
-from lavender.data.sources.base import FrameSource, StoredVideo, stamp
+from lavender.data.sources.base import FrameSource, StoredVideo, fingerprint_of, joined, stamp
 from lavender.data.sources.shard_index import IMAGE, JSON, VIDEO, ShardIndex, open_indices
 from lavender.data.sources.shard_names import find_shards
 from lavender.data.video import ClipBytes
@@ -143,6 +143,18 @@ class ShardSource(FrameSource):
         except UnicodeDecodeError as error:
             raise DataError(f"{where}: byte {error.start} of the caption is not UTF-8") from None
         return check_caption(_caption_of(text, where) if kind == JSON else text.strip(), where)
+
+    def fingerprint(self, number: int) -> bytes:
+        start = int(self._file_ends[number - 1]) if number else 0
+        tar, where = self._tar(number), self.where(number)
+        marks = []
+        for place, size, _ in self._files[start : self._file_ends[number]].tolist():
+
+            def read(position: int, length: int, place: int = place) -> bytes:
+                return read_at(tar, place + position, length, where)
+
+            marks.append(fingerprint_of(read, size))
+        return joined(marks)
 
     def is_captioned(self, number: int) -> bool:
         """Whether a sample has a caption."""

@@ -9,7 +9,7 @@ import numpy as np
 from lavender.data.frames import MAX_PIXELS, decode_image
 from lavender.data.ids import may_be_same
 from lavender.data.index import VideoIndex
-from lavender.data.sources.base import FrameSource, StoredVideo, stamp
+from lavender.data.sources.base import FrameSource, StoredVideo, fingerprint_of, stamp
 from lavender.data.tsv import TSVReader, split_columns
 from lavender.runtime.errors import DataError
 from lavender.runtime.quoting import shown
@@ -65,6 +65,11 @@ class TSVSource(FrameSource):
     def video(self, number: int) -> TSVVideo:
         return TSVVideo(self._reader.row(number), self.where(number), self._max_pixels)
 
+    def fingerprint(self, number: int) -> bytes:
+        start = len(self.video_id(number).encode(errors="surrogatepass")) + 1
+        size = self._reader.size(number) - start
+        return fingerprint_of(lambda position, length: self._reader.piece(number, start + position, length), size)
+
     def stamps(self) -> list[tuple[str, int, int]]:
         return [stamp(self.path)]
 
@@ -73,6 +78,9 @@ class TSVSource(FrameSource):
 
     def identity(self, video_id: str) -> int | str:
         return self.index.offset(video_id) if video_id in self.index else video_id
+
+    def place(self, video_id: str) -> int | None:
+        return self._reader.number_at(self.index.offset(video_id)) if video_id in self.index else None
 
     def hint(self, video_id: str) -> str:
         return self.index.hint(video_id)

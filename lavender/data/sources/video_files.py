@@ -9,7 +9,7 @@ import numpy as np
 from lavender.data.frames import MAX_PIXELS
 from lavender.data.ids import VIDEO_EXTENSIONS
 from lavender.data.image_folders import find_images, read_image
-from lavender.data.sources.base import FrameSource, StoredVideo, stamp
+from lavender.data.sources.base import FrameSource, StoredVideo, fingerprint_of_files, stamp
 from lavender.data.video_folders import find_videos
 from lavender.data.video_seek import read_frames
 from lavender.runtime.errors import ConfigError, DataError
@@ -99,6 +99,9 @@ class VideoFolder(FrameSource):
         if name in self._decoded:
             return VideoFile(name, files[0], self._count, self._max_pixels)
         return ImageFiles(name, files, self._max_pixels)
+
+    def fingerprint(self, number: int) -> bytes:
+        return fingerprint_of_files(self._files[self._names[number]])
 
     def stamps(self) -> list[tuple[str, int, int]]:
         files = [stamp(file) for name in self._names for file in self._files[name]]

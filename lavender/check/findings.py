@@ -1,0 +1,173 @@
+"""What is wrong with a data set, in an order of weight."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lavender.check.splits import LONGEST, MISSING, Split
+from lavender.check.videos import Decoded, Video, Videos
+from lavender.runtime.quoting import shown
+
+ERROR, WARNING, NOTE = "error", "warning", "note"  # it stops a run or spoils its figures; it may; it is worth knowing
+EXAMPLES = 3
+_FEW = 0.01  # a share from which truncated texts are a warning
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found.
+
+    Args:
+        kind: what it is, in a word or two, the same for all splits; level: `ERROR`, `WARNING` or `NOTE`.
+        where: the split; count of total samples or videos have it; examples: some of them.
+        advice: what to do.
+    """
+
+    kind: str
+    level: str
+    where: str
+    count: int
+    total: int
+    advice: str
+    examples: tuple[str, ...] = ()
+
+    @property
+    def share(self) -> float:
+        """Of the total, from 0 to 1."""
+        return self.count / max(1, self.total)
+
+
+def find_all(
+    splits: Sequence[Split], videos: Videos, decoded: Mapping[Video, Decoded], marks: Mapping[Video, bytes]
+) -> list[Finding]:
+    """Everything that is wrong; errors first."""
+    found = [
+        finding
+        for number, split in enumerate(splits)
+        for finding in [*of_texts(split), *of_videos(split, videos.of[number], decoded, videos)]
+    ]
+    found += of_ids(videos)
+    found += across_splits(splits, videos, marks)
+    levels = (ERROR, WARNING, NOTE)
+    return sorted((finding for finding in found if finding.count), key=lambda finding: levels.index(finding.level))
+
+
+def of_texts(split: Split) -> Iterator[Finding]:
+    """Malformed, unanswerable, repeated and truncated texts."""
+    samples, config = len(split.videos), split.config
+    faults = list(dict.fromkeys(split.malformed.values()))
+    advice = "mend the file, or leave them out: --fix FOLDER writes a copy without them"
+    yield _finding("malformed", ERROR, split, len(split.malformed), samples + len(split.malformed), advice, faults)
+    count = len(split.unanswerable)
+    level = ERROR if split.name == "train" and count == samples else WARNING if 2 * count > samples else NOTE
+    advice = "they count as wrong, as in the paper's figures; the answer must be one word of BERT's vocabulary"
+    yield _finding("unanswerable", level, split, count, samples, advice, split.unanswerable)
+    advice = "the task-specific head counts them as wrong: it knows the answers that the file lists"
+    yield _finding("outside the vocabulary", NOTE, split, split.outside, samples, advice)
+    advice = "each counts as a sample of its own; --fix FOLDER writes a copy without them"
+    examples = [f"sample {number} (counted from 0)" for number in split.repeated[:EXAMPLES]]
+    yield _finding("repeated", NOTE, split, len(split.repeated), samples, advice, examples)
+    long = split.lengths > config.size_txt
+    count = int(long.sum())
+    advice = (
+        f"the longest has {split.lengths.max(initial=0)} tokens{' or more' * bool((split.lengths >= LONGEST).any())}"
+    )
+    advice += f"; size_txt is {config.size_txt}"
+    level = WARNING if count > _FEW * samples else NOTE
+    examples = [f"{split.videos[number]}: {split.lengths[number]} tokens" for number in np.flatnonzero(long)[:EXAMPLES]]
+    yield _finding("truncated", level, split, count, samples, advice, examples)
+
+
+def of_videos(
+    split: Split, videos: Sequence[Video | None], decoded: Mapping[Video, Decoded], all_videos: Videos
+) -> Iterator[Finding]:
+    """Videos that are missing, cannot be decoded, or have few or small frames."""
+    config, samples = split.config, len(split.videos)
+    missing = np.flatnonzero(split.places[:, 0] == MISSING).tolist() if samples else []
+    names = list(dict.fromkeys(split.videos[number] for number in missing))
+    advice = f"{len(names):,} videos; they need frames, or the samples must go: --fix FOLDER writes a copy without them"
+    examples = [f"{shown(name)}{split.hints.get(name, '')}" for name in names[:EXAMPLES]]
+    yield _finding("video missing", ERROR, split, len(missing), samples, advice, examples)
+    tried = {video: decoded[video] for video in dict.fromkeys(videos) if video in decoded}
+    broken = [one.fault for one in tried.values() if one.fault]
+    advice = "of the videos that were tried; --fix FOLDER writes a copy without their samples"
+    yield _finding("cannot be decoded", ERROR, split, len(broken), len(tried), advice, broken)
+    size_frame = 1 if config.type == "pretrain" and _single(tried.values()) else config.size_frame
+    few = [video for video, one in tried.items() if not one.fault and one.frames < size_frame]
+    advice = f"size_frame is {size_frame}; --repeat_frames true repeats the last"
+    level = NOTE if config.repeat_frames else ERROR
+    examples = [f"{all_videos.where(video)}: {tried[video].frames}" for video in few[:EXAMPLES]]
+    yield _finding("too few frames", level, split, len(few), len(tried), advice, examples)
+    small = [video for video, one in tried.items() if not one.fault and one.side < config.size_img]
+    advice = f"they are enlarged to {config.size_img} pixels (size_img)"
+    examples = [f"{all_videos.where(video)}: {tried[video].side} pixels" for video in small[:EXAMPLES]]
+    yield _finding("small frames", NOTE, split, len(small), len(tried), advice, examples)
+
+
+def of_ids(videos: Videos) -> Iterator[Finding]:
+    """Ids that two videos of a source have."""
+    for source, name in dict.fromkeys(zip(map(id, videos.sources), videos.names, strict=True)):
+        del source
+        place = videos.names.index(name)
+        frames = videos.sources[place]
+        counts = Counter(_ids(frames))
+        twice = [video for video, count in counts.items() if count > 1]
+        advice = "which of them is meant is unknown; remove one of the rows"
+        yield Finding(
+            *("duplicate ids", ERROR, name, len(twice), len(frames), advice), tuple(map(shown, twice[:EXAMPLES]))
+        )
+
+
+def across_splits(splits: Sequence[Split], videos: Videos, marks: Mapping[Video, bytes]) -> Iterator[Finding]:
+    """Videos that are trained on and evaluated on, in one task or in two, under one id or under several."""
+    contents: list[dict[bytes, str]] = []
+    for split, own in zip(splits, videos.of, strict=True):
+        ids: dict[bytes, str] = {}
+        for name, video in zip(split.videos, own, strict=True):
+            if video in marks:
+                ids.setdefault(marks[video], name)
+        contents.append(ids)
+    for number, train in enumerate(splits):
+        if train.name != "train":
+            continue
+        for other, held in enumerate(splits):
+            if held.name == "train":
+                continue
+            same = contents[number].keys() & contents[other].keys()
+            names = ((contents[number][mark], contents[other][mark]) for mark in same)
+            examples = sorted(one if one == two else f"{one} = {two}" for one, two in names)
+            own = train.task == held.task
+            advice = "the figures of a video that is trained on say nothing; take it out of one of them"
+            if not own:
+                advice += ": _tools/multi_task_vid_filter.py does it for the public data sets"
+            yield Finding(
+                *("trained and evaluated on", ERROR if held.name == "test" else WARNING),
+                *(f"{train.title} and {held.title}", len(same), len(contents[other]), advice),
+                tuple(examples[:EXAMPLES]),
+            )
+    for split, ids in zip(splits, contents, strict=True):
+        by_mark = defaultdict(set)
+        for name, video in zip(split.videos, videos.of[splits.index(split)], strict=True):
+            if video in marks:
+                by_mark[marks[video]].add(name)
+        twins = [" = ".join(sorted(names)) for names in by_mark.values() if len(names) > 1]
+        advice = "their frames are the same; retrieval counts the one as wrong for the other's text"
+        yield _finding("same content", WARNING, split, len(twins), len(ids), advice, sorted(twins))
+
+
+def _single(decoded: Iterable[Decoded]) -> bool:
+    """Whether a corpus is one of single images."""
+    return all(one.frames <= 1 for one in decoded)
+
+
+def _ids(frames: object) -> Iterator[str]:
+    for number in range(len(frames)):  # type: ignore[arg-type]
+        yield frames.video_id(number)  # type: ignore[attr-defined]
+
+
+def _finding(
+    kind: str, level: str, split: Split, count: int, total: int, advice: str, examples: Sequence[str] = ()
+) -> Finding:
+    return Finding(kind, level, split.title, count, total, advice, tuple(examples[:EXAMPLES]))

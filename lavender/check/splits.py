@@ -1,0 +1,273 @@
+"""What a configuration would read: the samples of each split, with their videos, texts and answers."""
+
+import copy
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from lavender.config.schema import Config
+from lavender.data import corpora
+from lavender.data.annotations import CaptionTable, ItemTable, read_splits
+from lavender.data.caption_folder import CaptionFolder
+from lavender.data.items import Item, ItemDataset, ItemFile, open_frames
+from lavender.data.pretrain_frames import CorpusFrames, Piece
+from lavender.data.qamc import MultipleChoiceDataset
+from lavender.data.qaoe import ClosedVocabularyDataset, FillInTheBlankDataset, OpenEndedDataset, QuestionDataset
+from lavender.data.retmc import MatchingChoiceDataset
+from lavender.data.retrieval import RetrievalDataset, paragraph
+from lavender.data.samples import Guard
+from lavender.data.sources.base import FrameSource
+from lavender.data.sources.choose import frame_source
+from lavender.runtime.errors import DataError
+from lavender.text.bert_folder import bert_of
+from lavender.text.tokens import TextTokenizer
+
+SPLITS = ("train", "val", "test")
+LONGEST = 512  # tokens that are counted of a text
+MISSING = -1  # in place of the source and the number of a video that is not there
+KINDS: dict[str, type[ItemDataset]] = {
+    "qaoe": OpenEndedDataset,
+    "fib": FillInTheBlankDataset,
+    "qamc": MultipleChoiceDataset,
+    "retmc": MatchingChoiceDataset,
+    "retrieval": RetrievalDataset,
+}
+
+
+@dataclass
+class Split:
+    """One split of a task: N samples that can be read, and what is wrong with the others.
+
+    Args:
+        task: its name; name: train, val or test; where: the file of its texts; config: of the task.
+        videos: the id of each sample's video; sources: where frames are read.
+        places: (N, 2) source and number of each video, or `MISSING`.
+        lengths: (N,) tokens of each sample's longest text, specials included, counted up to `LONGEST`.
+        answers: right answer → samples, where there are answers in words.
+        malformed: number → why a sample cannot be read.
+        unanswerable: why samples can never be right; outside: how many the task-specific head has no class for.
+        repeated: those of the N samples that say what one before them says.
+        numbers: of the N samples in their file; empty: they are all of it.
+    """
+
+    task: str
+    name: str
+    where: str
+    config: Config
+    videos: list[str]
+    sources: list[FrameSource]
+    places: np.ndarray
+    lengths: np.ndarray
+    answers: Counter[str] = field(default_factory=Counter)
+    malformed: dict[int, str] = field(default_factory=dict)
+    unanswerable: list[str] = field(default_factory=list)
+    outside: int = 0
+    repeated: list[int] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    hints: dict[str, str] = field(default_factory=dict)  # id of a missing video → which is probably meant
+
+    @property
+    def title(self) -> str:
+        """How the report calls it."""
+        return f"{self.task} {self.name}"
+
+
+def open_splits(config: Config) -> list[Split]:
+    """Every split that a run of this configuration reads.
+
+    Raises:
+        ConfigError, DataError, WeightsError: a file is missing or is not what its name says.
+    """
+    if config.datasets:
+        return [split for entry in config.entries() for split in open_splits(entry)]
+    tokenizer = TextTokenizer(bert_of(config, "txt_backbone"))
+    if config.type == "pretrain":
+        return list(_corpora(config, tokenizer))
+    if config.type == "captioning":
+        return list(_captions(config, tokenizer))
+    return list(_items(config, tokenizer))
+
+
+def _items(config: Config, tokenizer: TextTokenizer) -> Iterator[Split]:
+    texts, frames = ItemFile(config), open_frames(config)
+    lenient = dataclasses.replace(config, on_bad_sample="zero", data_ratio=1)
+    for name in SPLITS:
+        if texts.items(name):
+            yield _item_split(config, lenient, tokenizer, frames, texts, name)
+
+
+def _item_split(
+    config: Config, lenient: Config, tokenizer: TextTokenizer, frames: FrameSource, texts: ItemFile, name: str
+) -> Split:
+    items, malformed = texts.items(name), Faults()
+    words = (lenient, tokenizer, frames, texts, name)
+    try:
+        dataset = KINDS[config.dataset_type or config.type](*words, malformed.add)
+    except DataError as fault:  # nothing of it can be learned
+        split = _split(config, name, str(texts.path), [], [frames])
+        split.malformed = dict.fromkeys(range(len(items)), str(fault))
+        return split
+    numbers = [number for number in range(len(items)) if number not in malformed]
+    good = [items[number] for number in numbers]
+    split = _split(config, name, str(texts.path), [item["video"] for item in good], [frames])
+    split.malformed, split.numbers = malformed, numbers
+    split.lengths = _lengths(dataset, good)
+    split.repeated = _repeated(good)
+    if isinstance(dataset, QuestionDataset):
+        split.unanswerable = list(dataset.unanswerable.values())
+        split.answers = Counter(filter(None, (dataset.answer(item, "").lower() for item in good)))
+        if config.dataset_type != "fib" and config.size_vocab and "ans2label" in texts.content:
+            split.outside = _outside(ClosedVocabularyDataset(*words, Faults().add), len(items))
+    return split
+
+
+class Faults(dict[int, str]):
+    """Number of a sample → why it cannot be read."""
+
+    def add(self, number: int, fault: DataError) -> None:
+        """Notes one."""
+        self[number] = str(fault)
+
+
+def _outside(closed: ClosedVocabularyDataset, samples: int) -> int:
+    """Questions of all `samples` whose answer is no class of the task-specific head."""
+    return samples - sum(closed.answer_id(closed.items[number], "") >= 0 for number in range(len(closed)))
+
+
+def _lengths(dataset: ItemDataset, items: list[Item]) -> np.ndarray:
+    """Tokens of each item's longest text, as the task would write it with room for `LONGEST`."""
+    whole = copy.copy(dataset)
+    whole.config = dataclasses.replace(dataset.config, size_txt=LONGEST)
+    if isinstance(dataset, RetrievalDataset):  # trains on a random part of a paragraph
+        texts = (paragraph(item["caption"]) for item in items)
+        return np.array([_tokens(dataset.tokenizer, text) for text in texts], np.int64)
+    whole.items = ItemTable(items)
+    stream, guard = np.random.default_rng(0), Guard(True)
+    return np.array([whole.text(number, stream, guard)["mask"].sum(-1).max() for number in range(len(items))], np.int64)
+
+
+def _captions(config: Config, tokenizer: TextTokenizer) -> Iterator[Split]:
+    folder = Path(config.data_dir)
+    within = None if config.outside_paths else folder
+    for name in SPLITS:
+        file = getattr(config, f"{name}_yaml")
+        if not file:
+            continue
+        captions = CaptionFolder(
+            *(folder / file, True, within, name != "train"), open_source=partial(frame_source, config)
+        )
+        split = Split(
+            *(config.task, name, str(captions.path), config, captions.videos, captions.frames, captions.frame_rows),
+            lengths=np.array(
+                [
+                    max((_tokens(tokenizer, text) for text in row["captions"]), default=0)
+                    for row in map(captions.rows.__getitem__, range(len(captions.rows)))
+                ],
+                np.int64,
+            ),
+        )
+        try:
+            if name == "train":
+                captions.training_samples()
+            else:
+                captions.references(captions.evaluation_rows().tolist())
+        except DataError as fault:
+            split.malformed[len(captions.videos)] = str(fault)
+        yield split
+
+
+def _corpora(config: Config, tokenizer: TextTokenizer) -> Iterator[Split]:
+    names = [config.dataset] if isinstance(config.dataset, str) else config.dataset
+    folders: dict[str, str] = names if isinstance(names, dict) else dict.fromkeys(names, config.data_dir)
+    for name, folder in folders.items():
+        frames = CorpusFrames(config, name, folder)
+        try:
+            path: Path | None = corpora.text_file(folder, name)
+        except DataError:
+            if not frames.has_captions:
+                raise
+            path = None
+        content = read_splits(path, "pretrain") if path else {}
+        for split in ("train", "val"):
+            table = CaptionTable(content[split], f"{path}, {split}") if content.get(split) else None
+            if split == "train":
+                size = config.size_part[name] if isinstance(config.size_part, dict) else config.size_part
+                yield _corpus(config, name, split, frames.parts(size, table), table, tokenizer)
+            elif table is not None:
+                yield _corpus(config, name, split, [frames.validation(table)], table, tokenizer)
+
+
+def _corpus(
+    config: Config,
+    name: str,
+    split: str,
+    pieces: Sequence[Piece],
+    table: CaptionTable | None,
+    tokenizer: TextTokenizer,
+) -> Split:
+    videos: list[str] = []
+    places: list[tuple[int, int]] = []
+    lengths: list[int] = []
+    malformed: dict[int, str] = {}
+    sources = [piece.open() for piece in pieces]
+    for number, (piece, source) in enumerate(zip(pieces, sources, strict=True)):
+        rows = range(len(source)) if piece.rows is None else piece.rows.tolist()
+        for row in rows:
+            try:
+                video = source.video_id(row)
+                caption = source.caption(row) if table is None else table.caption(video)
+            except DataError as fault:
+                malformed[len(videos) + len(malformed)] = str(fault)
+                continue
+            videos.append(video)
+            places.append((number, row))
+            lengths.append(_tokens(tokenizer, caption))
+    where = str(sources[0].path) if table is None else table.where.rpartition(",")[0]
+    return Split(
+        *(name, split, where, config, videos, sources),
+        places=np.array(places, np.int64).reshape(-1, 2),
+        lengths=np.array(lengths, np.int64),
+        malformed=malformed,
+    )
+
+
+def _split(config: Config, name: str, where: str, videos: list[str], sources: list[FrameSource]) -> Split:
+    """A split whose videos are looked for in one source."""
+    (source,) = sources
+    numbers: dict[str, int] = {}
+    hints: dict[str, str] = {}
+    for video in dict.fromkeys(videos):
+        try:
+            found = source.place(video)
+        except DataError as fault:  # the id could be two
+            found, hints[video] = None, str(fault)
+        if found is None and len(hints) < 3:
+            hints.setdefault(video, source.hint(video))
+        numbers[video] = MISSING if found is None else found
+    places = np.array([(MISSING if numbers[video] == MISSING else 0, numbers[video]) for video in videos], np.int64)
+    return Split(
+        *(config.task, name, where, config, videos, sources),
+        places=places.reshape(-1, 2),
+        lengths=np.zeros(len(videos), np.int64),
+        hints=hints,
+    )
+
+
+def _tokens(tokenizer: TextTokenizer, text: str) -> int:
+    return min(len(tokenizer.wordpieces(text)) + 2, LONGEST)  # with [CLS] and [SEP]
+
+
+def _repeated(items: Sequence[Item]) -> list[int]:
+    seen: set[str] = set()
+    repeated = []
+    for number, item in enumerate(items):
+        facts = repr(sorted(item.items(), key=lambda pair: pair[0]))
+        if facts in seen:
+            repeated.append(number)
+        seen.add(facts)
+    return repeated

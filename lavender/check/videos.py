@@ -1,0 +1,137 @@
+"""The videos behind the samples: which have the same content, and what comes out when they are decoded."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lavender.check.splits import MISSING, Split
+from lavender.data.sources.base import FrameSource
+from lavender.data.video_processes import in_processes
+from lavender.runtime.errors import DataError
+from lavender.runtime.logging import progress
+
+_CHUNK = 16  # videos that a process decodes at a time
+
+
+class Video(NamedTuple):
+    """A video of a source: (number of the source in `Videos`, number in it)."""
+
+    source: int
+    number: int
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What came out of a video: its number of frames, their smallest side, or why it cannot be decoded."""
+
+    frames: int = 0
+    side: int = 0
+    fault: str = ""
+
+
+class Videos:
+    """The videos of all splits, each once.
+
+    Args:
+        splits: of a configuration.
+    """
+
+    def __init__(self, splits: Sequence[Split]):
+        self.sources: list[FrameSource] = []
+        self.of: list[list[Video | None]] = []  # for each split, the video of each sample
+        places: dict[int, int] = {}
+        for split in splits:
+            numbers = []
+            for source in split.sources:
+                if id(source) not in places:
+                    places[id(source)] = len(self.sources)
+                    self.sources.append(source)
+                numbers.append(places[id(source)])
+            self.of.append(
+                [
+                    None if source == MISSING else Video(numbers[source], number)
+                    for source, number in split.places.tolist()
+                ]
+            )
+        self.all = list(dict.fromkeys(video for videos in self.of for video in videos if video))
+        # Two splits may have opened one file twice.
+        self.names = [str(source.path) for source in self.sources]
+
+    def alike(self) -> dict[Video, bytes]:
+        """Video → the fingerprint of its content; those that cannot be read are left out."""
+        marks = {}
+        for video in progress(self.all, desc="comparing videos", unit="video"):
+            try:
+                marks[video] = self.sources[video.source].fingerprint(video.number)
+            except DataError:
+                continue
+        return marks
+
+    def where(self, video: Video) -> str:
+        """Its id and place."""
+        source = self.sources[video.source]
+        try:
+            return f"{source.video_id(video.number)} ({source.where(video.number)})"
+        except DataError as fault:
+            return str(fault)
+
+    def decode(self, limit: int, workers: int) -> dict[Video, Decoded]:
+        """Decodes `limit` of the videos, evenly spread over all of them; 0: all."""
+        chosen = self.all
+        if limit and limit < len(chosen):
+            chosen = [chosen[int(place)] for place in np.linspace(0, len(chosen) - 1, limit)]
+        by_source: dict[int, list[int]] = defaultdict(list)
+        for video in chosen:
+            by_source[video.source].append(video.number)
+        found: dict[Video, Decoded] = {}
+        results = self._results(by_source, workers)
+        for source, number, decoded in progress(results, desc="decoding", unit="video", total=len(chosen)):
+            found[Video(source, number)] = decoded
+        return found
+
+    def _results(self, by_source: dict[int, list[int]], workers: int) -> Iterator[tuple[int, int, Decoded]]:
+        for place, numbers in by_source.items():
+            work = partial(_decode, self.sources[place])
+            jobs = [_Job(self.names[place], numbers[at : at + _CHUNK]) for at in range(0, len(numbers), _CHUNK)]
+            for chunk, results in _work_off(work, jobs, workers):
+                yield from ((place, number, one) for number, one in zip(chunk, results, strict=True))
+
+
+class _Job(NamedTuple):
+    """Some videos of a source."""
+
+    name: str
+    numbers: list[int]
+
+    def __str__(self) -> str:
+        return f"{self.name}, video {self.numbers[0]} (counted from 0)"
+
+
+def _work_off(work: Any, jobs: Iterable[_Job], workers: int) -> Iterator[tuple[list[int], list[Decoded]]]:
+    """The results of jobs; one whose process was killed is done again, a video at a time."""
+    again = []
+    for job, results in in_processes(work, jobs, workers):
+        if isinstance(results, DataError):
+            again += [_Job(job.name, [number]) for number in job.numbers]
+        else:
+            yield job.numbers, results
+    for job, results in in_processes(work, again, 1) if again else ():
+        fault = isinstance(results, DataError)
+        yield job.numbers, [Decoded(fault=str(results))] if fault else results
+
+
+def _decode(source: FrameSource, job: _Job) -> list[Decoded]:
+    return [_decode_one(source, number) for number in job.numbers]
+
+
+def _decode_one(source: FrameSource, number: int) -> Decoded:
+    try:
+        video = source.video(number)
+        frames = video.frames(range(len(video)))
+    except DataError as fault:
+        return Decoded(fault=str(fault))
+    return Decoded(len(frames), min(min(frame.shape[:2]) for frame in frames))
