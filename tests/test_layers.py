@@ -22,8 +22,9 @@ MAY_IMPORT = {
     "tasks": GROUND | {"text", "metrics", "data", "models", "tasks"},
     "engine": GROUND | {"text", "metrics", "data", "models", "tasks", "engine"},
     "prepare": GROUND | {"text", "metrics", "data", "prepare"},
+    "check": GROUND | {"text", "metrics", "data", "models", "check"},
     "demo": GROUND | {"text", "data", "demo"},
-    "_tools": GROUND | {"data", "models", "prepare"},
+    "_tools": GROUND | {"data", "models", "prepare", "check"},
     "script": GROUND | {"text", "metrics", "data", "models", "tasks", "engine"},
 }
 OPTIONAL = {

@@ -90,7 +90,7 @@ def of_videos(
     advice = f"{len(names):,} videos; they need frames, or the samples must go: --fix FOLDER writes a copy without them"
     examples = [f"{shown(name)}{split.hints.get(name, '')}" for name in names[:EXAMPLES]]
     yield _finding("video missing", ERROR, split, len(missing), samples, advice, examples)
-    tried = {video: decoded[video] for video in dict.fromkeys(videos) if video in decoded}
+    tried = {video: decoded[video] for video in dict.fromkeys(videos) if video is not None and video in decoded}
     broken = [one.fault for one in tried.values() if one.fault]
     advice = "of the videos that were tried; --fix FOLDER writes a copy without their samples"
     yield _finding("cannot be decoded", ERROR, split, len(broken), len(tried), advice, broken)
@@ -108,63 +108,51 @@ def of_videos(
 
 def of_ids(videos: Videos) -> Iterator[Finding]:
     """Ids that two videos of a source have."""
-    for source, name in dict.fromkeys(zip(map(id, videos.sources), videos.names, strict=True)):
-        del source
-        place = videos.names.index(name)
-        frames = videos.sources[place]
-        counts = Counter(_ids(frames))
-        twice = [video for video, count in counts.items() if count > 1]
-        advice = "which of them is meant is unknown; remove one of the rows"
-        yield Finding(
-            *("duplicate ids", ERROR, name, len(twice), len(frames), advice), tuple(map(shown, twice[:EXAMPLES]))
-        )
+    advice = "which of them is meant is unknown; remove one of the rows"
+    for name, source in videos.files().items():
+        counts = Counter(map(source.video_id, range(len(source))))
+        twice = tuple(shown(video) for video, count in counts.items() if count > 1)
+        yield Finding("duplicate ids", ERROR, name, len(twice), len(source), advice, twice[:EXAMPLES])
 
 
 def across_splits(splits: Sequence[Split], videos: Videos, marks: Mapping[Video, bytes]) -> Iterator[Finding]:
-    """Videos that are trained on and evaluated on, in one task or in two, under one id or under several."""
-    contents: list[dict[bytes, str]] = []
-    for split, own in zip(splits, videos.of, strict=True):
-        ids: dict[bytes, str] = {}
-        for name, video in zip(split.videos, own, strict=True):
-            if video in marks:
-                ids.setdefault(marks[video], name)
-        contents.append(ids)
-    for number, train in enumerate(splits):
-        if train.name != "train":
-            continue
-        for other, held in enumerate(splits):
-            if held.name == "train":
-                continue
-            same = contents[number].keys() & contents[other].keys()
-            names = ((contents[number][mark], contents[other][mark]) for mark in same)
-            examples = sorted(one if one == two else f"{one} = {two}" for one, two in names)
-            own = train.task == held.task
-            advice = "the figures of a video that is trained on say nothing; take it out of one of them"
-            if not own:
-                advice += ": _tools/multi_task_vid_filter.py does it for the public data sets"
-            yield Finding(
-                *("trained and evaluated on", ERROR if held.name == "test" else WARNING),
-                *(f"{train.title} and {held.title}", len(same), len(contents[other]), advice),
-                tuple(examples[:EXAMPLES]),
-            )
-    for split, ids in zip(splits, contents, strict=True):
-        by_mark = defaultdict(set)
-        for name, video in zip(split.videos, videos.of[splits.index(split)], strict=True):
-            if video in marks:
-                by_mark[marks[video]].add(name)
-        twins = [" = ".join(sorted(names)) for names in by_mark.values() if len(names) > 1]
+    """Videos that are trained on and evaluated on, in one task or in two, and those that have several ids."""
+    names_of = [_names_by_content(*pair, marks) for pair in zip(splits, videos.of, strict=True)]
+    for train, trained in zip(splits, names_of, strict=True):
+        for held, evaluated in zip(splits, names_of, strict=True):
+            if train.name == "train" and held.name != "train":
+                yield _leak(train, held, trained, evaluated)
+    for split, names in zip(splits, names_of, strict=True):
+        twins = [" = ".join(sorted(alike)) for alike in names.values() if len(alike) > 1]
         advice = "their frames are the same; retrieval counts the one as wrong for the other's text"
-        yield _finding("same content", WARNING, split, len(twins), len(ids), advice, sorted(twins))
+        yield _finding("same content", WARNING, split, len(twins), len(names), advice, sorted(twins))
+
+
+def _names_by_content(
+    split: Split, videos: Sequence[Video | None], marks: Mapping[Video, bytes]
+) -> dict[bytes, set[str]]:
+    names: dict[bytes, set[str]] = defaultdict(set)
+    for name, video in zip(split.videos, videos, strict=True):
+        if video is not None and video in marks:
+            names[marks[video]].add(name)
+    return names
+
+
+def _leak(train: Split, held: Split, trained: Mapping[bytes, set[str]], evaluated: Mapping[bytes, set[str]]) -> Finding:
+    same = [" = ".join(sorted(trained[mark] | evaluated[mark])) for mark in trained.keys() & evaluated.keys()]
+    level = ERROR if held.name == "test" else WARNING
+    advice = "figures of videos that were trained on say nothing; take them out of one of the two"
+    if train.task != held.task:
+        advice += " (_tools/multi_task_vid_filter.py does so for the public data sets)"
+    where = f"{train.title}, {held.title}"
+    return Finding(
+        "trained and evaluated on", level, where, len(same), len(evaluated), advice, tuple(sorted(same)[:EXAMPLES])
+    )
 
 
 def _single(decoded: Iterable[Decoded]) -> bool:
     """Whether a corpus is one of single images."""
     return all(one.frames <= 1 for one in decoded)
-
-
-def _ids(frames: object) -> Iterator[str]:
-    for number in range(len(frames)):  # type: ignore[arg-type]
-        yield frames.video_id(number)  # type: ignore[attr-defined]
 
 
 def _finding(

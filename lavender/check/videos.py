@@ -58,7 +58,6 @@ class Videos:
                 ]
             )
         self.all = list(dict.fromkeys(video for videos in self.of for video in videos if video))
-        # Two splits may have opened one file twice.
         self.names = [str(source.path) for source in self.sources]
 
     def alike(self) -> dict[Video, bytes]:
@@ -70,6 +69,10 @@ class Videos:
             except DataError:
                 continue
         return marks
+
+    def files(self) -> dict[str, FrameSource]:
+        """Name → source; two splits may have opened one file twice."""
+        return dict(zip(self.names, self.sources, strict=True))
 
     def where(self, video: Video) -> str:
         """Its id and place."""
@@ -120,8 +123,7 @@ def _work_off(work: Any, jobs: Iterable[_Job], workers: int) -> Iterator[tuple[l
         else:
             yield job.numbers, results
     for job, results in in_processes(work, again, 1) if again else ():
-        fault = isinstance(results, DataError)
-        yield job.numbers, [Decoded(fault=str(results))] if fault else results
+        yield job.numbers, [Decoded(fault=str(results))] if isinstance(results, DataError) else results
 
 
 def _decode(source: FrameSource, job: _Job) -> list[Decoded]:

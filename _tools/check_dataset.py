@@ -1,0 +1,54 @@
+"""python _tools/check_dataset.py _args/args_msrvtt-qa.json
+
+The doctor of data sets: reads the data of a configuration as training would, and says what is wrong with it: missing
+and broken videos, questions that can never be right, videos that are trained and evaluated on, duplicates, truncated
+texts, too few or too small frames; and what a run would cost. Options of the scripts may follow (--data_dir …).
+
+Writes check.json and check.png to a folder. The exit code is 1 where something would stop a run or spoil its figures.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from _root import run, whole
+
+from lavender.check.doctor import examine
+from lavender.config.load import load_config
+from lavender.runtime.errors import ConfigError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("config", help="the JSON file of a task")
+    parser.add_argument("--output", type=Path, help="folder of check.json and check.png (default: _check/NAME)")
+    parser.add_argument(
+        "--decode", type=_videos, default=1000, help="videos that are decoded, evenly chosen, or all (default: 1000)"
+    )
+    parser.add_argument("--fix", type=Path, help="folder of repaired copies of the text files")
+    parser.add_argument(
+        "--tflops",
+        type=float,
+        default=125.0,
+        help="what a GPU does in training, for the estimate (default: %(default)s, 40%% of an A100 in bf16)",
+    )
+    parser.add_argument("--workers", type=whole(1, 512), default=os.cpu_count(), help="processes (default: one a core)")
+    arguments, rest = parser.parse_known_args()
+    if arguments.tflops <= 0:
+        parser.error("--tflops must be above 0")
+    config = load_config(["--config", arguments.config, *rest])
+    if not config.type:
+        raise ConfigError(f'{arguments.config}: "type" says what task it is; without it nothing can be checked')
+    name = config.task or config.type
+    output = arguments.output or Path("_check") / Path(name).name
+    return examine(config, output, arguments.decode, arguments.fix, arguments.tflops, arguments.workers)
+
+
+def _videos(text: str) -> int:
+    return 0 if text == "all" else whole(1)(text)
+
+
+if __name__ == "__main__":
+    run(main)

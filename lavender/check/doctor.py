@@ -1,0 +1,48 @@
+"""The whole examination of a configuration's data."""
+
+from pathlib import Path
+
+from lavender.check.cost import costs
+from lavender.check.findings import ERROR, find_all
+from lavender.check.fix import write_repaired
+from lavender.check.report import content, draw, lines, write_json
+from lavender.check.splits import open_splits
+from lavender.check.videos import Videos
+from lavender.config.schema import Config
+from lavender.runtime.errors import DataError
+
+
+def examine(config: Config, output: Path, decode: int, fix: Path | None, tflops: float, workers: int) -> int:
+    """Prints what is wrong, writes `check.json` and `check.png`, and, where `fix` is given, repaired copies.
+
+    Args:
+        decode: videos that are decoded, 0 for all; tflops: of a GPU, for the estimate.
+
+    Returns:
+        the exit code: 1 where something would stop a run or spoil its figures
+
+    Raises:
+        LavenderError: a file is missing, or is not what its name says.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    splits = open_splits(config)
+    if not splits:
+        raise DataError("no split has samples")
+    videos = Videos(splits)
+    marks = videos.alike()
+    decoded = videos.decode(decode, workers)
+    findings = find_all(splits, videos, decoded, marks)
+    estimates = costs(config, splits)
+    print("\n".join(lines(splits, findings, estimates, tflops)))
+    print(f"\n{len(decoded):,} of {len(videos.all):,} videos were decoded" + "; --decode all" * (decode > 0))
+    values = content(splits, findings, estimates, len(decoded), tflops)
+    write_json(output / "check.json", values)
+    drawn = draw(output / "check.png", splits, videos, decoded)
+    print(
+        f"{output / 'check.json'}"
+        + (f", {output / 'check.png'}" if drawn else "; for a picture: pip install matplotlib")
+    )
+    if fix is not None:
+        for path, count in write_repaired(splits, videos, decoded, fix).items():
+            print(f"{path}: {count:,} items left out; --txt_dir {fix} reads it")
+    return 1 if any(finding.level == ERROR for finding in findings) else 0
