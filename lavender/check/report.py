@@ -15,7 +15,7 @@ from lavender.check.videos import Decoded, Video, Videos
 from lavender.runtime.files import atomic_file
 
 TOP_ANSWERS = 15
-WIDTH = 100  # of a line
+BLUE, RED = "#4878a8", "#b03030"
 
 
 def lines(
@@ -97,23 +97,29 @@ def draw(path: Path, splits: Sequence[Split], videos: Videos, decoded: Mapping[V
     FigureCanvasAgg(figure)
     (frames, sides), (texts, answers) = figure.subplots(2, 2)
     tried = [one for one in decoded.values() if not one.fault]
-    _bars(frames, Counter(one.frames for one in tried), "frames of a video", f"videos (of {len(tried):,} decoded)")
-    sides.hist([one.side for one in tried] or [0], bins=30, color="#4878a8")
+    counts = Counter(str(one.frames) for one in sorted(tried, key=lambda one: one.frames))
+    frames.bar(list(counts), list(counts.values()), color=BLUE)
+    frames.set(xlabel="frames of a video", ylabel=f"videos, of {len(tried):,} decoded")
+    size = splits[0].config.size_img
+    sides.hist(
+        [one.side for one in tried], bins=30, range=(0, max([2 * size, *(one.side for one in tried)])), color=BLUE
+    )
     sides.set(xlabel="smaller side of a frame (pixels)", ylabel="videos")
-    sides.axvline(splits[0].config.size_img, color="#b03030", label=f"size_img {splits[0].config.size_img}")
+    sides.axvline(size, color=RED, linestyle="--", label=f"size_img {size}")
     sides.legend()
-    for split in splits:
-        texts.hist(split.lengths, bins=40, histtype="step", label=split.title)
-    for size in sorted({split.config.size_txt for split in splits}):
-        texts.axvline(size, color="#b03030", linestyle="--", label=f"size_txt {size}")
-    texts.set(xlabel="tokens of a text", ylabel="samples", yscale="log")
+    limits = sorted({split.config.size_txt for split in splits})
+    longest = max([1.2 * limits[-1], *(split.lengths.max(initial=0) + 1 for split in splits)])
+    texts.hist([split.lengths for split in splits], 40, (0, longest), stacked=True, label=[one.title for one in splits])
+    for limit in limits:
+        texts.axvline(limit, color=RED, linestyle="--", label=f"size_txt {limit}")
+    texts.set(xlabel="tokens of a text", ylabel="samples")
     texts.legend(fontsize="small")
     total: Counter[str] = Counter()
     for split in splits:
         total.update(split.answers)
     if total:
-        words, counts = zip(*total.most_common(TOP_ANSWERS), strict=True)
-        answers.barh(range(len(words)), counts, color="#4878a8")
+        words, numbers = zip(*total.most_common(TOP_ANSWERS), strict=True)
+        answers.barh(range(len(words)), numbers, color=BLUE)
         answers.set_yticks(range(len(words)), [word[:24] for word in words])
         answers.invert_yaxis()
         answers.set(xlabel=f"samples; {len(total):,} different answers")
@@ -123,8 +129,3 @@ def draw(path: Path, splits: Sequence[Split], videos: Videos, decoded: Mapping[V
     with atomic_file(path) as file:
         figure.savefig(file, format="png", dpi=110)
     return True
-
-
-def _bars(axes: Any, counts: Counter[int], name: str, unit: str) -> None:
-    axes.bar(list(counts), list(counts.values()), color="#4878a8")
-    axes.set(xlabel=name, ylabel=unit)
