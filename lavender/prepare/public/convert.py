@@ -72,7 +72,14 @@ def convert(
         paths = made.paths(output)
         print(f"\n{', '.join(map(str, paths))}{' (replaced)' if set(paths) & set(there) else ''}")
         print(*(f"  {line}" for line in report), sep="\n")
-        print(f"  next: python {_command(made, NAMES[name].dataset, output, where, size_vocab)}")
+        command = _command(made, NAMES[name].dataset, output, where, size_vocab)
+        print(f"  next, in the repository's folder: python {command}")
+    stored = f"img_{NAMES[name].dataset}.tsv" if NAMES[name].dataset else f"{outputs[0].task}_train_0.tsv"
+    if not where and not (output / stored).exists():
+        print(
+            f"\nframes: {output / stored} is not there yet, see README.md, Prepare frames; to read the videos instead,"
+        )
+        print("add --frame_source videos --video_dir FOLDER to the command")
     return complete and not source.bad
 
 
@@ -87,7 +94,7 @@ def _look(videos: str, frames: Path | None, dataset: str) -> tuple[list[str], Vi
     if not frames.is_file():
         raise DataError(f"{frames}: no such file{looked_from(frames)}; check --frames")
     named = frames.name == f"img_{dataset}.tsv"  # as a run looks for it
-    return ["--img_tsv_dir", str(frames.parent)] if named else [], VideoIds(index_of(frames), frames)
+    return ["--img_tsv_dir", str(frames.parent.resolve())] if named else [], VideoIds(index_of(frames), frames)
 
 
 def _hold_out(outputs: Sequence[Output], share: float, seed: int, name: str) -> None:
@@ -110,7 +117,7 @@ def _resize(outputs: Sequence[Output], size_vocab: int, name: str) -> None:
 
 def _command(made: Output, dataset: str, folder: Path, where: list[str], size_vocab: int) -> str:
     """What trains on an output."""
-    words = [*made.command, "--data_dir", str(folder)]
+    words = [*made.command, "--data_dir", str(folder.resolve())]
     if "--img_tsv_dir" not in where or isinstance(made, Items):  # others have their own place for a frame TSV
         words += where
     if size_vocab:

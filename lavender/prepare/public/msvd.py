@@ -12,6 +12,10 @@ from lavender.prepare.rows import SPLITS
 from lavender.runtime.errors import DataError
 from lavender.runtime.quoting import shown
 
+CAPTIONS = (
+    *("AllVideoDescriptions.txt", "video_corpus.csv"),
+    *("MSR Video Description Corpus.csv", "MSR_Video_Description_Corpus.csv"),
+)
 MAPPING = "youtube_mapping.txt"
 CORPUS = ("VideoID", "Start", "End", "Language", "Description")
 LAST = {"train": 1200, "val": 1300, "test": 1970}  # the last vidN of each split
@@ -20,7 +24,7 @@ LAST = {"train": 1200, "val": 1300, "test": 1970}  # the last vidN of each split
 def read_msvd(source: Source, split: str) -> list[Output]:
     """The captioning folder, and `msvd-retrieval` with the same splits and all captions."""
     of = _splits(source)
-    path = source.find("AllVideoDescriptions.txt", "video_corpus.csv", "MSR Video Description Corpus.csv")
+    path = source.find(*CAPTIONS)
     items: list[Item] = []
     unknown: dict[str, None] = {}
     pairs = _from_csv(source, path) if path.suffix.lower() == ".csv" else _from_text(source, path, of)

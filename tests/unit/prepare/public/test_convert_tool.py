@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -177,7 +179,7 @@ def test_the_next_command_is_one_that_runs(
     convert: Convert, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ):
     done = convert(name, EVERY[name], *(["--size_vocab", "5"] if name.endswith("qa") else []))
-    commands = re.findall(r"next: python (.*)", done.out)
+    commands = re.findall(r"next, .*: python (.*)", done.out)
     assert commands
     monkeypatch.chdir(ROOT)
     for command in commands:
@@ -193,6 +195,23 @@ def test_the_next_command_is_one_that_runs(
             ] * 2
         else:
             assert all((tmp_path / "made" / f"txt_{text}.json").is_file() for text in names)
+
+
+def test_frames_that_are_not_there_yet(convert: Convert, tmp_path: Path):
+    done = convert("tgif-frame", world.TGIF_FRAME)
+    assert ("img_tgif.tsv is not there yet" in done.out, "--video_dir" in done.out) == (True, True)
+    frames(tmp_path / "made" / "img_tgif.tsv", "tumblr_Train1_250")
+    assert "not there yet" not in convert("tgif-frame", {}, "--overwrite").out
+
+
+def test_from_the_folder_of_the_tools(tmp_path: Path):
+    lay(tmp_path / "given", world.CC3M)
+    words = ["cc3m", str(tmp_path / "given"), "--output", str(tmp_path / "made")]
+    command = [sys.executable, "convert_annotations.py", *words]
+    done = subprocess.run(command, cwd=ROOT / "_tools", capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = subprocess.run(command, cwd=ROOT / "_tools", capture_output=True, text=True, timeout=300)
+    assert (done.returncode, len(done.stderr.splitlines()), "txt_cc3m.json" in done.stderr) == (2, 1, True)
 
 
 def test_every_name_is_tried_here():
