@@ -54,7 +54,7 @@ def convert(
     outputs = NAMES[name].read(source, split or SPLITS_OF_MSRVTT[0])
     _hold_out(outputs, share, seed, name)
     _resize(outputs, size_vocab, name)
-    there = [path for made in outputs for path in made.paths(output) if path.exists()]
+    there = [path for made in outputs for path in made.files(output) if path.exists()]
     if there and not overwrite:
         raise DataError(f"{', '.join(map(str, there))}: there already; --overwrite replaces what is there")
 
@@ -67,10 +67,10 @@ def convert(
         complete = complete and not presence.missing
     print(*source.notes, sep="\n", end="\n" if source.notes else "")
     if source.bad:
-        print(f"{len(source.bad):,} malformed rows are left out; the first: {source.bad[0]}", file=sys.stderr)
+        print(f"{source.bad:,} malformed rows are left out; the first: {source.first_bad}", file=sys.stderr)
     for made, report in zip(outputs, reports, strict=True):
         paths = made.paths(output)
-        print(f"\n{', '.join(map(str, paths))}{' (replaced)' if set(paths) & set(there) else ''}")
+        print(f"\n{', '.join(map(str, paths))}{' (replaced)' if set(made.files(output)) & set(there) else ''}")
         print(*(f"  {line}" for line in report), sep="\n")
         command = _command(made, NAMES[name].dataset, output, where, size_vocab)
         print(f"  next, in the repository's folder: python {command}")

@@ -87,7 +87,11 @@ class Output:
 
     @abstractmethod
     def paths(self, folder: Path) -> list[Path]:
-        """The files that `write` makes in a folder; the first names the output."""
+        """The files in a folder that a run is given."""
+
+    def files(self, folder: Path) -> list[Path]:
+        """All files that `write` makes there, but indices."""
+        return self.paths(folder)
 
     @abstractmethod
     def write(self, folder: Path, presence: Presence) -> list[str]:
@@ -188,6 +192,10 @@ class Captions(Output):
     def paths(self, folder: Path) -> list[Path]:
         splits = {item["split"] for item in self.items}
         return [folder / self.folder / f"{split}_32frames.yaml" for split in SPLITS if split in splits]
+
+    def files(self, folder: Path) -> list[Path]:
+        ends = (".yaml", ".caption.tsv", ".caption.linelist.tsv", ".caption_coco_format.json")
+        return [path.with_name(path.stem + end) for path in self.paths(folder) for end in ends]
 
     @property
     def command(self) -> list[str]:

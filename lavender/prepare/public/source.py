@@ -88,6 +88,7 @@ class Source:
 
     Attributes:
         notes: what a user should know of the files, a line each.
+        bad: how many rows were left out; first_bad: what is wrong with the first.
     """
 
     def __init__(self, folder: Path, encoding: str = "", skip_bad: bool = False):
@@ -95,7 +96,7 @@ class Source:
             raise DataError(f"{folder}: there is no such folder{looked_from(folder)}")
         self.folder, self.encoding, self.skip_bad = folder, encoding or "utf-8-sig", skip_bad
         self.notes: list[str] = []
-        self.bad: list[str] = []
+        self.bad, self.first_bad = 0, ""
 
     def look(self, *names: str) -> Path | None:
         """The first of these files that is there, whatever the case of its name."""
@@ -128,7 +129,8 @@ class Source:
             except DataError as fault:
                 if not self.skip_bad:
                     raise
-                self.bad.append(str(fault))
+                self.bad += 1
+                self.first_bad = self.first_bad or str(fault)
 
     def lines(self, path: Path) -> Iterator[tuple[int, str]]:
         """The lines that are not blank, each with its number; LF, CR LF and CR end one."""

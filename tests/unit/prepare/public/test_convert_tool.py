@@ -129,6 +129,19 @@ def test_nothing_is_overwritten_without_a_word(convert: Convert, tmp_path: Path,
     assert everything(tmp_path) == before
 
 
+def test_the_files_of_a_captioning_folder_are_not_overwritten_either(convert: Convert, tmp_path: Path):
+    assert convert("msvd", world.MSVD).code == 0
+    written = {path.name for path in (tmp_path / "made" / "MSVD").iterdir() if path.suffix != ".lineidx"}
+    kept = tmp_path / "made" / "MSVD" / "val_32frames.caption.linelist.tsv"
+    for path in [tmp_path / "made" / "txt_msvd-retrieval.json", *kept.parent.iterdir()]:
+        if path != kept:
+            path.unlink()
+    done = convert("msvd", {})
+    assert (done.code, f"{kept}: there already" in done.err) == (2, True)
+    assert convert("msvd", {}, "--overwrite").code == 0
+    assert {path.name for path in kept.parent.iterdir() if path.suffix != ".lineidx"} == written
+
+
 def test_training_videos_are_held_out_whole(convert: Convert, tmp_path: Path):
     rows = [f"tumblr_{n // 2}|how many {n} ?|two|1|F{n}|{n}|two" for n in range(40)]
     head = "gif_name|question|answer|type|vid_id|key|description"
