@@ -30,6 +30,21 @@ EXPECTED = {
 }
 _VIDEO_KEYS = ("video_id", "videoID", "video_name", "vid_id", "gif_name", "clip_name", "image_id", "vid", "youtube_id")
 _MSRVTT = "MSRVTT's own annotation file (videos and sentences)"
+_MSRVTT_1K = "the CSV of MSRVTT's 1k test split"
+_DIDEMO = "DiDeMo's own annotation file (a list of descriptions with times)"
+_XU_QA = "the official question list of MSRVTT-QA or MSVD-QA"
+_TGIF = "TGIF-QA's own table (tab-separated, a line a question)"
+_MSVD = "MSVD's own corpus of descriptions (CSV, a line a description)"
+_LSMDC = "LSMDC's own table (tab-separated, a line a clip)"
+CONVERTED = {  # whose files → what _tools/convert_annotations.py calls them
+    _MSRVTT: "msrvtt",
+    _MSRVTT_1K: "msrvtt",
+    _DIDEMO: "didemo",
+    _XU_QA: "msrvtt-qa (or msvd-qa)",
+    _TGIF: "tgif-action (or tgif-transition, tgif-frame)",
+    _MSVD: "msvd",
+    _LSMDC: "lsmdc (or lsmdc-mc, lsmdc-fib)",
+}
 _READ = 2**16  # characters of a table that are looked at
 
 
@@ -40,13 +55,13 @@ def advice(content: Any, expected: str) -> str:
         content: the value of the whole file; expected: a key of `EXPECTED`, such as a configuration's `type`.
     """
     name = _name_of(content)
-    return f"this is {name}, which is not read as it is; {_write(expected)}" if name else ""
+    return _advice(name, expected)
 
 
 def table_advice(text: str, expected: str) -> str:
     """The same for a text that is no JSON value: a table, or a JSON value on each line. "" for all else."""
     name = _name_of_table(text[:_READ])
-    return f"this is {name}, which is not read as it is; {_write(expected)}" if name else ""
+    return _advice(name, expected)
 
 
 def file_advice(path: Path, expected: str) -> str:
@@ -67,9 +82,12 @@ def item_advice(item: Any) -> str:
     return f'; it has "{found}": rename it "video"' if found else ""
 
 
-def _write(expected: str) -> str:
+def _advice(name: str, expected: str) -> str:
+    if not name:
+        return ""
     example, section = EXPECTED[expected]
-    return f'write {example} (see {PAGE}, "{section}")'
+    by_tool = f"`python _tools/convert_annotations.py {CONVERTED[name]}` converts it; or " if name in CONVERTED else ""
+    return f'this is {name}, which is not read as it is; {by_tool}write {example} (see {PAGE}, "{section}")'
 
 
 def _name_of(content: Any) -> str:
@@ -103,8 +121,8 @@ def _is_youcook2(content: Mapping[str, Any]) -> bool:
 # An item of a JSON list → which data set's it is; the first that fits counts.
 _ITEMS: tuple[tuple[str, Callable[[Mapping[str, Any]], bool]], ...] = (
     ("VATEX's own annotation file (a list of videos with enCap and chCap)", _has("enCap")),
-    ("DiDeMo's own annotation file (a list of descriptions with times)", _has("description", "times")),
-    ("the official question list of MSRVTT-QA or MSVD-QA", _has("question", "answer", "video_id")),
+    (_DIDEMO, _has("description", "times")),
+    (_XU_QA, _has("question", "answer", "video_id")),
     ("the official question list of ActivityNet-QA", _has("question", "video_name")),
     ("an official list of questions", _has("question", "q_id")),
     ("a list of captions without splits", lambda item: "caption" in item or "sentence" in item),
@@ -146,13 +164,13 @@ def _name_of_table(text: str) -> str:
 
 def _name_of_columns(columns: list[str], lines: list[str]) -> str:
     if "gif_name" in columns:
-        return "TGIF-QA's own table (tab-separated, a line a question)"
+        return _TGIF
     if {"videoid", "workerid", "description"} <= set(columns):
-        return "MSVD's own corpus of descriptions (CSV, a line a description)"
+        return _MSVD
     if re.match(r"\d{4}_.+_\d\d\.\d\d\.\d\d\.\d{3}-\d\d\.\d\d\.\d\d\.\d{3}", lines[0]):
-        return "LSMDC's own table (tab-separated, a line a clip)"
+        return _LSMDC
     if {"vid_key", "video_id", "sentence"} <= set(columns):
-        return "the CSV of MSRVTT's 1k test split"
+        return _MSRVTT_1K
     return ""
 
 

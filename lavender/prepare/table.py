@@ -4,7 +4,7 @@ import codecs
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def _decoded(path: Path, encoding: str) -> str:
 
 def _from_csv(path: Path, text: str) -> Table:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(text)
-    rows = _csv_rows(path, text, delimiter)
+    rows = csv_rows(path, io.StringIO(text, newline=""), delimiter)
     try:
         _, columns = next(rows)
     except StopIteration:
@@ -99,11 +99,15 @@ def _delimiter(text: str) -> str:
     return max(DELIMITERS, key=outside.count)
 
 
-def _csv_rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows that are not blank, each with the line it begins at."""
+def csv_rows(path: Path, lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Rows that are not blank, each with the line it begins at.
+
+    Raises:
+        DataError: a quote is missing or is where none can be; with the line.
+    """
     csv.field_size_limit(MAX_CELL)
     # Without quotes in the file every quote sign would be text; with strict, a broken one is an error.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     line = 1
     while True:
         try:

@@ -11,6 +11,7 @@ from lavender.data.tsv import TSVWriter
 from lavender.prepare.rows import SPLITS, Rows
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import atomic_file
+from lavender.text.masking import IGNORED
 
 LENGTHS = (25, 50, 100, 150, 200, 300, 500)  # size_txt to choose from
 TOKENS_PER_WORD = 1.4  # of BERT's vocabulary, with room to spare
@@ -65,7 +66,7 @@ def by_split(items: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]
 
 def _retrieval(captions: list[dict[str, Any]], name: str, output: Path) -> TaskFiles:
     task, items = f"{name}-retrieval", by_split(captions)
-    _write_json(output / f"txt_{task}.json", items)
+    write_json(output / f"txt_{task}.json", items)
     options = {"dataset": name, "size_txt": _length(item["caption"] for item in captions), "temp": 0.05}
     return TaskFiles(task, "retrieval", options | {"size_epoch": 10, "size_batch": 20}, _counts(items))
 
@@ -76,7 +77,7 @@ def _pretraining(captions: list[dict[str, Any]], name: str, output: Path) -> Tas
     for split, items in by_split(captions).items():
         for item in items if split != "test" else ():
             texts.setdefault(split, {}).setdefault(item["video"], []).append(item["caption"])
-    _write_json(output / f"txt_{name}.json", texts)
+    write_json(output / f"txt_{name}.json", texts)
     options = {"dataset": [name], "size_part": 1, "size_txt": _length(item["caption"] for item in captions)}
     options |= {"pretrain_tasks": ["vtm", "mtm"], "temp": 0.05, "size_epoch": 10, "size_batch": 24}
     counts = {split: len(texts.get(split, {})) for split in SPLITS}
@@ -94,7 +95,7 @@ def _captioning(captions: list[dict[str, Any]], name: str, output: Path, direct:
             texts.setdefault(item["video"], []).append(item["caption"])
         counts[split] = len(texts)
         if texts:
-            _write_caption_split(folder, split, "" if direct else f"../img_{name}.tsv", texts)
+            write_caption_split(folder, split, "" if direct else f"../img_{name}.tsv", texts)
         options[f"{split}_yaml"] = f"{task}/{split}.yaml" if texts else ""
     length = _length(item["caption"] for item in captions)
     longest = min(max(20, length), length)
@@ -102,7 +103,7 @@ def _captioning(captions: list[dict[str, Any]], name: str, output: Path, direct:
     return TaskFiles(task, "captioning", options | sizes | {"size_epoch": 20, "size_batch": 24}, counts)
 
 
-def _write_caption_split(folder: Path, split: str, frames: str, texts: Mapping[str, list[str]]) -> None:
+def write_caption_split(folder: Path, split: str, frames: str, texts: Mapping[str, list[str]]) -> None:
     """One split of a captioning folder: every caption is trained on, and all of them are references."""
     files = {
         **({"img": frames} if frames else {}),
@@ -120,44 +121,62 @@ def _write_caption_split(folder: Path, split: str, frames: str, texts: Mapping[s
         "images": [{"id": video, "file_name": video} for video in texts],
         "annotations": [{"image_id": video, "caption": text, "id": n} for n, (video, text) in enumerate(pairs)],
     }
-    _write_json(folder / files["caption_coco_format"], references)
+    write_json(folder / files["caption_coco_format"], references)
     _write(folder / f"{split}.yaml", "".join(f"{key}: {file}\n" for key, file in files.items()))
 
 
 def _questions(questions: list[dict[str, Any]], name: str, output: Path, size_vocab: int) -> TaskFiles:
-    """Answers are words for the MLM head; the task-specific head has a class for each frequent training answer."""
     task, items = f"{name}-qa", by_split(questions)
-    times = Counter(item["answer_text"].lower() for item in items["train"] if item["answer_text"])
-    if items["train"] and not times:
+    answers = [item["answer_text"] for item in items["train"] if item["answer_text"]]
+    if items["train"] and not answers:
         raise DataError("the questions to train on have no answers; name their column: --columns answer=NAME")
-    classes = {word: number for number, (word, _) in enumerate(times.most_common(size_vocab))}
-    for item in (item for split in items.values() for item in split):
-        if not item["answer_text"]:
-            del item["answer_text"]
-        elif (answer := item["answer_text"].lower()) in classes:
-            item |= {"answer": classes[answer]}
-    _write_json(output / f"txt_{task}.json", {**items, "ans2label": classes})
+    classes = number_answers(items, size_vocab)
+    write_json(output / f"txt_{task}.json", {**items, "ans2label": classes})
     options = {"dataset": name, "size_txt": _length(item["question"] for item in questions)}
     sizes = {"size_vocab": max(1, len(classes)), "size_epoch": 10, "size_batch": 24}
-    several = sum(times[word] for word in times if len(word.split()) > 1)
+    several = sum(len(answer.split()) > 1 for answer in answers)
     notes = [
-        f"{several:,} of {times.total():,} training answers have several words: the MLM head answers with one word of "
+        f"{several:,} of {len(answers):,} training answers have several words: the MLM head answers with one word of "
         "BERT's vocabulary, so it cannot learn them; main_qaoe_task_specific.py can"
     ]
     return TaskFiles(task, "qaoe", options | sizes, _counts(items), notes if several else [])
+
+
+def number_answers(items: Mapping[str, list[dict[str, Any]]], size_vocab: int) -> dict[str, int]:
+    """Gives each item the class of its answer, and returns the classes, word → number.
+
+    The MLM head reads the word itself. The task-specific head has a class for each of the `size_vocab` most frequent
+    training answers; other answers have no class (−1).
+
+    Args:
+        items: split → items with `answer_text`, "" where the answer is withheld.
+    """
+    times = Counter(item["answer_text"].lower() for item in items["train"] if item["answer_text"])
+    classes = {word: number for number, (word, _) in enumerate(times.most_common(size_vocab))}
+    for item in (item for split in items.values() for item in split):
+        if item["answer_text"]:
+            item["answer"] = classes.get(item["answer_text"].lower(), IGNORED)
+        else:
+            del item["answer_text"]
+    return classes
 
 
 def _choices(choices: list[dict[str, Any]], name: str, output: Path) -> TaskFiles:
     task, items = f"{name}-mc", by_split(choices)
     texts = [" ".join([item["question"], *item["options"]]) for item in choices]
     size = max(len(item["options"]) for item in choices)
+    number_options(items)
+    write_json(output / f"txt_{task}.json", items)
+    options = {"dataset": name, "size_txt": _length(texts), "size_option": size}
+    return TaskFiles(task, "qamc", options | {"size_epoch": 20, "size_batch": 20}, _counts(items))
+
+
+def number_options(items: Mapping[str, list[dict[str, Any]]]) -> None:
+    """Turns the `options` of each item into `option_0`, `option_1`, …; an answer that is withheld is left out."""
     for item in (item for split in items.values() for item in split):
         item |= {f"option_{number}": option for number, option in enumerate(item.pop("options"))}
         if item["answer"] is None:
             del item["answer"]
-    _write_json(output / f"txt_{task}.json", items)
-    options = {"dataset": name, "size_txt": _length(texts), "size_option": size}
-    return TaskFiles(task, "qamc", options | {"size_epoch": 20, "size_batch": 20}, _counts(items))
 
 
 def _length(texts: Iterable[str]) -> int:
@@ -171,7 +190,8 @@ def _counts(items: Mapping[str, list[Any]]) -> dict[str, int]:
     return {split: len(items[split]) for split in SPLITS}
 
 
-def _write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
+    """Writes a text file of one line."""
     _write(path, json.dumps(content, ensure_ascii=False) + "\n")
 
 

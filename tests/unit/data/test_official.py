@@ -1,6 +1,7 @@
 """Annotation files of other projects: each is recognised, and the error says what to write instead."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from lavender.data.annotations import read_json, read_splits
 from lavender.data.caption_folder import CaptionFolder
 from lavender.data.items import ItemFile
 from lavender.data.official import EXPECTED, PAGE, item_advice
+from lavender.prepare.public.names import NAMES
 from lavender.runtime.errors import DataError
 
 ROOT = Path(__file__).parents[3]
@@ -106,6 +108,35 @@ def test_in_place_of_references(write, tmp_path: Path, name: str):
     (tmp_path / "x.caption.tsv").write_text('video0\t[{"caption": "a"}]\n')
     (tmp_path / "x.yaml").write_text("img: x.img.tsv\ncaption: x.caption.tsv\ncaption_coco_format: x.coco.json\n")
     fault(lambda: CaptionFolder(tmp_path / "x.yaml").references([0]), path, name, "references")
+
+
+CONVERTED_HERE = (
+    "msrvtt",
+    "msvd-qa",
+    "msrvtt-qa",
+    "didemo",
+    "tgif-qa action",
+    "tgif-qa frame",
+    "lsmdc",
+    "msvd",
+    "msrvtt 1k",
+)
+
+
+@pytest.mark.parametrize("name", CONVERTED_HERE)
+def test_the_tool_that_converts_it_is_named(write, name: str):
+    with pytest.raises(DataError) as raised:
+        read_splits(write("txt_own.json", name))
+    called = re.search(r"`python _tools/convert_annotations.py ([^`]+)`", str(raised.value))
+    assert called is not None
+    assert (ROOT / "_tools" / "convert_annotations.py").is_file()
+    assert set(re.findall(r"[\w-]+", called[1])) - {"or"} <= NAMES.keys()
+
+
+def test_no_tool_is_named_that_does_not_convert_it(write):
+    with pytest.raises(DataError) as raised:
+        read_splits(write("txt_own.json", "vatex"))
+    assert "convert_annotations" not in str(raised.value)
 
 
 def test_the_page_has_the_sections_that_are_named():
