@@ -297,5 +297,5 @@ def _differences(config: Config, run: Path) -> list[str]:
     return [
         f"{name} is {theirs[name]!r} there, {value!r} here"
         for name, value in ours.items()
-        if not options()[name].free and json.dumps(value) != json.dumps(theirs[name])
+        if options()[name].counts and json.dumps(value) != json.dumps(theirs[name])
     ]

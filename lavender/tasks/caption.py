@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lavender.config.schema import Config
+from lavender.config.comparisons import Counts
+from lavender.config.schema import Config, counting
 from lavender.data.caption import CaptionDataset, read_predictions, write_predictions
 from lavender.data.caption_folder import CaptionFolder
 from lavender.data.samples import ClipDataset
@@ -23,13 +24,6 @@ from lavender.runtime.jsons import load_json
 from lavender.runtime.logging import LOGGER
 from lavender.tasks.base import Metrics, Record, Task, TrainingPart, at_labels, training_figures
 from lavender.text.prompts import PROMPTS
-
-# On what a caption depends, beside the weights and the frames.
-_FRAMES = ("size_frame", "size_img", "img_transform", "max_pixels", "repeat_frames", "on_bad_sample")
-_PREFIX = ("enable_prompt", "enable_task_token", "task_token", "txt_backbone")
-_WORDS = ("max_gen_length", "num_beams", "num_keep_best", "length_penalty", "repetition_penalty")
-_DRAWS = ("do_sample", "gen_temperature", "top_k", "top_p", "seed")
-_NUMBERS = ("precision", "deepspeed", "device")
 
 
 class CaptionTask(Task):
@@ -165,7 +159,7 @@ class CaptionTask(Task):
         """What the captions of a split follow from."""
         folder = self.datasets[split].folder
         files = [(name, changed) for source in folder.frames for name, _, changed in source.stamps()]
-        names = (*_FRAMES, *_PREFIX, *_WORDS, *_NUMBERS, *(_DRAWS if self.config.do_sample else ()))
+        names = counting(Counts.CAPTIONS | Counts.DRAWN if self.config.do_sample else Counts.CAPTIONS)
         options = {name: getattr(self.config, name) for name in names}
         facts = {"weights": weights, "options": options, "frames": files, "videos": self.datasets[split].video_ids()}
         return json.loads(json.dumps(facts))  # as it will be read again
