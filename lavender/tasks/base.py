@@ -52,8 +52,19 @@ class TrainingPart:
         return training_loader(self.open())
 
 
+@dataclass
+class Clock:
+    """How far training is: the trainer counts, and its task, or several, read it."""
+
+    step: int = 0  # optimizer steps done
+
+
 class Task(ABC):
-    """A task of the released recipe. One file with a subclass, one JSON and one script add another."""
+    """A task of the released recipe. One file with a subclass, one JSON and one script add another.
+
+    Args:
+        clock: of the task that it is a part of; without it, its own.
+    """
 
     config_type: str  # the `type` of its configurations
     dataset_types: tuple[str, ...] = ()  # what `dataset_type` may say; all, where none is named
@@ -61,10 +72,9 @@ class Task(ABC):
     heads: Heads
     token = "vtm"  # its task token, unless `task_token` names another
     classifier = "fc"  # its head in a task-specific model
-    step = 0  # optimizer steps done so far; the trainer counts
     best_metric: tuple[str, Callable] = ("acc", max)  # which validation figure chooses the best epoch
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, clock: Clock | None = None):
         if config.type not in ("", self.config_type):
             raise ConfigError(
                 f'"type" is {config.type} in the configuration, but this script is for {self.config_type}'
@@ -74,6 +84,7 @@ class Task(ABC):
         if (config.enable_prompt or config.enable_task_token) and not self.heads.task_tokens:
             raise ConfigError("the task-specific models take no prompt and no task token: use the MLM script")
         self.config = config
+        self.clock = clock or Clock()
         self.tokenizer = TextTokenizer(bert_of(config, "txt_backbone"))
         self._prompt = torch.from_numpy(self.tokenizer.prompt(self.prompt())) if config.enable_prompt else None
 

@@ -22,7 +22,7 @@ from lavender.runtime.errors import ConfigError, DataError
 from lavender.runtime.files import atomic_file
 from lavender.runtime.jsons import load_json
 from lavender.runtime.logging import LOGGER
-from lavender.tasks.base import Metrics, Record, Task, TrainingPart, at_labels, training_figures
+from lavender.tasks.base import Clock, Metrics, Record, Task, TrainingPart, at_labels, training_figures
 from lavender.text.prompts import PROMPTS
 
 
@@ -35,8 +35,8 @@ class CaptionTask(Task):
     token = "cap"
     best_metric: tuple[str, Callable] = ("CIDEr", max)
 
-    def __init__(self, config: Config):
-        super().__init__(config)
+    def __init__(self, config: Config, clock: Clock | None = None):
+        super().__init__(config, clock)
         tokenizer = self.tokenizer
         self.tokens = SpecialTokens(tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id, tokenizer.mask_id)
         self.decoding = Decoding(
@@ -107,7 +107,7 @@ class CaptionTask(Task):
     def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
         logits, labels = self.outputs(model, batch)
         config = self.config
-        dropped = config.drop_worst_ratio if self.step >= config.drop_worst_after else 0.0
+        dropped = config.drop_worst_ratio if self.clock.step >= config.drop_worst_after else 0.0
         loss = caption_loss(logits, labels, config.label_smoothing, dropped)
         return {"loss": loss, **training_figures(logits, labels)}
 

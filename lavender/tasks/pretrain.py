@@ -22,7 +22,8 @@ from lavender.models.lavender import Heads, Lavender
 from lavender.models.pairs import gather, own_and_negatives
 from lavender.runtime.errors import DataError
 from lavender.runtime.logging import LOGGER
-from lavender.tasks.base import Metrics, Record, Task, TrainingPart, at_labels, labelled_loss
+from lavender.tasks.base import Clock, Metrics, Record, Task, TrainingPart, at_labels, labelled_loss
+from lavender.tasks.splits import is_validation, of_dataset
 from lavender.text.masking import IGNORED
 
 
@@ -34,8 +35,8 @@ class PretrainTask(Task):
     append_mask = True
     best_metric: tuple[str, Callable] = ("loss", min)
 
-    def __init__(self, config: Config):
-        super().__init__(config)
+    def __init__(self, config: Config, clock: Clock | None = None):
+        super().__init__(config, clock)
         names = [config.dataset] if isinstance(config.dataset, str) else config.dataset
         self.folders: dict[str, str] = names if isinstance(names, dict) else dict.fromkeys(names, config.data_dir)
         self._captions: dict[str, dict[str, CaptionTable]] = {}
@@ -69,7 +70,8 @@ class PretrainTask(Task):
                 )
                 continue
             piece = self._frames(name).validation(captions)
-            sets["val" if len(self.folders) == 1 else f"{name}-val"] = self._dataset(name, "val", piece, piece.length)
+            key = of_dataset(name if len(self.folders) > 1 else "", "val")
+            sets[key] = self._dataset(name, "val", piece, piece.length)
         return sets
 
     def _frames(self, name: str) -> CorpusFrames:
@@ -242,7 +244,7 @@ class PretrainTask(Task):
             curve = curves[entry["dataset"]]
             for name in self.config.pretrain_tasks:
                 curve[f"ls_{name}"].append(entry["train"][name])
-                for figures in (value for split, value in entry.items() if split.endswith("val")):
+                for figures in (value for split, value in entry.items() if is_validation(split)):
                     curve[f"ac_{name}"].append(figures.get(f"acc_{name}"))
         return curves
 

@@ -8,6 +8,7 @@ from lavender.config.schema import Config
 from lavender.data.qamc import MultipleChoiceDataset, OptionNumberDataset
 from lavender.metrics.accuracy import option_scores
 from lavender.models.lavender import Heads, Lavender
+from lavender.tasks.base import Clock
 from lavender.tasks.downstream import ChoiceTask
 from lavender.text.prompts import PROMPTS
 
@@ -19,8 +20,8 @@ class QAMCTask(ChoiceTask):
     heads = Heads(mlm=True, task_tokens=True)
     dataset_class = MultipleChoiceDataset
 
-    def __init__(self, config: Config):
-        super().__init__(config)
+    def __init__(self, config: Config, clock: Clock | None = None):
+        super().__init__(config, clock)
         self.option_ids = [self.tokenizer.word_id(str(number)) for number in range(config.size_option)]
 
     def prompt(self) -> str:
@@ -37,9 +38,10 @@ class QAMCTaskSpecificTask(ChoiceTask):
     dataset_types = ("qamc",)
     dataset_class = OptionNumberDataset
 
-    def __init__(self, config: Config):
-        self.heads = Heads(mlm=False, task_tokens=False, classifiers={"fc": config.size_option})
-        super().__init__(config)
+    def __init__(self, config: Config, clock: Clock | None = None, classifier: str = "fc"):
+        self.classifier = classifier
+        self.heads = Heads(mlm=False, task_tokens=False, classifiers={classifier: config.size_option})
+        super().__init__(config, clock)
 
     def logits(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
         """Logits over the options, (B, O)."""

@@ -10,7 +10,7 @@ from lavender.metrics.accuracy import accuracy
 from lavender.models.lavender import Heads, Lavender
 from lavender.runtime.errors import ConfigError
 from lavender.runtime.logging import LOGGER
-from lavender.tasks.base import Metrics, Record
+from lavender.tasks.base import Clock, Metrics, Record
 from lavender.tasks.downstream import TOP, DownstreamTask, counted_loss, with_answer
 from lavender.text.prompts import PROMPTS
 from lavender.text.questions import NOWHERE
@@ -123,9 +123,10 @@ class QAOETaskSpecificTask(QAOETask):
     dataset_types = ("qaoe", "fib")
     dataset_class = ClosedVocabularyDataset
 
-    def __init__(self, config: Config):
-        self.heads = Heads(mlm=False, task_tokens=False, classifiers={"fc": config.size_vocab})
-        super().__init__(config)
+    def __init__(self, config: Config, clock: Clock | None = None, classifier: str = "fc"):
+        self.classifier = classifier
+        self.heads = Heads(mlm=False, task_tokens=False, classifiers={classifier: config.size_vocab})
+        super().__init__(config, clock)
         if config.size_vocab < 1:
             raise ConfigError(f"size_vocab is {config.size_vocab}: give the number of answers of the closed vocabulary")
 
