@@ -2,12 +2,13 @@
 
 import logging
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
 from lavender.config.schema import Config
 from lavender.data.annotations import check_text
+from lavender.data.batch import QuestionBatch
 from lavender.data.items import Item, ItemDataset, ItemFile, is_missing, require_index, require_text
 from lavender.data.samples import Failure
 from lavender.data.sources.base import FrameSource
@@ -158,8 +159,8 @@ class QuestionDataset(ItemDataset):
             "labels": self.labels(ids, answer_id),
         }
 
-    def collate(self, samples: list[Any]) -> dict[str, Any] | Failure:
-        batch = super().collate(samples)
+    def collate(self, samples: list[Any]) -> QuestionBatch | Failure:
+        batch = cast(QuestionBatch | Failure, super().collate(samples))
         if not isinstance(batch, Failure) and not self.labels_without_video:
             for name in ("labels", "answer_id"):
                 batch[name][~batch["present"]] = IGNORED

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lavender.config.schema import Config
 from lavender.data.annotations import check_caption, check_text
+from lavender.data.batch import GalleryBatch, RetrievalBatch
 from lavender.data.frames import evaluation_indices, number_of_clips, training_indices
 from lavender.data.items import Item, ItemDataset, ItemFile
 from lavender.data.samples import ClipDataset, Failure
@@ -71,8 +72,8 @@ class RetrievalDataset(ItemDataset):
         ids, mask = self.tokenizer.encode(text, self.config.size_txt, self.append_mask)
         return {"video": item["video"], "caption": text, "ids": ids, "mask": mask}
 
-    def collate(self, samples: list[Any]) -> dict[str, Any] | Failure:
-        batch = super().collate(samples)
+    def collate(self, samples: list[Any]) -> RetrievalBatch | Failure:
+        batch = cast(RetrievalBatch | Failure, super().collate(samples))
         if not isinstance(batch, Failure):
             shown = [self.frames.identity(video) for video in batch["video"]]
             batch["same"] = torch.tensor([[one == other for other in shown] for one in shown])
@@ -188,9 +189,9 @@ class Gallery(ClipDataset):
         decoded = dict(zip(numbers, video.frames(numbers), strict=True))
         return torch.stack([self.transform([decoded[n] for n in numbers], stream) for numbers in chosen])
 
-    def collate(self, samples: list[Any]) -> dict[str, Any] | Failure:
+    def collate(self, samples: list[Any]) -> GalleryBatch | Failure:
         clips = [sample.pop("img") for sample in samples]
         clips = [img if img.dim() == 5 else img[None] for img in clips]  # zeros stand for a video as one clip
-        batch = super().collate(samples)
+        batch = cast(GalleryBatch | Failure, super().collate(samples))
         assert isinstance(batch, dict), "a tolerant data set has no failures"
         return {**batch, "img": torch.cat(clips), "clips": torch.tensor([len(img) for img in clips])}

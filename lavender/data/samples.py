@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from lavender.config.schema import Config
+from lavender.data.batch import Batch
 from lavender.data.frames import evaluation_indices, number_of_clips, training_indices
 from lavender.data.sources.base import StoredVideo
 from lavender.data.transforms import ClipTransform
@@ -84,13 +85,14 @@ class ClipDataset(Dataset, ABC):
                 continue
             evaluation_indices(len(video), self.size_frame, where=video.where)
 
-    def collate(self, samples: list[Any]) -> dict[str, Any] | Failure:
+    def collate(self, samples: list[Any]) -> Batch | Failure:
         """Samples → one batch: arrays become tensors with the batch in front; `faults` has an entry a bad sample."""
         for sample in samples:
             if isinstance(sample, Failure):
                 return sample
         faults = ["; ".join(dict.fromkeys(found)) for sample in samples if (found := sample.pop("faults"))]
-        return {**default_collate(samples), "faults": faults}
+        batch: Batch = {**default_collate(samples), "faults": faults}  # type: ignore[typeddict-item]
+        return batch
 
     def __getitem__(self, key: SampleKey) -> dict[str, Any] | Failure:
         stream = sample_stream(self.config.seed, key.epoch if self.training else EVALUATION, key.index)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lavender.config.schema import Config
+from lavender.data.batch import Batch, RetrievalBatch
 from lavender.data.loaders import Loader, steps_in_epoch, training_loader
 from lavender.data.retrieval import Gallery
 from lavender.data.samples import ClipDataset
@@ -26,6 +27,7 @@ from lavender.text.tokens import TextTokenizer
 
 Record = dict[str, Any]  # one sample's prediction; holds its `index` in the split
 Metrics = dict[str, float]
+BatchT = TypeVar("BatchT", bound=Batch)  # what its data sets make
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Clock:
     step: int = 0  # optimizer steps done
 
 
-class Task(ABC):
+class Task(ABC, Generic[BatchT]):
     """A task of the released recipe. One file with a subclass, one JSON and one script add another.
 
     Args:
@@ -128,11 +130,11 @@ class Task(ABC):
         return self.best_metric
 
     @abstractmethod
-    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def loss(self, model: Lavender, batch: BatchT) -> dict[str, Tensor]:
         """`loss` and its parts, as scalars with a gradient where they have one."""
 
     @abstractmethod
-    def predict(self, model: Lavender, batch: dict[str, Any]) -> list[Record]:
+    def predict(self, model: Lavender, batch: BatchT) -> list[Record]:
         """One record a sample."""
 
     @abstractmethod
@@ -173,7 +175,7 @@ class Task(ABC):
         return curves
 
 
-class GalleryTask(Task):
+class GalleryTask(Task[RetrievalBatch]):
     """A task whose evaluation scores every text of a split against every video of it."""
 
     gallery: Gallery  # the split's captions and videos

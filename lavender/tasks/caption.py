@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lavender.config.comparisons import Counts
 from lavender.config.schema import Config, counting
+from lavender.data.batch import CaptionBatch
 from lavender.data.caption import CaptionDataset, read_predictions, write_predictions
 from lavender.data.caption_folder import CaptionFolder
 from lavender.data.samples import ClipDataset
@@ -26,7 +27,7 @@ from lavender.tasks.base import Clock, Metrics, Record, Task, TrainingPart, at_l
 from lavender.text.prompts import PROMPTS
 
 
-class CaptionTask(Task):
+class CaptionTask(Task[CaptionBatch]):
     """Training hides words under seq2seq attention; evaluation writes captions, with all of the field's metrics."""
 
     config_type = "captioning"
@@ -96,7 +97,7 @@ class CaptionTask(Task):
 
     # --- model --------------------------------------------------------------------------------------------------------
 
-    def outputs(self, model: Lavender, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def outputs(self, model: Lavender, batch: CaptionBatch) -> tuple[Tensor, Tensor]:
         """Logits at the K hidden words (K, V) with their labels (K,)."""
         video = model.encode_video(batch["img"], batch["present"])
         text = model.encode_text(batch["ids"], batch["mask"])
@@ -104,14 +105,14 @@ class CaptionTask(Task):
         states, labels = at_labels(states, batch["labels"])
         return model.fc_mtm(states), labels
 
-    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def loss(self, model: Lavender, batch: CaptionBatch) -> dict[str, Tensor]:
         logits, labels = self.outputs(model, batch)
         config = self.config
         dropped = config.drop_worst_ratio if self.clock.step >= config.drop_worst_after else 0.0
         loss = caption_loss(logits, labels, config.label_smoothing, dropped)
         return {"loss": loss, **training_figures(logits, labels)}
 
-    def predict(self, model: Lavender, batch: dict[str, Any]) -> list[Record]:
+    def predict(self, model: Lavender, batch: CaptionBatch) -> list[Record]:
         video = model.encode_video(batch["img"], batch["present"])
         captions = generate(model, video, self.prefix(model), self.tokens, self.decoding, batch.get("draws"))
         rows = zip(

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from lavender.config.schema import Config
+from lavender.data.batch import Batch
 from lavender.data.ids import HeldOut, without_extension
 from lavender.data.loaders import Loader
 from lavender.data.mixing import MixedDataset, draw_weights, mixed_loader
@@ -45,7 +46,7 @@ class MixedPart(TrainingPart):
         return mixed_loader(self.open(), self.weights)  # type: ignore[arg-type]
 
 
-class MultiTask(Task):
+class MultiTask(Task[Batch]):
     """The tasks that `datasets` lists, with the MLM head for all; losses, predictions and metrics are their own."""
 
     config_type = "multi-task"
@@ -142,7 +143,7 @@ class MultiTask(Task):
 
     # --- model --------------------------------------------------------------------------------------------------------
 
-    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def loss(self, model: Lavender, batch: Batch) -> dict[str, Tensor]:
         """The loss of the batch's task; its own figures stand under its name too."""
         name = batch["task"]
         task = self.tasks[name]
@@ -167,7 +168,7 @@ class MultiTask(Task):
             if parameter.requires_grad and name.startswith(("fc", "emb_task")) and not name.startswith(used)
         ]
 
-    def predict(self, model: Lavender, batch: dict[str, Any]) -> list[Record]:
+    def predict(self, model: Lavender, batch: Batch) -> list[Record]:
         return self.tasks[batch["task"]].predict(model, batch)
 
     def metrics(self, records: list[Record], split: str) -> Metrics:

@@ -14,6 +14,7 @@ from torch import Tensor
 from lavender.config.schema import Config
 from lavender.data import corpora
 from lavender.data.annotations import CaptionTable, misnamed_split, read_splits
+from lavender.data.batch import PretrainBatch
 from lavender.data.pretrain import PretrainDataset
 from lavender.data.pretrain_frames import CorpusFrames, Piece
 from lavender.data.samples import ClipDataset, split_share
@@ -27,7 +28,7 @@ from lavender.tasks.splits import is_validation, of_dataset
 from lavender.text.masking import IGNORED
 
 
-class PretrainTask(Task):
+class PretrainTask(Task[PretrainBatch]):
     """The MLM way: a matching pair answers "true" or "false" at a `[MASK]` after its text."""
 
     config_type = "pretrain"
@@ -127,7 +128,7 @@ class PretrainTask(Task):
 
     # --- model --------------------------------------------------------------------------------------------------------
 
-    def outputs(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def outputs(self, model: Lavender, batch: PretrainBatch) -> dict[str, Tensor]:
         """Logits at the K hidden words (K, V) with their labels (K,), and of the matching pairs, own text first."""
         video = model.encode_video(batch["img"], batch["present"])
         text = model.encode_text(batch["ids"], batch["mask"])
@@ -165,7 +166,7 @@ class PretrainTask(Task):
     def _true_false(self, matches: Tensor) -> tuple[Tensor, Tensor]:
         return matches[..., self.tokenizer.true_id].float(), matches[..., self.tokenizer.false_id].float()
 
-    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def loss(self, model: Lavender, batch: PretrainBatch) -> dict[str, Tensor]:
         outputs = self.outputs(model, batch)
         losses: dict[str, Tensor] = {}
         counts: dict[str, Tensor] = {}
@@ -178,7 +179,7 @@ class PretrainTask(Task):
 
     # --- evaluation ---------------------------------------------------------------------------------------------------
 
-    def predict(self, model: Lavender, batch: dict[str, Any]) -> list[Record]:
+    def predict(self, model: Lavender, batch: PretrainBatch) -> list[Record]:
         outputs = self.outputs(model, batch)
         records: list[Record] = [
             {"index": index, "video": video, "caption": caption}

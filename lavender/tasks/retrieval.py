@@ -1,12 +1,12 @@
 """Text-to-video retrieval: every video of a batch against every text (paper, section 3.2)."""
 
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lavender.data.batch import RetrievalBatch
 from lavender.data.items import ItemFile, open_frames
 from lavender.data.retrieval import Gallery, RetrievalDataset, RetrievalTextDataset
 from lavender.metrics.accuracy import accuracy
@@ -16,11 +16,12 @@ from lavender.models.lavender import Heads, Lavender
 from lavender.models.pairs import all_pairs, fuse_at, gather
 from lavender.runtime.errors import ConfigError
 from lavender.tasks.base import GalleryTask, Metrics, Record
-from lavender.tasks.downstream import DownstreamTask, counted_loss
+from lavender.tasks.downstream import DownstreamTask
+from lavender.tasks.readouts import counted_loss
 from lavender.text.masking import IGNORED
 
 
-class RetrievalTask(DownstreamTask, GalleryTask):
+class RetrievalTask(DownstreamTask[RetrievalBatch], GalleryTask):
     """The MLM way: "true" or "false" at a `[MASK]` after the text of each pair."""
 
     config_type = "retrieval"
@@ -31,7 +32,7 @@ class RetrievalTask(DownstreamTask, GalleryTask):
 
     # --- a batch, all pairs -------------------------------------------------------------------------------------------
 
-    def answer_states(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
+    def answer_states(self, model: Lavender, batch: RetrievalBatch) -> Tensor:
         """States of all pairs at `answer_at`, row-major over videos: (B·B, D). Video and text are encoded once."""
         video = model.encode_video(batch["img"], batch["present"])
         text = model.encode_text(batch["ids"], batch["mask"])
@@ -39,18 +40,18 @@ class RetrievalTask(DownstreamTask, GalleryTask):
         states = model.fuse(gather(video, videos), gather(text, texts), self.prefix(model))
         return states[:, -text.states.shape[1] :][:, self.answer_at]
 
-    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def loss(self, model: Lavender, batch: RetrievalBatch) -> dict[str, Tensor]:
         """Pairs of the same video are true, others false; a missing video and an equal text have no label."""
         logits = model.fc_mtm(self.answer_states(model, batch))  # (B·B, V)
         labels = torch.where(batch["same"], self.tokenizer.true_id, self.tokenizer.false_id)
         unknown = ~batch["present"][:, None] | self.shared_text(batch)
         return counted_loss(logits, labels.masked_fill(unknown, IGNORED).flatten())
 
-    def shared_text(self, batch: dict[str, Any]) -> Tensor:
+    def shared_text(self, batch: RetrievalBatch) -> Tensor:
         """Pairs of a video and its own text, but as another video's: neither true nor false, (B, B)."""
         return batch.get("shared_text", torch.zeros_like(batch["same"]))
 
-    def match_logits(self, model: Lavender, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def match_logits(self, model: Lavender, batch: RetrievalBatch) -> tuple[Tensor, Tensor]:
         """Logits of "true" and of "false" for each pair: (B videos, B texts) each."""
         words = self.true_false(model, self.answer_states(model, batch))
         true, false = words.view(*batch["same"].shape, 2).unbind(-1)
@@ -67,11 +68,11 @@ class RetrievalTask(DownstreamTask, GalleryTask):
         true, false = self.true_false(model, states).unbind(-1)
         return ranking_score(true, false, self.config.score_fn)
 
-    def match_matrix(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
+    def match_matrix(self, model: Lavender, batch: RetrievalBatch) -> Tensor:
         """Scores of all pairs, (B videos, B texts); those of the baseline are not divided by `temp`."""
         return self.scores(model, self.answer_states(model, batch)).view(batch["same"].shape)
 
-    def predict(self, model: Lavender, batch: dict[str, Any]) -> list[Record]:
+    def predict(self, model: Lavender, batch: RetrievalBatch) -> list[Record]:
         """Within the batch, as released: the text that fits each video best."""
         scores = self.match_matrix(model, batch)
         best = scores.argmax(dim=1)
@@ -127,7 +128,7 @@ class RetrievalTaskSpecificTask(RetrievalTask):
     dataset_class = RetrievalTextDataset
     answer_at = 0
 
-    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def loss(self, model: Lavender, batch: RetrievalBatch) -> dict[str, Tensor]:
         """Cross-entropy of each video over the texts plus that of each text over the videos, at `temp`.
 
         As released, the pairs of another sample with the same video count as wrong; a missing video has no loss.
