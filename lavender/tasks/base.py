@@ -73,7 +73,6 @@ class Task(ABC, Generic[BatchT]):
     related_types: tuple[str, ...] = ()  # types of other tasks whose checkpoints it is evaluated from, as released
     heads: Heads
     token = "vtm"  # its task token, unless `task_token` names another
-    classifier = "fc"  # its head in a task-specific model
     best_metric: tuple[str, Callable] = ("acc", max)  # which validation figure chooses the best epoch
 
     def __init__(self, config: Config, clock: Clock | None = None):

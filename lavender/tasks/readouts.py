@@ -7,12 +7,16 @@ score.
 from typing import Protocol, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from lavender.config.schema import Config
 from lavender.data.batch import AnsweredBatch, ChoiceBatch
+from lavender.metrics.matching import matching_score, ranking_score
 from lavender.models.lavender import Heads, Lavender
 from lavender.tasks.base import at_labels, labelled_loss, training_figures
 from lavender.text.masking import IGNORED
+from lavender.text.tokens import TextTokenizer
 
 Read = TypeVar("Read", bound=AnsweredBatch, contravariant=True)
 
@@ -81,6 +85,69 @@ class ScoreOnCls(OptionOnCls):
     def logits(self, model: Lavender, states: Tensor, batch: AnsweredBatch) -> Tensor:
         """Scores of the options, (B, O); not divided by `temp`, as released."""
         return super().logits(model, states, batch).view(batch["ids"].shape[:2])
+
+
+class MatchAtMask:
+    """Pretraining, the MLM way: a pair answers "true" or "false" at the `[MASK]` after its text.
+
+    B videos with O texts each, the own text first; `matches` are their logits (B, O, V).
+    """
+
+    heads = Heads(mlm=True, task_tokens=True)
+
+    def __init__(self, config: Config, tokenizer: TextTokenizer):
+        self.config, self.true_id, self.false_id = config, tokenizer.true_id, tokenizer.false_id
+
+    def logits(self, model: Lavender, states: Tensor) -> Tensor:
+        """Text states (P, X, D) → logits (P, V) at the appended `[MASK]`."""
+        return model.fc_mtm(states[:, -1])
+
+    def losses(self, matches: Tensor) -> Tensor:
+        """Cross-entropy of each pair, (B, O): "true" for the own text, "false" for the others."""
+        labels = torch.full(matches.shape[:2], self.false_id, device=matches.device)
+        labels[:, 0] = self.true_id
+        return F.cross_entropy(matches.float().flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+
+    def scores(self, matches: Tensor) -> Tensor:
+        """How well each text matches, (B, O)."""
+        return matching_score(*self._true_false(matches), self.config.score_fn)
+
+    def ranking(self, matches: Tensor) -> Tensor:
+        """By what texts are ranked, (B, O)."""
+        return ranking_score(*self._true_false(matches), self.config.score_fn)
+
+    def _true_false(self, matches: Tensor) -> tuple[Tensor, Tensor]:
+        return matches[..., self.true_id].float(), matches[..., self.false_id].float()
+
+
+class MatchOnCls:
+    """Pretraining, the baseline: an MLP on `[CLS]` scores each pair, and a video's texts compete.
+
+    `matches` are the scores of B videos with O texts each, the own text first: (B, O, 1).
+    """
+
+    name = "fc"
+    heads = Heads(mlm=True, task_tokens=False, classifiers={name: 1})
+
+    def __init__(self, config: Config):
+        self.config = config
+
+    def logits(self, model: Lavender, states: Tensor) -> Tensor:
+        """Text states (P, X, D) → scores (P, 1)."""
+        return model.classify(self.name, states[:, 0])
+
+    def losses(self, matches: Tensor) -> Tensor:
+        """Cross-entropy of each video over its texts, (B, 1); the own text is the first."""
+        target = torch.zeros(len(matches), dtype=torch.long, device=matches.device)
+        return F.cross_entropy(self.scores(matches), target, reduction="none")[:, None]
+
+    def scores(self, matches: Tensor) -> Tensor:
+        """How well each text matches, at `temp`: (B, O)."""
+        return matches.squeeze(-1).float() / self.config.temp
+
+    def ranking(self, matches: Tensor) -> Tensor:
+        """By what texts are ranked, (B, O)."""
+        return self.scores(matches)
 
 
 def counted_loss(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
