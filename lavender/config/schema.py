@@ -34,7 +34,7 @@ class Config:
 
     # --- data
     config: str = _data(NOWHERE, "", "JSON file of options; the command line wins over it")
-    type: str = _data(RUN, "", "kind of task", choices=TYPES)
+    type: str = _data(RUN, "", "kind of task; own:NAME for a task of your own", choices=TYPES, prefixes=("own:",))
     task: str = _data(RUN, "", "task name: text is read from txt_<task>.json, and outputs are named after it")
     dataset: str | list[str] | dict[str, str] = _data(
         RUN, "", "data set, frames in img_<dataset>.tsv; pretraining: also a list, or an object name to folder"
