@@ -12,6 +12,7 @@ LEGACY = {
     "attn_mask_type": "captioning is always seq2seq, all else is full",
     "num_return_sequences": "num_keep_best says how many captions are kept",
     "num_fsm_states": "captions are decoded without a grammar",
+    "size_txt_pre": "no task has a text before the text",
     "patch_size": "Video Swin's patches fix it",
     "tokenizer": "txt_backbone brings its own",
     "local_rank": "ranks come from the launcher's environment",

@@ -127,9 +127,6 @@ class Config:
 
     # --- text
     size_txt: int = _text(SCORES | INPUT, 25, "tokens of a text", minimum=2, limit=100_000)
-    size_txt_pre: int = _text(
-        SCORES, 25, "tokens of a text before the text; no released task has one", minimum=0, limit=100_000
-    )
     size_option: int = _text(SCORES, 5, "options of a multiple-choice question", minimum=2, only=CHOICE, limit=10_000)
     size_vocab: int = _text(
         SCORES,

@@ -18,7 +18,7 @@ from lavender.text.masking import IGNORED
 from lavender.text.questions import NOWHERE, answer_at_mask, blank_in_place
 from lavender.text.tokens import TextTokenizer
 
-logger = logging.getLogger("lavender.data")
+LOGGER = logging.getLogger("lavender.data")
 
 
 class AnswerWords:
@@ -104,7 +104,7 @@ class QuestionDataset(ItemDataset):
             )
         if reasons:
             many = 2 * len(reasons) > len(kept)
-            logger.log(
+            LOGGER.log(
                 logging.WARNING if many else logging.INFO,
                 "%d of %d %s questions can never be right%s; the first: %s",
                 *(len(reasons), len(kept), self.split, f" ({len(reasons) / len(kept):.0%})" if many else ""),

@@ -11,14 +11,14 @@ from torch import Tensor
 from lavender.config.schema import Config
 from lavender.data.annotations import check_caption, check_text
 from lavender.data.batch import GalleryBatch, RetrievalBatch
-from lavender.data.frames import evaluation_indices, number_of_clips, training_indices
+from lavender.data.frames import number_of_clips, training_indices
 from lavender.data.items import Item, ItemDataset, ItemFile
 from lavender.data.samples import ClipDataset, Failure
 from lavender.data.sources.base import FrameSource, StoredVideo
 from lavender.runtime.errors import DataError
 from lavender.runtime.quoting import shown
 
-logger = logging.getLogger("lavender.data")
+LOGGER = logging.getLogger("lavender.data")
 
 
 def check_captions(item: Item, where: str) -> None:
@@ -150,7 +150,7 @@ class Gallery(ClipDataset):
                 f"{self.where}: {len(missing)} {of} cannot be evaluated: {named}. --allow_missing true leaves them out "
                 "(the figures are then those of a smaller gallery)"
             )
-        logger.info("%s: %d %s left out (allow_missing): %s", self.where, len(missing), of, named)
+        LOGGER.info("%s: %d %s left out (allow_missing): %s", self.where, len(missing), of, named)
         self.missing += missing
 
     def without(self, videos: set[int]) -> dict[int, int]:
@@ -178,13 +178,12 @@ class Gallery(ClipDataset):
 
     def clip(self, index: int, stream: np.random.Generator) -> Tensor:
         """The clips of a video, uint8 (C, T, 3, size_img, size_img)."""
+        if not self.config.multi_clip_testing:
+            return super().clip(index, stream)[None]
         video = self.video(index)
         size, repeat = self.size_frame, self.config.repeat_frames
-        if self.config.multi_clip_testing:
-            starts = range(max(1, number_of_clips(len(video), size)))
-            chosen = [training_indices(len(video), size, start, repeat, where=video.where) for start in starts]
-        else:
-            chosen = [evaluation_indices(len(video), size, repeat, where=video.where)]
+        starts = range(max(1, number_of_clips(len(video), size)))
+        chosen = [training_indices(len(video), size, start, repeat, where=video.where) for start in starts]
         numbers = sorted({number for clip in chosen for number in clip})
         decoded = dict(zip(numbers, video.frames(numbers), strict=True))
         return torch.stack([self.transform([decoded[n] for n in numbers], stream) for numbers in chosen])

@@ -116,13 +116,15 @@ class ClipDataset(Dataset, ABC):
     def clip(self, index: int, stream: np.random.Generator) -> Tensor:
         """The frames of a sample, uint8 (T, 3, size_img, size_img)."""
         video = self.video(index)
+        return self.transform(video.frames(self.chosen_frames(video, stream)), stream)
+
+    def chosen_frames(self, video: StoredVideo, stream: np.random.Generator) -> list[int]:
+        """Which frames of a video are a clip, `size_frame` numbers: of a random part in training, else of all."""
         repeat = self.config.repeat_frames
-        if self.training:
-            start = int(stream.integers(number_of_clips(len(video), self.size_frame)))
-            chosen = training_indices(len(video), self.size_frame, start, repeat, where=video.where)
-        else:
-            chosen = evaluation_indices(len(video), self.size_frame, repeat, where=video.where)
-        return self.transform(video.frames(chosen), stream)
+        if not self.training:
+            return evaluation_indices(len(video), self.size_frame, repeat, where=video.where)
+        start = int(stream.integers(number_of_clips(len(video), self.size_frame)))
+        return training_indices(len(video), self.size_frame, start, repeat, where=video.where)
 
 
 def split_share(lengths: list[int], ratio: float) -> list[int]:

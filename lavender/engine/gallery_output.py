@@ -25,16 +25,13 @@ from lavender.runtime.errors import TrainingError
 from lavender.runtime.logging import LOGGER
 from lavender.tasks.base import GalleryTask
 
-_FIRST = ("multi_clip_testing", "score_fn", "on_bad_sample", "seed")  # the order is part of the fingerprint
-
 
 def fingerprint(task: GalleryTask, gallery: Gallery, precision: str) -> str:
     """A name for what is evaluated: the same weights, texts, frames and options give the same one."""
     config = task.config
-    names = list(dict.fromkeys([*_FIRST, *counting(Counts.SCORES)]))
     facts: dict[str, Any] = {
         "task": type(task).__name__,
-        "options": {name: getattr(config, name) for name in names},
+        "options": {name: getattr(config, name) for name in counting(Counts.SCORES)},
         "precision": precision,
         "files": [stamp(Path(config.path_ckpt)), *gallery.frames.stamps()],
         "captions": gallery.captions,

@@ -32,7 +32,7 @@ DEFAULTS = {
     **{"multi_clip_testing": False, "max_gen_length": 20, "label_smoothing": 0.0, "drop_worst_ratio": 0.0},
     **{"drop_worst_after": 0, "swinbert": False, "type": "", "task": "", "datasets": [], "train_yaml": ""},
     **{"val_yaml": "", "test_yaml": "", "size_option": 5, "size_test": 0, "txt_dir": "", "img_tsv_dir": ""},
-    **{"size_txt_pre": 25, "num_beams": 1, "num_keep_best": 1, "do_sample": False, "gen_temperature": 1.0},
+    **{"num_beams": 1, "num_keep_best": 1, "do_sample": False, "gen_temperature": 1.0},
     **{"top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0},
     # our own
     **{"on_bad_sample": "error", "repeat_frames": False, "precision": "auto", "zero_stage": 1, "deepspeed_config": ""},
@@ -289,7 +289,7 @@ COUNT = {
     Counts.SCORES: {
         *("multi_clip_testing", "score_fn", "on_bad_sample", "seed"),
         *("size_img", "size_frame", "max_size_frame", "max_size_patch", "size_patch", "img_transform", "max_pixels"),
-        *("repeat_frames", "size_txt", "size_txt_pre", "size_option", "size_vocab", "size_test", "mask_pos"),
+        *("repeat_frames", "size_txt", "size_option", "size_vocab", "size_test", "mask_pos"),
         *("enable_prompt", "enable_task_token", "task_token", "vis_backbone", "vis_backbone_size"),
         *("vis_backbone_init", "kinetics", "vis_backbone_path", "vis_backbone_drop_path", "txt_backbone"),
         *("txt_backbone_embed_only", "fusion_encoder", "fusion_encoder_rand_init", "swinbert", "allow_random"),
