@@ -25,7 +25,7 @@ from lavender.runtime.errors import DataError
 from lavender.runtime.files import atomic_file, looked_from, refuse_overwriting
 from lavender.runtime.quoting import shown
 
-logger = logging.getLogger("lavender.tools")
+LOGGER = logging.getLogger("lavender.tools")
 
 SPLITS = ("train", "val", "test")
 DATASETS = Path(__file__).resolve().parent.parent / "_datasets"
@@ -70,7 +70,7 @@ def filter_training(dataset: str, data_root: Path, output_folder: Path, allow_mi
             counts = (len(source.training), len(after), count_videos(source.training), count_videos(after))
             rows.append([source.name, *map(str, counts)])
         if source.training and not after:
-            logger.warning("%s: no training item is left", source.path)
+            LOGGER.warning("%s: no training item is left", source.path)
     inputs = [path for source in sources for path in source.inputs]
     for path in outputs:
         refuse_overwriting(path, *inputs, error=DataError, option="--output_folder")
@@ -185,7 +185,7 @@ def open_sources(dataset: str, data_root: Path, output_folder: Path, allow_missi
     for path in missing:
         old = output_folder / path.relative_to(data_root)
         stays = f"; {old} of an earlier run stays as it is" if old.is_file() else ""
-        logger.warning("%s is missing and left out: its val and test videos are not removed%s", path, stays)
+        LOGGER.warning("%s is missing and left out: its val and test videos are not removed%s", path, stays)
     present = {path: split for path, split in (texts | yamls).items() if path not in missing}
     return [CaptionSplit(path, split) if split else TextFile(path) for path, split in present.items()]
 

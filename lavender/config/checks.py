@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
-from lavender.config.schema import ENTRY_TYPES, Config
+from lavender.config.declare import ENTRY_TYPES
+from lavender.config.schema import Config
 from lavender.runtime.errors import ConfigError
 
 

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from lavender.config.checks import validate
+from lavender.config.comparisons import Counts
 from lavender.config.load import from_dict, read_object
 from lavender.config.schema import Config, options
 from lavender.config.values import COMMAND_LINE
@@ -26,14 +27,14 @@ def inherit_from_checkpoint(config: Config) -> list[str]:
         return []
     trained, path = found
     entries = [entry for entry in trained.entries() if (entry.type, entry.task) == (config.type, config.task)]
-    inherited = {"model"}
+    inherited = Counts.MODEL
     if config.size_epoch == 0:  # nothing is trained
-        inherited |= {"input", "prefix"} if entries else {"input"}
+        inherited |= Counts.INPUT | Counts.PREFIX if entries else Counts.INPUT
     trained = entries[0] if entries else trained
     notices = []
     for name in trained.given:
         ours, theirs = getattr(config, name), getattr(trained, name)
-        if options()[name].inherited not in inherited or ours == theirs:
+        if not options()[name].counts & inherited or ours == theirs:
             continue
         if config.given.get(name) == COMMAND_LINE:
             notices.append(f"{name}: {ours} from the command line, though the checkpoint was trained with {theirs}")

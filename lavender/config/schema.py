@@ -1,73 +1,26 @@
 """Every option of a run: its type, default, bounds and help.
 
 A JSON file, the command line, a checkpoint's `args.json` and an entry of `datasets` are all checked against this one
-table. A new option is one line here; `--help`, the errors and the dumps follow.
+table. A new option is one line here; `--help`, the errors, the dumps and the comparisons of runs follow.
 """
 # ruff: noqa: RUF009 — the calls in Config declare its fields
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
+from lavender.config.comparisons import CAPTIONS, DRAWN, INPUT, MODEL, NOWHERE, PREFIX, RUN, SCORES, Counts
+from lavender.config.declare import ANSWERS, CAPTIONING, CHOICE, DOWNSTREAM, PRETRAIN, RETRIEVAL, SEVERAL, TYPES, group
 from lavender.config.values import COMMAND_LINE, Option
 
-ENTRY_TYPES = ("retrieval", "qamc", "qaoe", "captioning")
 # Words of another task, data set or file: what tells the entries of `datasets` apart, so never the whole run's.
 _IDENTITY = {"type", "task", "dataset", "dataset_type", "datasets", "train_yaml", "val_yaml", "test_yaml"}
 
-# Keys met in released configs and in the args.json of released runs that change nothing here.
-LEGACY = {
-    "limited_samples": "data_ratio takes a part of the training data",
-    "use_asr": "no task reads speech transcripts",
-    "append_pred_mf_cap": "no task reads generated captions",
-    "pred_mf_cap_only": "no task reads generated captions",
-    "alternate_asr_pred_cap": "no task reads generated captions",
-    "on_memory": "captions are held in memory as needed",
-    "is_decoder": "captioning always decodes with a key/value cache",
-    "attn_mask_type": "captioning is always seq2seq, all else is full",
-    "num_return_sequences": "num_keep_best says how many captions are kept",
-    "num_fsm_states": "captions are decoded without a grammar",
-    "patch_size": "Video Swin's patches fix it",
-    "tokenizer": "txt_backbone brings its own",
-    "local_rank": "ranks come from the launcher's environment",
-    "distributed": "it follows from the launcher's environment",
-    "num_gpus": "it follows from the launcher's environment",
-    "num_nodes": "it follows from the launcher's environment",
-    "effective_batch_size": "it follows from size_batch and the number of processes",
-    "max_iter": "it follows from the data and size_epoch",
-    "iter_per_ep": "it follows from the data",
-}
-
-
-# Which kinds of task an option is of, where it is not of all.
-PRETRAINING = ("pretrain",)
-CAPTIONS, CHOICE, ANSWERS = ("captioning", "multi-task"), ("qamc", "multi-task"), ("qaoe", "multi-task")
-RETRIEVAL, SEVERAL, DOWNSTREAM = ("retrieval",), ("multi-task",), (*ENTRY_TYPES, "multi-task")
-
-
-def _group(group: str, **common: Any) -> Callable[..., Any]:
-    """Declares options of one heading of `--help`: `declare(default, help, **what else an Option has)`."""
-
-    def declare(default: Any, help: str, **more: Any) -> Any:
-        metadata = {"group": group, "help": help, **common, **more}
-        if isinstance(default, list):
-            return field(default_factory=lambda: list(default), metadata=metadata)
-        return field(default=default, metadata=metadata)
-
-    return declare
-
-
-_data = _group("data")
-_frames = _group("frames")
-_text = _group("text")
-_model = _group("model")
-_objective = _group("objective")
-_training = _group("training")
-_captions = _group("captioning", only=CAPTIONS)
-_evaluation = _group("evaluation", only=RETRIEVAL)
-_run = _group("run")
+_data, _frames, _text, _model = group("data"), group("frames"), group("text"), group("model")
+_objective, _training, _run = group("objective"), group("training"), group("run")
+_captions = group("captioning", only=CAPTIONING)
+_evaluation = group("evaluation", only=RETRIEVAL)
 
 
 @dataclass(kw_only=True)
@@ -80,58 +33,66 @@ class Config:
     """
 
     # --- data
-    config: str = _data("", "JSON file of options; the command line wins over it", free=True)
-    type: str = _data("", "kind of task", choices=("", "pretrain", *ENTRY_TYPES, "multi-task"))
-    task: str = _data("", "task name: text is read from txt_<task>.json, and outputs are named after it")
+    config: str = _data(NOWHERE, "", "JSON file of options; the command line wins over it")
+    type: str = _data(RUN, "", "kind of task; own:NAME for a task of your own", choices=TYPES, prefixes=("own:",))
+    task: str = _data(RUN, "", "task name: text is read from txt_<task>.json, and outputs are named after it")
     dataset: str | list[str] | dict[str, str] = _data(
-        "", "data set, frames in img_<dataset>.tsv; pretraining: also a list, or an object name to folder"
+        RUN, "", "data set, frames in img_<dataset>.tsv; pretraining: also a list, or an object name to folder"
     )
     dataset_type: str = _data(
+        RUN,
         "",
         "data format where type and task do not tell: retmc (one text an option), fib (fill in the blank)",
         choices=("", "retrieval", "qamc", "retmc", "qaoe", "fib", "captioning"),
     )
     datasets: list[dict[str, Any]] = _data(
-        [], "multi-task: a list of objects, each with the options of one task", only=SEVERAL
+        RUN, [], "multi-task: a list of objects, each with the options of one task", only=SEVERAL
     )
-    data_dir: str = _data("./_datasets", "folder of the data")
-    txt_dir: str = _data("", "folder of the text files, where it is not data_dir")
-    img_tsv_dir: str = _data("", "folder of the frame files, where it is not data_dir")
+    data_dir: str = _data(RUN, "./_datasets", "folder of the data")
+    txt_dir: str = _data(RUN, "", "folder of the text files, where it is not data_dir")
+    img_tsv_dir: str = _data(RUN, "", "folder of the frame files, where it is not data_dir")
     frame_source: str = _data(
+        RUN,
         "auto",
         "where frames are read: frame TSV, video_dir, shards; auto: the TSV where it is there, else what is named",
         choices=("auto", "tsv", "videos", "shards"),
     )
-    video_dir: str = _data("", "folder of video files or image folders, read without extraction")
+    video_dir: str = _data(RUN, "", "folder of video files or image folders, read without extraction")
     shards: str | dict[str, str] = _data(
-        "", "WebDataset tars: a folder or a pattern such as {00000..00012}.tar; also an object, data set to those"
+        RUN, "", "WebDataset tars: a folder or a pattern such as {00000..00012}.tar; also an object, data set to those"
     )
     stored_frames: int = _data(
-        5, "videos, shards: evenly spread frames of a video, of which size_frame are taken", minimum=1, limit=10_000
+        RUN,
+        5,
+        "videos, shards: evenly spread frames of a video, of which size_frame are taken",
+        minimum=1,
+        limit=10_000,
     )
-    train_yaml: str = _data("", "captioning: YAML of the training split, under data_dir", only=CAPTIONS)
-    val_yaml: str = _data("", "captioning: YAML of the validation split", only=CAPTIONS)
-    test_yaml: str = _data("", "captioning: YAML of the test split", only=CAPTIONS)
+    train_yaml: str = _data(RUN, "", "captioning: YAML of the training split, under data_dir", only=CAPTIONING)
+    val_yaml: str = _data(RUN, "", "captioning: YAML of the validation split", only=CAPTIONING)
+    test_yaml: str = _data(RUN, "", "captioning: YAML of the test split", only=CAPTIONING)
     outside_paths: bool = _data(
-        False, "captioning: what a YAML names may be absolute, or outside data_dir", only=CAPTIONS, free=True
+        NOWHERE, False, "captioning: what a YAML names may be absolute, or outside data_dir", only=CAPTIONING
     )
-    data_ratio: float = _data(1.0, "below 1: fraction of the training videos; above 1: their number", above=0)
+    data_ratio: float = _data(RUN, 1.0, "below 1: fraction of the training videos; above 1: their number", above=0)
     size_part: int | dict[str, int] = _data(
+        RUN,
         8,
         "pretraining: parts of each data set, or an object name to number",
         minimum=1,
-        only=PRETRAINING,
+        only=PRETRAIN,
         limit=100_000,
     )
-    n_workers: int = _data(4, "data loading processes of each process", minimum=0, free=True, limit=512)
+    n_workers: int = _data(NOWHERE, 4, "data loading processes of each process", minimum=0, limit=512)
     loader_timeout: float = _data(
+        NOWHERE,
         900.0,
         "seconds without a batch from the DataLoader workers after which the run ends; 0: never",
         minimum=0,
-        free=True,
         limit=10_000_000,
     )
     on_bad_sample: str = _data(
+        CAPTIONS | SCORES,
         "error",
         "a video that is missing or unreadable: stop, or count it and use zeros",
         choices=("error", "zero"),
@@ -139,39 +100,44 @@ class Config:
 
     # --- frames
     size_img: int = _frames(
+        CAPTIONS | SCORES | INPUT,
         224,
         "height and width of a frame in pixels (Video Swin: a multiple of 32)",
         minimum=32,
-        inherited="input",
         limit=8192,
     )
-    size_frame: int = _frames(4, "frames taken of a video", minimum=1, inherited="input", limit=10_000)
-    max_size_frame: int = _frames(6, "rows of the frame position table", minimum=1, maximum=10_000, inherited="model")
+    size_frame: int = _frames(CAPTIONS | SCORES | INPUT, 4, "frames taken of a video", minimum=1, limit=10_000)
+    max_size_frame: int = _frames(SCORES | MODEL, 6, "rows of the frame position table", minimum=1, maximum=10_000)
     max_size_patch: int = _frames(
-        14, "patches a side in the patch position table", minimum=1, maximum=256, inherited="model"
+        SCORES | MODEL, 14, "patches a side in the patch position table", minimum=1, maximum=256
     )
-    size_patch: int = _frames(32, "pixels of a patch of Video Swin; timm:NAME has its own", choices=(32,))
+    size_patch: int = _frames(SCORES, 32, "pixels of a patch of Video Swin; timm:NAME has its own", choices=(32,))
     img_transform: list[str] = _frames(
+        CAPTIONS | SCORES | INPUT,
         ["img_rand_crop"],
         "training transforms; of several one is drawn for each frame",
         choices=("img_rand_crop", "img_center_crop", "pad_resize", "vid_rand_crop"),
-        inherited="input",
     )
     max_pixels: int = _frames(
-        64 * 2**20, "pixels of a stored image; a larger one is a bad sample", minimum=1, limit=2**40
+        CAPTIONS | SCORES, 64 * 2**20, "pixels of a stored image; a larger one is a bad sample", minimum=1, limit=2**40
     )
-    repeat_frames: bool = _frames(False, "repeat the last frame of a video with fewer than size_frame, not an error")
+    repeat_frames: bool = _frames(
+        CAPTIONS | SCORES, False, "repeat the last frame of a video with fewer than size_frame, not an error"
+    )
 
     # --- text
-    size_txt: int = _text(25, "tokens of a text", minimum=2, inherited="input", limit=100_000)
-    size_txt_pre: int = _text(
-        25, "tokens of a text before the text; no released task has one", minimum=0, limit=100_000
-    )
-    size_option: int = _text(5, "options of a multiple-choice question", minimum=2, only=CHOICE, limit=10_000)
+    size_txt: int = _text(SCORES | INPUT, 25, "tokens of a text", minimum=2, limit=100_000)
+    size_option: int = _text(SCORES, 5, "options of a multiple-choice question", minimum=2, only=CHOICE, limit=10_000)
     size_vocab: int = _text(
-        -1, "answers of the task-specific open-ended head; -1: not needed", minimum=-1, only=ANSWERS, limit=1_000_000
+        SCORES,
+        -1,
+        "answers of the task-specific open-ended head; -1: not needed",
+        minimum=-1,
+        only=ANSWERS,
+        limit=1_000_000,
     )
     size_test: int = _text(
+        SCORES,
         0,
         "questions of the public test split, for adjusted accuracy; 0: not known",
         minimum=0,
@@ -179,82 +145,96 @@ class Config:
         limit=10**9,
     )
     mask_pos: str = _text(
+        SCORES,
         "append",
         "where [MASK] stands in a multiple-choice text",
         choices=("append", "prepend", "insert", "replace"),
         only=CHOICE,
     )
-    enable_prompt: bool = _text(False, "put the task's prompt before the text", inherited="prefix")
-    enable_task_token: bool = _text(False, "put the task's token before the text", inherited="prefix")
+    enable_prompt: bool = _text(CAPTIONS | SCORES | PREFIX, False, "put the task's prompt before the text")
+    enable_task_token: bool = _text(CAPTIONS | SCORES | PREFIX, False, "put the task's token before the text")
     task_token: str = _text(
-        "", "which token; by default the task's own", choices=("", "vtm", "mc", "oe", "cap"), inherited="prefix"
+        CAPTIONS | SCORES | PREFIX, "", "which token; by default the task's own", choices=("", "vtm", "mc", "oe", "cap")
     )
 
     # --- model
     vis_backbone: str = _model(
+        SCORES | MODEL,
         "vidswin",
         "video backbone: Video Swin, or an image model of timm on each frame, such as timm:vit_small_patch16_224",
         choices=("vidswin",),
         prefixes=("timm:",),
-        inherited="model",
     )
     vis_backbone_size: str = _model(
+        SCORES | MODEL,
         "base",
         "size of Video Swin (micro: for tests)",
         choices=("micro", "tiny", "small", "base", "large"),
-        inherited="model",
     )
     vis_backbone_init: str = _model(
+        SCORES,
         "3d",
         "initial weights of the backbone: Kinetics (3d: released files, torchvision: torchvision's), ImageNet inflated "
         "(2d), those that timm fetches for timm:NAME (timm), or none",
         choices=("3d", "2d", "torchvision", "timm", "random"),
     )
-    kinetics: int = _model(600, "Kinetics data set of the 3d weights", choices=(600, 400), inherited="model")
+    kinetics: int = _model(SCORES | MODEL, 600, "Kinetics data set of the 3d weights", choices=(600, 400))
     vis_backbone_path: str = _model(
-        "", "file or folder of the backbone's weights, in place of the released file; with 2d also timm:NAME"
+        SCORES, "", "file or folder of the backbone's weights, in place of the released file; with 2d also timm:NAME"
     )
     vis_backbone_drop_path: float = _model(
-        0.2, "stochastic depth of the backbone's last block, growing linearly from 0", minimum=0, maximum=0.99
+        SCORES, 0.2, "stochastic depth of the backbone's last block, growing linearly from 0", minimum=0, maximum=0.99
     )
-    txt_backbone: str = _model("bert-base-uncased", "BERT of the text embeddings: name or folder", inherited="model")
-    txt_backbone_embed_only: bool = _model(True, "use its embeddings alone, without its encoder", inherited="model")
-    fusion_encoder: str = _model("bert-base-uncased", "BERT of the fusion encoder: name or folder", inherited="model")
-    fusion_encoder_rand_init: bool = _model(False, "take its shape alone, with random weights")
+    txt_backbone: str = _model(
+        CAPTIONS | SCORES | MODEL, "bert-base-uncased", "BERT of the text embeddings: name or folder"
+    )
+    txt_backbone_embed_only: bool = _model(SCORES | MODEL, True, "use its embeddings alone, without its encoder")
+    fusion_encoder: str = _model(SCORES | MODEL, "bert-base-uncased", "BERT of the fusion encoder: name or folder")
+    fusion_encoder_rand_init: bool = _model(SCORES, False, "take its shape alone, with random weights")
     swinbert: bool = _model(
-        False, "captioning: the video encoder of SwinBERT, for its checkpoints", only=CAPTIONS, inherited="model"
+        SCORES | MODEL, False, "captioning: the video encoder of SwinBERT, for its checkpoints", only=CAPTIONING
     )
-    path_ckpt: str = _model("", "checkpoint to start from")
-    allow_random: bool = _model(False, "allow to evaluate random weights (no checkpoint, or one without the head)")
-    reinit_head: bool = _model(False, "start with a fresh head, whatever the checkpoint holds", only=DOWNSTREAM)
+    path_ckpt: str = _model(RUN, "", "checkpoint to start from")
+    allow_random: bool = _model(
+        SCORES, False, "allow to evaluate random weights (no checkpoint, or one without the head)"
+    )
+    reinit_head: bool = _model(SCORES, False, "start with a fresh head, whatever the checkpoint holds", only=DOWNSTREAM)
 
     # --- objective
     pretrain_tasks: list[str] = _objective(
-        ["mtm", "vtm"], "pretraining losses", choices=("mtm", "vtm"), only=PRETRAINING
+        RUN, ["mtm", "vtm"], "pretraining losses", choices=("mtm", "vtm"), only=PRETRAIN
     )
     vtm_negatives: str = _objective(
+        RUN,
         "distinct",
         "texts of false video-text pairs: any but the video's own text, or released: those too",
         choices=("distinct", "released"),
-        only=PRETRAINING,
+        only=PRETRAIN,
     )
-    p_mask: float = _objective(0.15, "probability that a token is masked", minimum=0, maximum=1)
-    temp: float = _objective(1.0, "temperature of task-specific matching scores", above=0)
-    label_smoothing: float = _objective(0.0, "captioning: label smoothing", minimum=0, maximum=1, only=CAPTIONS)
+    p_mask: float = _objective(RUN, 0.15, "probability that a token is masked", minimum=0, maximum=1)
+    temp: float = _objective(RUN, 1.0, "temperature of task-specific matching scores", above=0)
+    label_smoothing: float = _objective(RUN, 0.0, "captioning: label smoothing", minimum=0, maximum=1, only=CAPTIONING)
     drop_worst_ratio: float = _objective(
-        0.0, "captioning: share of the losses left out, the largest first", minimum=0, maximum=0.99, only=CAPTIONS
+        RUN,
+        0.0,
+        "captioning: share of the losses left out, the largest first",
+        minimum=0,
+        maximum=0.99,
+        only=CAPTIONING,
     )
     drop_worst_after: int = _objective(
-        0, "captioning: steps before they are left out", minimum=0, only=CAPTIONS, limit=10**12
+        RUN, 0, "captioning: steps before they are left out", minimum=0, only=CAPTIONING, limit=10**12
     )
 
     task_sampling: str = _objective(
+        RUN,
         "uniform",
         "multi-task: draw the task of a step uniformly, as released, or by its number of samples",
         choices=("uniform", "proportional"),
         only=SEVERAL,
     )
     task_temperature: float = _objective(
+        RUN,
         1.0,
         "multi-task, proportional: samples to the power of 1 / this; the higher, the more alike",
         above=0,
@@ -262,87 +242,97 @@ class Config:
     )
 
     # --- training
-    size_epoch: int = _training(20, "epochs; 0 evaluates path_ckpt without training", minimum=0, limit=1_000_000)
-    size_batch: int = _training(8, "samples a step on each process", minimum=1, limit=65_536)
-    gradient_accumulation: int = _training(1, "steps for each update of the weights", minimum=1, limit=1_000_000)
-    lr: float = _training(1.2e-5, "highest learning rate", minimum=0)
-    vis_backbone_lr_mul: float = _training(1.0, "learning-rate multiplier of the video backbone", minimum=0)
-    decay: float = _training(1e-3, "weight decay", minimum=0)
-    max_grad_norm: float = _training(-1.0, "gradient norm to clip at; 0 or less: no clipping")
-    use_checkpoint: bool = _training(False, "save memory: recompute the video encoder in the backward pass")
-    checkpoint_offload: bool = _training(False, "with use_checkpoint: keep what is saved in host memory")
-    deepspeed: bool = _training(False, "train with DeepSpeed (where a launcher started the processes)")
-    zero_stage: int = _training(1, "DeepSpeed's ZeRO stage", choices=(0, 1, 2))
-    deepspeed_config: str = _training("", "JSON file of DeepSpeed's own options, in place of ours")
+    size_epoch: int = _training(RUN, 20, "epochs; 0 evaluates path_ckpt without training", minimum=0, limit=1_000_000)
+    size_batch: int = _training(RUN, 8, "samples a step on each process", minimum=1, limit=65_536)
+    gradient_accumulation: int = _training(RUN, 1, "steps for each update of the weights", minimum=1, limit=1_000_000)
+    lr: float = _training(RUN, 1.2e-5, "highest learning rate", minimum=0)
+    vis_backbone_lr_mul: float = _training(RUN, 1.0, "learning-rate multiplier of the video backbone", minimum=0)
+    decay: float = _training(RUN, 1e-3, "weight decay", minimum=0)
+    max_grad_norm: float = _training(RUN, -1.0, "gradient norm to clip at; 0 or less: no clipping")
+    use_checkpoint: bool = _training(RUN, False, "save memory: recompute the video encoder in the backward pass")
+    checkpoint_offload: bool = _training(RUN, False, "with use_checkpoint: keep what is saved in host memory")
+    deepspeed: bool = _training(CAPTIONS, False, "train with DeepSpeed (where a launcher started the processes)")
+    zero_stage: int = _training(RUN, 1, "DeepSpeed's ZeRO stage", choices=(0, 1, 2))
+    deepspeed_config: str = _training(RUN, "", "JSON file of DeepSpeed's own options, in place of ours")
     precision: str = _training(
-        "auto", "auto: bf16 where the device has it, else fp16 on a GPU", choices=("auto", "bf16", "fp16", "fp32")
+        CAPTIONS,
+        "auto",
+        "auto: bf16 where the device has it, else fp16 on a GPU",
+        choices=("auto", "bf16", "fp16", "fp32"),
     )
 
     # --- captioning
     max_gen_length: int = _captions(
-        20, "tokens of a generated caption, [CLS] and [SEP] counted", minimum=2, limit=100_000
+        CAPTIONS, 20, "tokens of a generated caption, [CLS] and [SEP] counted", minimum=2, limit=100_000
     )
-    num_beams: int = _captions(1, "beams of the search; 1: greedy", minimum=1, limit=1000)
-    num_keep_best: int = _captions(1, "captions kept a video, of num_beams", minimum=1, limit=1000)
-    length_penalty: float = _captions(1.0, "beams: captions rank by log-probability / length ** this; above 0: longer")
-    do_sample: bool = _captions(False, "draw each word instead of taking the likeliest")
-    gen_temperature: float = _captions(1.0, "sampling: temperature", above=0)
-    top_k: int = _captions(0, "sampling: draw from the k likeliest words; 0: from all", minimum=0, limit=10**9)
-    top_p: float = _captions(1.0, "sampling: draw from the likeliest words of this total", above=0, maximum=1)
-    repetition_penalty: float = _captions(1.0, "divides the scores of words already said; 1: none", above=0)
-    spice: bool = _captions(False, "score captions by SPICE too, which takes Java, 8 GiB and minutes")
+    num_beams: int = _captions(CAPTIONS, 1, "beams of the search; 1: greedy", minimum=1, limit=1000)
+    num_keep_best: int = _captions(CAPTIONS, 1, "captions kept a video, of num_beams", minimum=1, limit=1000)
+    length_penalty: float = _captions(
+        CAPTIONS, 1.0, "beams: captions rank by log-probability / length ** this; above 0: longer"
+    )
+    do_sample: bool = _captions(DRAWN, False, "draw each word instead of taking the likeliest")
+    gen_temperature: float = _captions(DRAWN, 1.0, "sampling: temperature", above=0)
+    top_k: int = _captions(DRAWN, 0, "sampling: draw from the k likeliest words; 0: from all", minimum=0, limit=10**9)
+    top_p: float = _captions(DRAWN, 1.0, "sampling: draw from the likeliest words of this total", above=0, maximum=1)
+    repetition_penalty: float = _captions(CAPTIONS, 1.0, "divides the scores of words already said; 1: none", above=0)
+    spice: bool = _captions(RUN, False, "score captions by SPICE too, which takes Java, 8 GiB and minutes")
 
     # --- evaluation
-    multi_clip_testing: bool = _evaluation(False, "retrieval: mean of the features over the clips of a video")
+    multi_clip_testing: bool = _evaluation(SCORES, False, "retrieval: mean of the features over the clips of a video")
     score_fn: str = _evaluation(
-        "probability", "score of a pair: p(true), or the released ratio of logits", choices=("probability", "upstream")
+        SCORES,
+        "probability",
+        "score of a pair: p(true), or the released ratio of logits",
+        choices=("probability", "upstream"),
     )
 
     eval_split: str = _evaluation(
-        "test", "retrieval: the split whose texts and videos are matched", choices=("test", "val", "train")
+        RUN, "test", "retrieval: the split whose texts and videos are matched", choices=("test", "val", "train")
     )
-    allow_missing: bool = _evaluation(False, "retrieval: leave out what has no video or caption, and say so")
-    save_top_k: int = _evaluation(0, "retrieval: write so many best videos of each text", minimum=0, limit=10**9)
+    allow_missing: bool = _evaluation(RUN, False, "retrieval: leave out what has no video or caption, and say so")
+    save_top_k: int = _evaluation(RUN, 0, "retrieval: write so many best videos of each text", minimum=0, limit=10**9)
     size_pairs: int = _evaluation(
-        0, "retrieval: pairs that are fused at once; 0: chosen for the device", minimum=0, limit=1_000_000
+        RUN, 0, "retrieval: pairs that are fused at once; 0: chosen for the device", minimum=0, limit=1_000_000
     )
     save_minutes: float = _evaluation(
-        2.0, "retrieval: minutes between two saves of the scores so far", above=0, limit=1_000_000
+        RUN, 2.0, "retrieval: minutes between two saves of the scores so far", above=0, limit=1_000_000
     )
 
     # --- run
-    path_output: str = _run("./_snapshot/", "folder of the outputs", free=True)
-    save_evaluated: bool = _run(False, "size_epoch 0: save the evaluated weights in the run's folder too, as released")
+    path_output: str = _run(NOWHERE, "./_snapshot/", "folder of the outputs")
+    save_evaluated: bool = _run(
+        RUN, False, "size_epoch 0: save the evaluated weights in the run's folder too, as released"
+    )
     resume: str = _run(
-        "", "go on with a stopped run: auto finds the last one of these options, or name its folder", free=True
+        NOWHERE, "", "go on with a stopped run: auto finds the last one of these options, or name its folder"
     )
     eval_every: int = _run(
-        1, "parts of training between two evaluations; the last is always evaluated", minimum=1, limit=1_000_000
+        RUN, 1, "parts of training between two evaluations; the last is always evaluated", minimum=1, limit=1_000_000
     )
     keep_checkpoints: str = _run(
+        NOWHERE,
         "all",
         "which are kept: all, that of the best epoch so far, or the last",
         choices=("all", "best", "last"),
-        free=True,
     )
     save_steps: int = _run(
+        NOWHERE,
         1000,
         "steps between two saves to resume from; 0: only at the end of each part",
         minimum=0,
-        free=True,
         limit=10**12,
     )
-    keep_last: int = _run(1, "how many of those saves are kept", minimum=1, free=True, limit=1_000_000)
+    keep_last: int = _run(NOWHERE, 1, "how many of those saves are kept", minimum=1, limit=1_000_000)
     host_timeout: float = _run(
+        NOWHERE,
         45.0,
         "several hosts: seconds of silence after which one counts as dead and ends the run; 0: never",
         minimum=0,
-        free=True,
         limit=10_000_000,
     )
-    seed: int = _run(88, "seed of every random draw", minimum=0, maximum=2**32 - 1)
-    logging_steps: int = _run(20, "steps from one point of a curve to the next", minimum=1, free=True, limit=10**12)
-    device: str = _run("auto", "auto: a GPU where there is one", choices=("auto", "cpu", "cuda"))
+    seed: int = _run(DRAWN | SCORES, 88, "seed of every random draw", minimum=0, maximum=2**32 - 1)
+    logging_steps: int = _run(NOWHERE, 20, "steps from one point of a curve to the next", minimum=1, limit=10**12)
+    device: str = _run(CAPTIONS, "auto", "auto: a GPU where there is one", choices=("auto", "cpu", "cuda"))
 
     # --- not options
     given: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
@@ -392,3 +382,8 @@ def options() -> dict[str, Option]:
         for item in dataclasses.fields(Config)
         if item.metadata
     }
+
+
+def counting(where: Counts) -> list[str]:
+    """Names of the options that count in a comparison, in the order of the schema."""
+    return [name for name, option in options().items() if option.counts & where]

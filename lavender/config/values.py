@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin
 
+from lavender.config.comparisons import Counts
 from lavender.config.names import advice
 from lavender.runtime.errors import ConfigError
 from lavender.runtime.jsons import load_json
@@ -28,6 +29,7 @@ class Option:
     default: Any
     group: str
     help: str
+    counts: Counts  # in which comparisons of two runs
     choices: tuple = ()
     prefixes: tuple[str, ...] = ()  # beside the choices: any name behind one of these
     minimum: float | None = None
@@ -35,8 +37,6 @@ class Option:
     above: float | None = None  # a bound that is itself outside
     limit: float | None = None  # what is larger is a mistake, which memory or time would end
     only: tuple[str, ...] = ()  # kinds of task that it is of; of all where it is empty
-    free: bool = False  # a run may go on with it changed: its numbers do not depend on it
-    inherited: str = ""  # what it is of where a checkpoint's args.json sets it: model, input, prefix
 
     def is_of(self, kind: str) -> bool:
         """Whether a kind of task has it; `kind` may be empty, for all of them."""

@@ -17,7 +17,7 @@ from lavender.runtime.files import looked_from, read_text
 from lavender.runtime.jsons import load_json
 from lavender.runtime.quoting import shown, shown_json
 
-logger = logging.getLogger("lavender.data")
+LOGGER = logging.getLogger("lavender.data")
 
 MAX_CAPTION_WORDS = 1000  # more is not a caption but a broken file
 
@@ -65,7 +65,7 @@ def read_json(path: Path, expected: str = "") -> dict[str, Any]:
         )
     if repeated:
         named = ", ".join(map(shown_json, repeated[:5]))
-        logger.warning("%s: %d keys stand twice in one object; the last value counts: %s", path, len(repeated), named)
+        LOGGER.warning("%s: %d keys stand twice in one object; the last value counts: %s", path, len(repeated), named)
     return content
 
 

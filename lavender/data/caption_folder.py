@@ -24,7 +24,7 @@ from lavender.runtime.files import looked_from, read_text
 from lavender.runtime.jsons import load_json
 from lavender.runtime.quoting import one_line, shown
 
-logger = logging.getLogger("lavender.data")
+LOGGER = logging.getLogger("lavender.data")
 
 KEYS = ("img", "caption", "caption_linelist", "caption_coco_format", "label", "composite")
 _DIGITS = 18  # of a number in a line list, at most
@@ -219,7 +219,7 @@ class CaptionFolder:
         path = self.path.with_name(f"{self.path.stem}_caption_coco_format.json")
         if path.is_file():
             return path
-        logger.info("%s is missing: the references are the captions of %s", path, self.caption_names)
+        LOGGER.info("%s is missing: the references are the captions of %s", path, self.caption_names)
         return None
 
     def _from_coco(self, path: Path, rows: Sequence[int]) -> dict[int, list[str]]:
@@ -273,12 +273,12 @@ class CaptionFolder:
         """Frames of other splits may be in the same TSV, and are passed over."""
         if unused := sum(name not in used for name in shown):
             captions = self._captions[file].path
-            logger.info(
+            LOGGER.info(
                 "%s: %d of %d rows are not used: %s has none of them", frames.path, unused, len(shown), captions
             )
         repeated = [name for name, count in Counter(shown).items() if count > 1 and name in used]
         if repeated:  # where two splits number their videos alike, these may be the other's
-            logger.warning(
+            LOGGER.warning(
                 "%s: %d videos are on several rows, of which the first counts: %s",
                 *(frames.path, len(repeated), _some(set(repeated))),
             )
@@ -286,7 +286,7 @@ class CaptionFolder:
     def _fault(self, message: str) -> None:
         if not self.tolerant:
             raise DataError(f"{message}; --on_bad_sample zero goes on without")
-        logger.warning("%s", message)
+        LOGGER.warning("%s", message)
 
 
 def coco_id(entry: Any, where: str) -> str:
@@ -345,7 +345,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             name = one_line(key) if isinstance(key, str) else shown(key)
             (near, *_) = [*difflib.get_close_matches(name, KEYS, n=1), ""]
             hint = f"; is {near} meant?" if near and near not in facts else ""
-            logger.info("%s: %s is not used%s", path, name, hint)
+            LOGGER.info("%s: %s is not used%s", path, name, hint)
     return {key: value for key, value in facts.items() if value is not None}
 
 

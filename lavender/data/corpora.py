@@ -7,7 +7,7 @@ from pathlib import Path
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import looked_from
 
-logger = logging.getLogger("lavender.data")
+LOGGER = logging.getLogger("lavender.data")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def train_part(data_dir: str | Path, dataset: str, part: int) -> Path:
     pattern = _corpus(dataset).train
     first, second = (_candidates(data_dir, dataset, pattern, number) for number in (0, 1))
     if pattern == Corpus.train and not _first(first) and _first(second):
-        logger.info("%s: the parts of %s are numbered from 1", data_dir, dataset)
+        LOGGER.info("%s: the parts of %s are numbered from 1", data_dir, dataset)
         part += 1
     what = f"a training part of {dataset} (size_part says how many there are)"
     return _existing(_candidates(data_dir, dataset, pattern, part), what)

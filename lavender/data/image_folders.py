@@ -18,7 +18,7 @@ from lavender.runtime.errors import DataError
 from lavender.runtime.files import looked_from, mistaken_bytes, refuse_special
 from lavender.runtime.quoting import shown
 
-_LOG = logging.getLogger(__name__)
+LOGGER = logging.getLogger("lavender.data")
 
 EXTENSIONS = frozenset(("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp"))
 
@@ -85,7 +85,7 @@ def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
         folders[:] = kept
         yield place, names
     if left:
-        _LOG.warning("%s: %d links to folders are not followed, such as %s", root, len(left), left[0])
+        LOGGER.warning("%s: %d links to folders are not followed, such as %s", root, len(left), left[0])
 
 
 def stored_image(file: Path, quality: int = 95, max_pixels: int = MAX_PIXELS) -> str:

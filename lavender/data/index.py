@@ -15,7 +15,7 @@ from lavender.runtime.files import atomic_file, looked_from, refuse_mistaken
 from lavender.runtime.pickles import check_pickle
 from lavender.runtime.quoting import one_line, shown
 
-logger = logging.getLogger("lavender.data")
+LOGGER = logging.getLogger("lavender.data")
 
 _NO_OFFSET = 2**63  # no file has so many bytes
 _ROWS_COMPARED = 2000  # of an index with its TSV, when it is opened
@@ -90,7 +90,7 @@ def index_of(tsv: str | Path) -> dict[str, int]:
     reader = TSVReader(tsv)
     rows = {reader.video_id(number): int(reader.offsets[number]) for number in range(len(reader))}
     if repeated := len(reader) - len(rows):
-        logger.warning("%s: %d rows repeat the id of a row before them; the last row of an id counts", tsv, repeated)
+        LOGGER.warning("%s: %d rows repeat the id of a row before them; the last row of an id counts", tsv, repeated)
     return rows
 
 
@@ -130,7 +130,7 @@ class VideoIndex:
             self._offsets = load_id2lineidx(self.path)
             fault = _misfit(self._offsets, TSVReader(tsv_path)) if pkl_path is None else ""
         if fault:
-            logger.info("%s %s: reading the ids from %s", self.path, fault, tsv_path)
+            LOGGER.info("%s %s: reading the ids from %s", self.path, fault, tsv_path)
             self.path = Path(tsv_path)
             self._offsets = index_of(tsv_path)
         self._ids = VideoIds(self._offsets, self.path)

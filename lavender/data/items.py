@@ -18,7 +18,7 @@ from lavender.runtime.quoting import shown, shown_json
 from lavender.text.masking import IGNORED
 from lavender.text.tokens import TextTokenizer
 
-logger = logging.getLogger("lavender.data")
+LOGGER = logging.getLogger("lavender.data")
 
 Item = dict[str, Any]
 OnFault = Callable[[int, DataError], None]
@@ -54,11 +54,14 @@ class ItemFile:
         if not config.task:
             raise ConfigError('"task" is empty: name the task whose text is in txt_<task>.json')
         self.path = _look_up(config.txt_dir, config, f"txt_{config.task}.json", "--txt_dir")
+        self._checked: set[str] = set()  # splits
         self.content = read_splits(self.path, config.type if config.type in EXPECTED else "")
 
     def items(self, split: str) -> list[Item]:
         """The items of a split; none where the file has no such split."""
         items = self.content.get(split) or []
+        if split in self._checked:
+            return items
         if not isinstance(items, list):
             raise DataError(f'{self.path}: "{split}" is a {type(items).__name__}, not a list of items')
         for number, item in enumerate(items):
@@ -68,6 +71,7 @@ class ItemFile:
                     hint = f"; write the id {shown_json(number_id)} in quotes, as the frame file has it"
                 raise DataError(f'{self.where(split, number)}: an object with a "video" (text) is expected{hint}')
             check_text(item["video"], '"video"', self.where(split, number))
+        self._checked.add(split)
         return items
 
     def misnamed(self, split: str) -> str:
@@ -158,7 +162,7 @@ class ItemDataset(ClipDataset):
         )
         if self.config.on_bad_sample == "error":
             raise DataError(f"{fault}; --on_bad_sample zero goes on with zeros in their place, and counts them")
-        logger.info("%s: zeros are used", fault)
+        LOGGER.info("%s: zeros are used", fault)
 
 
 def require_text(item: Item, key: str, where: str) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 from torch.utils.data import BatchSampler, Dataset, Sampler
 
 from lavender.config.schema import Config
+from lavender.data.batch import Batch
 from lavender.data.loaders import EpochSampler, Loader, steps_in_epoch
 from lavender.data.samples import ClipDataset, Failure, SampleKey
 
@@ -33,7 +34,7 @@ class MixedDataset(Dataset):
     def __getitem__(self, key: MixedKey) -> tuple[str, Any]:
         return key.name, self.datasets[key.name][key.sample]
 
-    def collate(self, samples: list[tuple[str, Any]]) -> dict[str, Any] | Failure:
+    def collate(self, samples: list[tuple[str, Any]]) -> Batch | Failure:
         """One batch, by the collation of its data set."""
         (name,) = {name for name, _ in samples}
         batch = self.datasets[name].collate([sample for _, sample in samples])

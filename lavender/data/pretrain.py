@@ -1,13 +1,14 @@
 """Pretraining data: videos or images, and one caption each (`spec`: `txt_<dataset>.json`)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from lavender.config.schema import Config
 from lavender.data.annotations import CaptionTable
+from lavender.data.batch import PretrainBatch
 from lavender.data.samples import ClipDataset, Failure, draw_share
 from lavender.data.sources.base import FrameSource, StoredVideo
 from lavender.runtime.errors import DataError
@@ -84,8 +85,8 @@ class PretrainDataset(ClipDataset):
         hidden, labels = mask_words(ids, stream.random(ids.shape), self.config.p_mask, keep, tokenizer.mask_id)
         return {"video": video, "caption": caption, "ids": hidden, "mask": mask, "labels": labels}
 
-    def collate(self, samples: list[Any]) -> dict[str, Any] | Failure:
-        batch = super().collate(samples)
+    def collate(self, samples: list[Any]) -> PretrainBatch | Failure:
+        batch = cast(PretrainBatch | Failure, super().collate(samples))
         if not isinstance(batch, Failure):
             texts = [self.tokenizer.wordpieces(caption) for caption in batch["caption"]]
             batch["negatives"] = self._negatives(batch["epoch"].tolist(), batch["index"].tolist(), texts)

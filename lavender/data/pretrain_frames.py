@@ -17,7 +17,7 @@ from lavender.data.sources.tsv import TSVSource
 from lavender.runtime.errors import DataError
 from lavender.runtime.quoting import shown
 
-logger = logging.getLogger("lavender.data")
+LOGGER = logging.getLogger("lavender.data")
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class CorpusFrames:
                     f"{captions.where}: no caption is of one of the {len(source)} videos of {source.path}, whose ids "
                     f"are such as {shown(source.video_id(0))}; write the ids of both alike"
                 )
-            logger.info("%s: %d of %d videos are in %s", source.path, len(rows), len(source), captions.where)
+            LOGGER.info("%s: %d of %d videos are in %s", source.path, len(rows), len(source), captions.where)
             self._rows_of[captions.where] = np.array(rows, np.int64)
         return self._rows_of[captions.where]
 

@@ -1,9 +1,10 @@
 """Multiple choice: a question, its options, and which of them is right."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from lavender.data.batch import ChoiceBatch
 from lavender.data.items import Item, ItemDataset, is_missing, require_index, require_text
 from lavender.data.samples import Failure
 from lavender.runtime.errors import DataError
@@ -54,9 +55,9 @@ class MultipleChoiceDataset(ItemDataset):
             "position": position,
         }
 
-    def collate(self, samples: list[Any]) -> dict[str, Any] | Failure:
+    def collate(self, samples: list[Any]) -> ChoiceBatch | Failure:
         options = [sample.pop("options") if isinstance(sample, dict) else [] for sample in samples]
-        batch = super().collate(samples)
+        batch = cast(ChoiceBatch | Failure, super().collate(samples))
         if not isinstance(batch, Failure):
             batch["options"] = options
             if "labels" in batch:  # nothing can be learned without a video

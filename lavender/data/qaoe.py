@@ -2,12 +2,13 @@
 
 import logging
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
 from lavender.config.schema import Config
 from lavender.data.annotations import check_text
+from lavender.data.batch import QuestionBatch
 from lavender.data.items import Item, ItemDataset, ItemFile, OnFault, is_missing, require_index, require_text
 from lavender.data.samples import Failure
 from lavender.data.sources.base import FrameSource
@@ -17,7 +18,7 @@ from lavender.text.masking import IGNORED
 from lavender.text.questions import NOWHERE, answer_at_mask, blank_in_place
 from lavender.text.tokens import TextTokenizer
 
-logger = logging.getLogger("lavender.data")
+LOGGER = logging.getLogger("lavender.data")
 
 
 class AnswerWords:
@@ -111,7 +112,7 @@ class QuestionDataset(ItemDataset):
             )
         if reasons:
             many = 2 * len(reasons) > len(kept)
-            logger.log(
+            LOGGER.log(
                 logging.WARNING if many else logging.INFO,
                 "%d of %d %s questions can never be right%s; the first: %s",
                 *(len(reasons), len(kept), self.split, f" ({len(reasons) / len(kept):.0%})" if many else ""),
@@ -166,8 +167,8 @@ class QuestionDataset(ItemDataset):
             "labels": self.labels(ids, answer_id),
         }
 
-    def collate(self, samples: list[Any]) -> dict[str, Any] | Failure:
-        batch = super().collate(samples)
+    def collate(self, samples: list[Any]) -> QuestionBatch | Failure:
+        batch = cast(QuestionBatch | Failure, super().collate(samples))
         if not isinstance(batch, Failure) and not self.labels_without_video:
             for name in ("labels", "answer_id"):
                 batch[name][~batch["present"]] = IGNORED

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -10,14 +10,15 @@ from torch import Tensor
 
 from lavender.config.schema import Config
 from lavender.data.annotations import check_caption, check_text
-from lavender.data.frames import evaluation_indices, number_of_clips, training_indices
+from lavender.data.batch import GalleryBatch, RetrievalBatch
+from lavender.data.frames import number_of_clips, training_indices
 from lavender.data.items import Item, ItemDataset, ItemFile
 from lavender.data.samples import ClipDataset, Failure
 from lavender.data.sources.base import FrameSource, StoredVideo
 from lavender.runtime.errors import DataError
 from lavender.runtime.quoting import shown
 
-logger = logging.getLogger("lavender.data")
+LOGGER = logging.getLogger("lavender.data")
 
 
 def check_captions(item: Item, where: str) -> None:
@@ -71,8 +72,8 @@ class RetrievalDataset(ItemDataset):
         ids, mask = self.tokenizer.encode(text, self.config.size_txt, self.append_mask)
         return {"video": item["video"], "caption": text, "ids": ids, "mask": mask}
 
-    def collate(self, samples: list[Any]) -> dict[str, Any] | Failure:
-        batch = super().collate(samples)
+    def collate(self, samples: list[Any]) -> RetrievalBatch | Failure:
+        batch = cast(RetrievalBatch | Failure, super().collate(samples))
         if not isinstance(batch, Failure):
             shown = [self.frames.identity(video) for video in batch["video"]]
             batch["same"] = torch.tensor([[one == other for other in shown] for one in shown])
@@ -149,7 +150,7 @@ class Gallery(ClipDataset):
                 f"{self.where}: {len(missing)} {of} cannot be evaluated: {named}. --allow_missing true leaves them out "
                 "(the figures are then those of a smaller gallery)"
             )
-        logger.info("%s: %d %s left out (allow_missing): %s", self.where, len(missing), of, named)
+        LOGGER.info("%s: %d %s left out (allow_missing): %s", self.where, len(missing), of, named)
         self.missing += missing
 
     def without(self, videos: set[int]) -> dict[int, int]:
@@ -177,20 +178,19 @@ class Gallery(ClipDataset):
 
     def clip(self, index: int, stream: np.random.Generator) -> Tensor:
         """The clips of a video, uint8 (C, T, 3, size_img, size_img)."""
+        if not self.config.multi_clip_testing:
+            return super().clip(index, stream)[None]
         video = self.video(index)
         size, repeat = self.size_frame, self.config.repeat_frames
-        if self.config.multi_clip_testing:
-            starts = range(max(1, number_of_clips(len(video), size)))
-            chosen = [training_indices(len(video), size, start, repeat, where=video.where) for start in starts]
-        else:
-            chosen = [evaluation_indices(len(video), size, repeat, where=video.where)]
+        starts = range(max(1, number_of_clips(len(video), size)))
+        chosen = [training_indices(len(video), size, start, repeat, where=video.where) for start in starts]
         numbers = sorted({number for clip in chosen for number in clip})
         decoded = dict(zip(numbers, video.frames(numbers), strict=True))
         return torch.stack([self.transform([decoded[n] for n in numbers], stream) for numbers in chosen])
 
-    def collate(self, samples: list[Any]) -> dict[str, Any] | Failure:
+    def collate(self, samples: list[Any]) -> GalleryBatch | Failure:
         clips = [sample.pop("img") for sample in samples]
         clips = [img if img.dim() == 5 else img[None] for img in clips]  # zeros stand for a video as one clip
-        batch = super().collate(samples)
+        batch = cast(GalleryBatch | Failure, super().collate(samples))
         assert isinstance(batch, dict), "a tolerant data set has no failures"
         return {**batch, "img": torch.cat(clips), "clips": torch.tensor([len(img) for img in clips])}

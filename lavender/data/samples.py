@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from lavender.config.schema import Config
+from lavender.data.batch import Batch
 from lavender.data.frames import evaluation_indices, number_of_clips, training_indices
 from lavender.data.sources.base import StoredVideo
 from lavender.data.transforms import ClipTransform
@@ -84,13 +85,14 @@ class ClipDataset(Dataset, ABC):
                 continue
             evaluation_indices(len(video), self.size_frame, where=video.where)
 
-    def collate(self, samples: list[Any]) -> dict[str, Any] | Failure:
+    def collate(self, samples: list[Any]) -> Batch | Failure:
         """Samples → one batch: arrays become tensors with the batch in front; `faults` has an entry a bad sample."""
         for sample in samples:
             if isinstance(sample, Failure):
                 return sample
         faults = ["; ".join(dict.fromkeys(found)) for sample in samples if (found := sample.pop("faults"))]
-        return {**default_collate(samples), "faults": faults}
+        batch: Batch = {**default_collate(samples), "faults": faults}  # type: ignore[typeddict-item]
+        return batch
 
     def __getitem__(self, key: SampleKey) -> dict[str, Any] | Failure:
         stream = sample_stream(self.config.seed, key.epoch if self.training else EVALUATION, key.index)
@@ -114,13 +116,15 @@ class ClipDataset(Dataset, ABC):
     def clip(self, index: int, stream: np.random.Generator) -> Tensor:
         """The frames of a sample, uint8 (T, 3, size_img, size_img)."""
         video = self.video(index)
+        return self.transform(video.frames(self.chosen_frames(video, stream)), stream)
+
+    def chosen_frames(self, video: StoredVideo, stream: np.random.Generator) -> list[int]:
+        """Which frames of a video are a clip, `size_frame` numbers: of a random part in training, else of all."""
         repeat = self.config.repeat_frames
-        if self.training:
-            start = int(stream.integers(number_of_clips(len(video), self.size_frame)))
-            chosen = training_indices(len(video), self.size_frame, start, repeat, where=video.where)
-        else:
-            chosen = evaluation_indices(len(video), self.size_frame, repeat, where=video.where)
-        return self.transform(video.frames(chosen), stream)
+        if not self.training:
+            return evaluation_indices(len(video), self.size_frame, repeat, where=video.where)
+        start = int(stream.integers(number_of_clips(len(video), self.size_frame)))
+        return training_indices(len(video), self.size_frame, start, repeat, where=video.where)
 
 
 def split_share(lengths: list[int], ratio: float) -> list[int]:

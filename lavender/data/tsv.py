@@ -15,7 +15,7 @@ from lavender.runtime.errors import DataError
 from lavender.runtime.files import atomic_file, looked_from, mistaken_file, other_encoding, refuse_mistaken
 from lavender.runtime.quoting import shown
 
-logger = logging.getLogger("lavender.data")
+LOGGER = logging.getLogger("lavender.data")
 
 IMAGE_PREFIXES = ("/9j/", "iVBORw0KGgo")  # base64 of the first bytes of a JPEG, of a PNG
 _NEWLINE = ord("\n")
@@ -201,16 +201,16 @@ class TSVReader:
                 self._check_index_size(binary, 8)
                 return self._use(_read_offsets(binary), binary)
             except DataError as fault:
-                logger.warning("%s (it is left aside)", fault)
+                LOGGER.warning("%s (it is left aside)", fault)
         if self.lineidx.is_file():
             self._check_index_size(self.lineidx, _DIGITS + 2)
             return self._use(_parse_offsets(self.lineidx), self.lineidx)
-        logger.info("%s is missing: building it from %s", self.lineidx, self.path)
+        LOGGER.info("%s is missing: building it from %s", self.lineidx, self.path)
         self._use(build_lineidx(self.path), self.lineidx)
         try:
             write_lineidx(self.lineidx, self.offsets)
         except OSError as error:
-            logger.warning("%s cannot be written (%s): the index stays in memory", self.lineidx, error.strerror)
+            LOGGER.warning("%s cannot be written (%s): the index stays in memory", self.lineidx, error.strerror)
 
     def _check_index_size(self, index: Path, width: int) -> None:
         """A line has a byte at least, so that an index larger than that need not be read to be refused."""

@@ -20,7 +20,7 @@ from lavender.data.frames import MAX_PIXELS
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import mistaken_bytes, mistaken_file, refuse_special
 
-_LOG = logging.getLogger(__name__)
+LOGGER = logging.getLogger("lavender.data")
 
 # The containers that FFmpeg may read: none of them names other files or addresses, as playlists do (HLS, concat, DASH).
 _FORMATS = (
@@ -100,7 +100,7 @@ def sample_frames(
             fault += f", {decoded.flawed} decode with faults"
         if total < min_decoded * whole:
             raise DataError(f"{path}: only {total} of about {whole} frames decode ({fault}); see --min_decoded")
-        _LOG.warning("%s: %d of about %d frames are used (%s)", path, total, whole, fault)
+        LOGGER.warning("%s: %d of about %d frames are used (%s)", path, total, whole, fault)
     return [decoded.frames[i] for i in wanted]
 
 

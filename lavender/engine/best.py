@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lavender.tasks.base import Metrics
+from lavender.tasks.splits import is_validation, task_and_split
 
 Entry = dict[str, Any]  # of results.json: an epoch (or a part of one) with its figures
 Choice = tuple[str, Callable]  # a metric, and min or max
@@ -16,7 +17,7 @@ def by_task(figures: dict[str, Metrics]) -> dict[str, Any]:
     """Figures of splits as results.json has them: `{"val": …}`; of several tasks `{"tasks": {task: {"val": …}}}`."""
     nested: dict[str, Any] = {}
     for key, metrics in figures.items():
-        task, _, split = key.rpartition("/")
+        task, split = task_and_split(key)
         place = nested.setdefault("tasks", {}).setdefault(task, {}) if task else nested
         place[split] = metrics
     return nested
@@ -59,4 +60,4 @@ def best_on_test(entries: list[Entry], choice: Choice) -> Entry | None:
 
 
 def _validation(entry: Entry, name: str) -> float | None:
-    return next((entry[split].get(name) for split in entry if split.endswith("val")), None)
+    return next((entry[split].get(name) for split in entry if is_validation(split)), None)

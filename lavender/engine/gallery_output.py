@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from lavender.config.schema import Config, options
+from lavender.config.comparisons import Counts
+from lavender.config.schema import Config, counting
 from lavender.data.retrieval import Gallery
 from lavender.data.sources.base import stamp
 from lavender.engine.checkpoint import write_array, write_json, write_jsonl
@@ -24,17 +25,13 @@ from lavender.runtime.errors import TrainingError
 from lavender.runtime.logging import LOGGER
 from lavender.tasks.base import GalleryTask
 
-_GROUPS = ("frames", "text", "model")  # of the options: those on which a score depends, and beside them
-_OTHERS = ("multi_clip_testing", "score_fn", "on_bad_sample", "seed")
-
 
 def fingerprint(task: GalleryTask, gallery: Gallery, precision: str) -> str:
     """A name for what is evaluated: the same weights, texts, frames and options give the same one."""
     config = task.config
-    names = [*_OTHERS, *(name for name, option in options().items() if option.group in _GROUPS and name != "path_ckpt")]
     facts: dict[str, Any] = {
         "task": type(task).__name__,
-        "options": {name: getattr(config, name) for name in names},
+        "options": {name: getattr(config, name) for name in counting(Counts.SCORES)},
         "precision": precision,
         "files": [stamp(Path(config.path_ckpt)), *gallery.frames.stamps()],
         "captions": gallery.captions,

@@ -24,6 +24,7 @@ from lavender.runtime.errors import ConfigError, TrainingError
 from lavender.runtime.logging import LOGGER
 from lavender.runtime.pickles import check_torch_file
 
+ZERO = "DeepSpeedEngine"  # the kind of engine whose states are split over the processes
 STATE, DEEPSPEED = "state.pt", "deepspeed"  # names in the folder of a saved state
 _WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 LossCheck = Callable[[dict[str, Tensor]], None]
@@ -37,7 +38,8 @@ class Engine(ABC):
     whose rates the schedule sets; `grad_norm` is the last step's, before clipping.
     """
 
-    name: str
+    kind: str  # how names and saved states begin
+    name: str  # with the precision, for the log
     model: Lavender
     optimizer: Optimizer
     grad_norm: float = 0.0
@@ -100,7 +102,8 @@ class TorchEngine(Engine):
             self.wrapped = DistributedDataParallel(
                 model, device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True
             )
-        self.name = f"{type(self.wrapped).__name__}, {self.precision}"
+        self.kind = type(self.wrapped).__name__
+        self.name = f"{self.kind}, {self.precision}"
 
     def evaluating(self) -> AbstractContextManager:
         return autocast(self.precision, self.device)
@@ -156,7 +159,8 @@ class DeepSpeedEngine(Engine):
         self.model = model
         self.low_precision = self.engine.bfloat16_enabled() or self.engine.fp16_enabled()
         precision = {True: "bf16" if self.engine.bfloat16_enabled() else "fp16", False: "fp32"}[self.low_precision]
-        self.name = f"{type(self.engine).__name__} (ZeRO {self.engine.zero_optimization_stage()}), {precision}"
+        self.kind = ZERO
+        self.name = f"{self.kind} (ZeRO {self.engine.zero_optimization_stage()}), {precision}"
 
     def evaluating(self) -> AbstractContextManager:
         return nullcontext()  # the weights themselves are in the run's precision

@@ -14,7 +14,7 @@ from lavender.config.load import from_dict, read_object
 from lavender.config.schema import Config, options
 from lavender.engine.checkpoint import load_tensors, save_tensors, told_as_unwritable, write_json
 from lavender.engine.output import make_folder
-from lavender.engine.parallel import Engine
+from lavender.engine.parallel import ZERO, Engine
 from lavender.runtime import distributed, ownership
 from lavender.runtime.errors import ConfigError, LavenderError, TrainingError
 from lavender.runtime.files import looked_from, remove_leftovers
@@ -126,12 +126,13 @@ def load_state(state: Path, engine: Engine) -> tuple[Position, ProcessState]:
         position = Position(**read_object(state / POSITION))
     except TypeError as error:
         raise TrainingError(f"{state / POSITION}: this state cannot be read ({error}); resume from another") from error
-    ours, theirs = engine.name.partition(" ")[0].rstrip(","), position.engine.partition(" ")[0].rstrip(",")
-    zero = "DeepSpeedEngine"
-    if (ours == zero) != (theirs == zero):
-        raise TrainingError(f"{state} is of {theirs}, and this run trains with {ours}: choose --deepspeed as it was")
+    zero = engine.kind == ZERO
+    if zero != position.engine.startswith(ZERO):
+        raise TrainingError(
+            f"{state} is of {position.engine}, and this run trains with {engine.name}: choose --deepspeed as it was"
+        )
     same = position.processes == distributed.world_size()
-    if not same and ours == zero:
+    if not same and zero:
         raise TrainingError(
             f"{state}: ZeRO split the optimizer over {position.processes} processes, and these are "
             f"{distributed.world_size()}: start as many, or go on from the weights alone with --path_ckpt"
@@ -297,5 +298,5 @@ def _differences(config: Config, run: Path) -> list[str]:
     return [
         f"{name} is {theirs[name]!r} there, {value!r} here"
         for name, value in ours.items()
-        if not options()[name].free and json.dumps(value) != json.dumps(theirs[name])
+        if options()[name].counts and json.dumps(value) != json.dumps(theirs[name])
     ]

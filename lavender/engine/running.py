@@ -4,6 +4,7 @@ from collections import defaultdict
 
 from lavender.runtime import distributed
 from lavender.tasks.base import Metrics
+from lavender.tasks.splits import of_task
 
 COUNT = "count_"  # how figures begin that are summed
 
@@ -40,6 +41,6 @@ class RunningMeans:
 
     def of_task(self, task: str) -> dict[str, str]:
         """One of several tasks for the progress bar: its loss and accuracy so far."""
-        means = {name.removeprefix(f"{task}/"): value for name, value in self.means().items()} if task else {}
-        shown = [f"{means[name]:.{digits}f}" for name, digits in (("loss", 3), ("acc", 2)) if name in means]
+        means, digits = self.means(), {of_task(task, "loss"): 3, of_task(task, "acc"): 2}
+        shown = [f"{means[name]:.{digits[name]}f}" for name in digits if task and name in means]
         return {task: "/".join(shown)} if task else {}

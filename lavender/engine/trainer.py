@@ -25,6 +25,7 @@ from lavender.runtime.errors import ConfigError, Stopped, TrainingError
 from lavender.runtime.logging import BAR_SHOWS_IT, LOGGER, Pace, progress
 from lavender.runtime.signals import StopRequest, deferred_stop
 from lavender.tasks.base import Metrics, Task, TrainingPart
+from lavender.tasks.splits import of_task
 
 
 class Trainer:
@@ -43,12 +44,17 @@ class Trainer:
                 f"gradient_accumulation is {config.gradient_accumulation}, but the whole run has {batches} batches: "
                 "the weights would never be updated"
             )
-        self.step = 0  # optimizer steps done
+        self.clock = task.clock
         self.batches = 0  # of the whole run
         self.stop_asked = StopRequest()
         self.stop_agreed = False  # on all processes
         self.last_checkpoint = ""
         self.results: dict[str, Any] = {}
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self.clock.step
 
     def run(self) -> dict[str, Any]:
         """The whole run, or what is left of it; returns the results."""
@@ -83,7 +89,7 @@ class Trainer:
         tidy(self.folder.path)
         self.results = read_object(self.folder.path / "results.json")
         position, process = load_state(state, self.engine)
-        self.step, self.batches = position.step, position.all_batches
+        self.clock.step, self.batches = position.step, position.all_batches
         self.engine.resume_batches(position.all_batches)
         if position.figures is not None:
             process.restore_random()
@@ -206,11 +212,10 @@ class Trainer:
                 self.stop("loss", losses, batch)
 
         ends_step = self.engine.completes_step
-        self.task.step = self.step
         losses = self.engine.train_batch(self.task.loss, to_device(batch, self.device), check)
         if not math.isfinite(self.engine.grad_norm):
             self.stop("gradient", losses, batch)
-        self.step += ends_step
+        self.clock.step += ends_step
         self.batches += 1
         return figures
 
@@ -297,7 +302,7 @@ class Trainer:
                 evaluated = [other for other in self.results["epochs"] if split in tasks_of(other).get(task, {})]
                 last = len(evaluated) - 1
                 keep = not evaluated or best_number(history(evaluated, task), self.task.choice_of(task)) == last
-                self.folder.settle_predictions(f"{task}/{split}" if task else split, keep)
+                self.folder.settle_predictions(of_task(task, split), keep)
 
     def choose_best(self) -> None:
         """The epoch that is best on validation (the last one where there is none), with its test figures.

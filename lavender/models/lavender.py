@@ -136,9 +136,10 @@ class Lavender(nn.Module):
         mask = prefix.mask.expand(len(video.mask), -1)
         return Encoded(torch.cat([video.states, states], dim=1), torch.cat([video.mask, mask], dim=1))
 
-    def join(self, video: Encoded, text: Encoded, prefix: Encoded | None = None) -> Tensor:
-        """The sequence that is fused: [video, prefix, text], (B, V + P + X, D)."""
-        return torch.cat([self.context(video, prefix).states, text.states], dim=1)
+    def join(self, video: Encoded, text: Encoded, prefix: Encoded | None = None) -> tuple[Tensor, Tensor]:
+        """The sequence that is fused, [video, prefix, text], (B, V + P + X, D); and the mask of what is no text."""
+        context = self.context(video, prefix)
+        return torch.cat([context.states, text.states], dim=1), context.mask
 
     def fuse(self, video: Encoded, text: Encoded, prefix: Encoded | None = None, attention: str = "full") -> Tensor:
         """Fusion over [video, prefix, text] → states (B, V + P + X, D); the text's are the last X.
@@ -147,9 +148,8 @@ class Lavender(nn.Module):
             prefix: one prompt or task token (1, P, D) for the whole batch.
             attention: a key of `ATTENTION_MODES`.
         """
-        context = self.context(video, prefix)
-        joined = torch.cat([context.states, text.states], dim=1)
-        visible = ATTENTION_MODES[attention](context.mask, text.mask)
+        joined, context_mask = self.join(video, text, prefix)
+        visible = ATTENTION_MODES[attention](context_mask, text.mask)
         return self.trsfr(joined, additive_mask(visible, joined.dtype))
 
     def classify(self, head: str, states: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ def fuse_at(model: Lavender, video: Encoded, text: Encoded, prefix: Encoded | No
         position: which token of the text, from 0, or from −1 backwards.
     """
     length = text.states.shape[1]
-    joined = model.join(video, text, prefix)
+    joined, _ = model.join(video, text, prefix)
     return last_state(model.trsfr, joined, joined.shape[1] - length + position % length)
 
 

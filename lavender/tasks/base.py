@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lavender.config.schema import Config
+from lavender.data.batch import Batch, RetrievalBatch
 from lavender.data.loaders import Loader, steps_in_epoch, training_loader
 from lavender.data.retrieval import Gallery
 from lavender.data.samples import ClipDataset
@@ -26,6 +27,7 @@ from lavender.text.tokens import TextTokenizer
 
 Record = dict[str, Any]  # one sample's prediction; holds its `index` in the split
 Metrics = dict[str, float]
+BatchT = TypeVar("BatchT", bound=Batch)  # what its data sets make
 
 
 @dataclass(frozen=True)
@@ -52,19 +54,28 @@ class TrainingPart:
         return training_loader(self.open())
 
 
-class Task(ABC):
-    """A task of the released recipe. One file with a subclass, one JSON and one script add another."""
+@dataclass
+class Clock:
+    """How far training is: the trainer counts, and its task, or several, read it."""
+
+    step: int = 0  # optimizer steps done
+
+
+class Task(ABC, Generic[BatchT]):
+    """A task of the released recipe. One file with a subclass, one JSON and one script add another.
+
+    Args:
+        clock: of the task that it is a part of; without it, its own.
+    """
 
     config_type: str  # the `type` of its configurations
     dataset_types: tuple[str, ...] = ()  # what `dataset_type` may say; all, where none is named
     related_types: tuple[str, ...] = ()  # types of other tasks whose checkpoints it is evaluated from, as released
     heads: Heads
     token = "vtm"  # its task token, unless `task_token` names another
-    classifier = "fc"  # its head in a task-specific model
-    step = 0  # optimizer steps done so far; the trainer counts
     best_metric: tuple[str, Callable] = ("acc", max)  # which validation figure chooses the best epoch
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, clock: Clock | None = None):
         if config.type not in ("", self.config_type):
             raise ConfigError(
                 f'"type" is {config.type} in the configuration, but this script is for {self.config_type}'
@@ -74,6 +85,7 @@ class Task(ABC):
         if (config.enable_prompt or config.enable_task_token) and not self.heads.task_tokens:
             raise ConfigError("the task-specific models take no prompt and no task token: use the MLM script")
         self.config = config
+        self.clock = clock or Clock()
         self.tokenizer = TextTokenizer(bert_of(config, "txt_backbone"))
         self._prompt = torch.from_numpy(self.tokenizer.prompt(self.prompt())) if config.enable_prompt else None
 
@@ -117,11 +129,11 @@ class Task(ABC):
         return self.best_metric
 
     @abstractmethod
-    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def loss(self, model: Lavender, batch: BatchT) -> dict[str, Tensor]:
         """`loss` and its parts, as scalars with a gradient where they have one."""
 
     @abstractmethod
-    def predict(self, model: Lavender, batch: dict[str, Any]) -> list[Record]:
+    def predict(self, model: Lavender, batch: BatchT) -> list[Record]:
         """One record a sample."""
 
     @abstractmethod
@@ -162,7 +174,7 @@ class Task(ABC):
         return curves
 
 
-class GalleryTask(Task):
+class GalleryTask(Task[RetrievalBatch]):
     """A task whose evaluation scores every text of a split against every video of it."""
 
     gallery: Gallery  # the split's captions and videos

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lavender.config.schema import Config
+from lavender.config.comparisons import Counts
+from lavender.config.schema import Config, counting
+from lavender.data.batch import CaptionBatch
 from lavender.data.caption import CaptionDataset, read_predictions, write_predictions
 from lavender.data.caption_folder import CaptionFolder
 from lavender.data.samples import ClipDataset
@@ -21,18 +23,11 @@ from lavender.runtime.errors import ConfigError, DataError
 from lavender.runtime.files import atomic_file
 from lavender.runtime.jsons import load_json
 from lavender.runtime.logging import LOGGER
-from lavender.tasks.base import Metrics, Record, Task, TrainingPart, at_labels, training_figures
+from lavender.tasks.base import Clock, Metrics, Record, Task, TrainingPart, at_labels, training_figures
 from lavender.text.prompts import PROMPTS
 
-# On what a caption depends, beside the weights and the frames.
-_FRAMES = ("size_frame", "size_img", "img_transform", "max_pixels", "repeat_frames", "on_bad_sample")
-_PREFIX = ("enable_prompt", "enable_task_token", "task_token", "txt_backbone")
-_WORDS = ("max_gen_length", "num_beams", "num_keep_best", "length_penalty", "repetition_penalty")
-_DRAWS = ("do_sample", "gen_temperature", "top_k", "top_p", "seed")
-_NUMBERS = ("precision", "deepspeed", "device")
 
-
-class CaptionTask(Task):
+class CaptionTask(Task[CaptionBatch]):
     """Training hides words under seq2seq attention; evaluation writes captions, with all of the field's metrics."""
 
     config_type = "captioning"
@@ -41,8 +36,8 @@ class CaptionTask(Task):
     token = "cap"
     best_metric: tuple[str, Callable] = ("CIDEr", max)
 
-    def __init__(self, config: Config):
-        super().__init__(config)
+    def __init__(self, config: Config, clock: Clock | None = None):
+        super().__init__(config, clock)
         tokenizer = self.tokenizer
         self.tokens = SpecialTokens(tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id, tokenizer.mask_id)
         self.decoding = Decoding(
@@ -102,7 +97,7 @@ class CaptionTask(Task):
 
     # --- model --------------------------------------------------------------------------------------------------------
 
-    def outputs(self, model: Lavender, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def outputs(self, model: Lavender, batch: CaptionBatch) -> tuple[Tensor, Tensor]:
         """Logits at the K hidden words (K, V) with their labels (K,)."""
         video = model.encode_video(batch["img"], batch["present"])
         text = model.encode_text(batch["ids"], batch["mask"])
@@ -110,14 +105,14 @@ class CaptionTask(Task):
         states, labels = at_labels(states, batch["labels"])
         return model.fc_mtm(states), labels
 
-    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def loss(self, model: Lavender, batch: CaptionBatch) -> dict[str, Tensor]:
         logits, labels = self.outputs(model, batch)
         config = self.config
-        dropped = config.drop_worst_ratio if self.step >= config.drop_worst_after else 0.0
+        dropped = config.drop_worst_ratio if self.clock.step >= config.drop_worst_after else 0.0
         loss = caption_loss(logits, labels, config.label_smoothing, dropped)
         return {"loss": loss, **training_figures(logits, labels)}
 
-    def predict(self, model: Lavender, batch: dict[str, Any]) -> list[Record]:
+    def predict(self, model: Lavender, batch: CaptionBatch) -> list[Record]:
         video = model.encode_video(batch["img"], batch["present"])
         captions = generate(model, video, self.prefix(model), self.tokens, self.decoding, batch.get("draws"))
         rows = zip(
@@ -165,7 +160,7 @@ class CaptionTask(Task):
         """What the captions of a split follow from."""
         folder = self.datasets[split].folder
         files = [(name, changed) for source in folder.frames for name, _, changed in source.stamps()]
-        names = (*_FRAMES, *_PREFIX, *_WORDS, *_NUMBERS, *(_DRAWS if self.config.do_sample else ()))
+        names = counting(Counts.CAPTIONS | Counts.DRAWN if self.config.do_sample else Counts.CAPTIONS)
         options = {name: getattr(self.config, name) for name in names}
         facts = {"weights": weights, "options": options, "frames": files, "videos": self.datasets[split].video_ids()}
         return json.loads(json.dumps(facts))  # as it will be read again

@@ -2,11 +2,11 @@
 
 import logging
 from functools import cached_property, partial
-from typing import Any
+from typing import TypeVar
 
-import torch
 from torch import Tensor
 
+from lavender.data.batch import AnsweredBatch, ChoiceBatch, TextBatch
 from lavender.data.items import ItemDataset, ItemFile, open_frames
 from lavender.data.samples import ClipDataset
 from lavender.metrics.accuracy import accuracy
@@ -14,17 +14,17 @@ from lavender.models.encoders import Encoded
 from lavender.models.lavender import Lavender
 from lavender.runtime.errors import DataError
 from lavender.runtime.logging import LOGGER
-from lavender.tasks.base import Metrics, Record, Task, TrainingPart, at_labels, labelled_loss, training_figures
+from lavender.tasks.base import Metrics, Record, Task, TrainingPart
+from lavender.tasks.readouts import Readout
 from lavender.text.masking import IGNORED
 
 TOP = 5  # predictions listed for each question
+BatchT = TypeVar("BatchT", bound=TextBatch)
+AnsweredBatchT = TypeVar("AnsweredBatchT", bound=AnsweredBatch)
 
 
-class DownstreamTask(Task):
-    """A task with `txt_<task>.json` (train, val, test) and `img_<dataset>.tsv`; `dataset_class` reads its items.
-
-    Unless a subclass says otherwise, its loss is that of masked language modelling, and its answer a word at `[MASK]`.
-    """
+class DownstreamTask(Task[BatchT]):
+    """A task with `txt_<task>.json` (train, val, test) and `img_<dataset>.tsv`; `dataset_class` reads its items."""
 
     dataset_class: type[ItemDataset]
 
@@ -62,33 +62,23 @@ class DownstreamTask(Task):
         text = model.encode_text(ids, mask)
         return model.fuse(video, text, self.prefix(model))[:, -ids.shape[1] :]
 
-    def states(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
+    def states(self, model: Lavender, batch: BatchT) -> Tensor:
         """States of the text, (B, X, D)."""
         video = model.encode_video(batch["img"], batch["present"])
         return self.text_states(model, video, batch["ids"], batch["mask"])
 
-    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
-        return masked_loss(model, self.states(model, batch), batch["labels"])
 
-    def logits(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
-        """Logits over the vocabulary where the answer is read, (B, V)."""
-        return model.fc_mtm(at_positions(self.states(model, batch), batch["position"]))
+class AnsweredTask(DownstreamTask[AnsweredBatchT]):
+    """A task whose texts have an answer each, which its readout reads."""
 
+    readout: Readout[AnsweredBatchT]
 
-def masked_loss(model: Lavender, states: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """The MLM loss over labelled positions: states (B, X, D), labels (B, X)."""
-    states, labels = at_labels(states, labels)
-    return counted_loss(model.fc_mtm(states), labels)
+    def logits(self, model: Lavender, batch: AnsweredBatchT) -> Tensor:
+        """Logits over the words or classes of the answer, (B, V) or (B, n)."""
+        return self.readout.logits(model, self.states(model, batch), batch)
 
-
-def counted_loss(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Cross-entropy over the labelled rows of (K, n), (K,), and `acc`, the share of them that is right.
-
-    A batch without labels has loss 0 and accuracy 0, and is counted.
-    """
-    known = labels != IGNORED
-    logits, labels = logits[known], labels[known]
-    return {"loss": labelled_loss(logits, labels), **training_figures(logits, labels)}
+    def loss(self, model: Lavender, batch: AnsweredBatchT) -> dict[str, Tensor]:
+        return self.readout.loss(model, self.states(model, batch), batch)
 
 
 def with_answer(records: list[Record], split: str) -> tuple[list[Record], Metrics]:
@@ -107,20 +97,16 @@ def with_answer(records: list[Record], split: str) -> tuple[list[Record], Metric
     return scored, {"no_answer": missing}
 
 
-class ChoiceTask(DownstreamTask):
+class ChoiceTask(AnsweredTask[ChoiceBatch]):
     """Multiple choice: whatever the model, options have scores, and the best one is the answer."""
 
     config_type = "qamc"
 
-    def option_scores(self, model: Lavender, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def option_scores(self, model: Lavender, batch: ChoiceBatch) -> tuple[Tensor, Tensor]:
         """Score by which options are ranked, and probability of each: (B, O), (B, O)."""
         raise NotImplementedError
 
-    def option_loss(self, logits: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Cross-entropy over the options (B, O); a question without its video has no label."""
-        return counted_loss(logits, batch["answer"].masked_fill(~batch["present"], IGNORED))
-
-    def predict(self, model: Lavender, batch: dict[str, Any]) -> list[Record]:
+    def predict(self, model: Lavender, batch: ChoiceBatch) -> list[Record]:
         scores, probabilities = (values.float() for values in self.option_scores(model, batch))
         orders = scores.sort(dim=-1, descending=True, stable=True).indices[:, :TOP].tolist()
         columns = (batch[name] for name in ("video", "question", "options"))
@@ -143,8 +129,3 @@ class ChoiceTask(DownstreamTask):
         """`acc`, over all questions of the split that have an answer; one without its video counts as wrong."""
         scored, metrics = with_answer(records, split)
         return {"acc": accuracy([record["right"] for record in scored]), **metrics} if scored else {}
-
-
-def at_positions(states: Tensor, positions: Tensor) -> Tensor:
-    """States (B, X, D) at one position each (B,) → (B, D); a negative position gives that of token 0."""
-    return states[torch.arange(len(states), device=states.device), positions.clamp(min=0)]

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from lavender.config.schema import Config
+from lavender.data.batch import Batch
 from lavender.data.ids import HeldOut, without_extension
 from lavender.data.loaders import Loader
 from lavender.data.mixing import MixedDataset, draw_weights, mixed_loader
@@ -20,12 +21,13 @@ from lavender.models.heads import classifier_name
 from lavender.models.lavender import Heads, Lavender
 from lavender.runtime.errors import ConfigError
 from lavender.runtime.logging import LOGGER
-from lavender.tasks.base import Metrics, Record, Task, TrainingPart
+from lavender.tasks.base import Clock, Metrics, Record, Task, TrainingPart
 from lavender.tasks.caption import CaptionTask
 from lavender.tasks.qamc import QAMCTask, QAMCTaskSpecificTask
 from lavender.tasks.qaoe import FillInTheBlankTask, QAOETask, QAOETaskSpecificTask
 from lavender.tasks.retmc import RetMCTask, RetMCTaskSpecificTask
 from lavender.tasks.retrieval import RetrievalTask, RetrievalTaskSpecificTask
+from lavender.tasks.splits import of_task, task_and_split
 
 FORMATS_BY_NAME = {"lsmdc-fib": "fib", "lsmdc-mc": "retmc", "msrvtt-mc": "retmc"}  # released configurations say no more
 RETRIEVAL_TEMPERATURE = 0.05  # of the baseline, where nothing else is given
@@ -44,7 +46,7 @@ class MixedPart(TrainingPart):
         return mixed_loader(self.open(), self.weights)  # type: ignore[arg-type]
 
 
-class MultiTask(Task):
+class MultiTask(Task[Batch]):
     """The tasks that `datasets` lists, with the MLM head for all; losses, predictions and metrics are their own."""
 
     config_type = "multi-task"
@@ -57,7 +59,7 @@ class MultiTask(Task):
         "captioning": CaptionTask,
     }
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, clock: Clock | None = None):
         if not config.datasets:
             raise ConfigError('"datasets" is empty: list the tasks, each with its type and task name')
         for written in config.datasets:  # and so in args.json, where single-task scripts find it
@@ -66,15 +68,16 @@ class MultiTask(Task):
         entries = config.entries()
         names = [entry.task for entry in entries]
         self.tasks: dict[str, Task] = {}
+        clock = clock or Clock()
         for entry in entries:
             name = entry.task if names.count(entry.task) == 1 else f"{entry.type} {entry.task}"
-            self.tasks[name] = self.make_task(entry)
+            self.tasks[name] = self.make_task(entry, clock)
         self.heads = self.all_heads()
-        super().__init__(config)
+        super().__init__(config, clock)
 
-    def make_task(self, entry: Config) -> Task:
+    def make_task(self, entry: Config, clock: Clock) -> Task:
         """The task of an entry of `datasets`."""
-        return self.classes[format_of(entry)](entry)
+        return self.classes[format_of(entry)](entry, clock)
 
     def all_heads(self) -> Heads:
         """What all tasks together put on top of the encoder."""
@@ -84,7 +87,7 @@ class MultiTask(Task):
         return Heads(mlm=mlm, task_tokens=tokens, classifiers=classifiers)
 
     def responsible(self, key: str) -> tuple[Task, str]:
-        name, _, split = key.rpartition("/")
+        name, split = task_and_split(key)
         return self.tasks[name], split
 
     def choice_of(self, task: str) -> tuple[str, Callable]:
@@ -111,7 +114,7 @@ class MultiTask(Task):
 
     def evaluation_sets(self, part: TrainingPart | None = None) -> dict[str, ClipDataset]:
         return {
-            f"{name}/{split}": dataset
+            of_task(name, split): dataset
             for name, task in self.tasks.items()
             for split, dataset in task.evaluation_sets(part).items()
         }
@@ -120,7 +123,7 @@ class MultiTask(Task):
         """Tells where videos that one task is tested on are trained on by another of the same data set."""
         tested: dict[str, dict[str, HeldOut]] = {}
         for key, dataset in self.evaluation_sets().items():
-            name = key.rpartition("/")[0]
+            name = task_and_split(key)[0]
             tested.setdefault(self._data_set(name), {})[key] = HeldOut(dataset.video_ids())
         for name, dataset in self.training_sets.items():
             trained = {without_extension(video) for video in dataset.video_ids()}
@@ -140,13 +143,12 @@ class MultiTask(Task):
 
     # --- model --------------------------------------------------------------------------------------------------------
 
-    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def loss(self, model: Lavender, batch: Batch) -> dict[str, Tensor]:
         """The loss of the batch's task; its own figures stand under its name too."""
         name = batch["task"]
         task = self.tasks[name]
-        task.step = self.step
         figures = task.loss(model, batch)
-        own = {f"{name}/{key}": value for key, value in figures.items() if not key.startswith("count_")}
+        own = {of_task(name, key): value for key, value in figures.items() if not key.startswith("count_")}
         idle = [parameter.flatten()[0] * 0.0 for parameter in self.idle_parameters(model, task)]
         return {
             "loss": figures["loss"] + sum(idle),
@@ -166,7 +168,7 @@ class MultiTask(Task):
             if parameter.requires_grad and name.startswith(("fc", "emb_task")) and not name.startswith(used)
         ]
 
-    def predict(self, model: Lavender, batch: dict[str, Any]) -> list[Record]:
+    def predict(self, model: Lavender, batch: Batch) -> list[Record]:
         return self.tasks[batch["task"]].predict(model, batch)
 
     def metrics(self, records: list[Record], split: str) -> Metrics:
@@ -179,15 +181,12 @@ class MultiTask(Task):
 
     def curves(self, epochs: list[dict[str, Any]]) -> dict[str, Any]:
         """Task → its own curves."""
-        return {
-            name: task.curves(
-                [
-                    {"train": {"loss": entry["train"].get(f"{name}/loss")}, **entry.get("tasks", {}).get(name, {})}
-                    for entry in epochs
-                ]
-            )
-            for name, task in self.tasks.items()
-        }
+        curves = {}
+        for name, task in self.tasks.items():
+            losses = [{"loss": entry["train"].get(of_task(name, "loss"))} for entry in epochs]
+            own = [entry.get("tasks", {}).get(name, {}) for entry in epochs]
+            curves[name] = task.curves([{"train": loss, **splits} for loss, splits in zip(losses, own, strict=True)])
+        return curves
 
 
 class MultiTaskMultiHeadTask(MultiTask):
@@ -202,18 +201,16 @@ class MultiTaskMultiHeadTask(MultiTask):
         "captioning": CaptionTask,
     }
 
-    def make_task(self, entry: Config) -> Task:
+    def make_task(self, entry: Config, clock: Clock) -> Task:
         form = format_of(entry)
         if entry.enable_prompt or entry.enable_task_token:  # captioning alone would take one
             raise ConfigError("the task-specific models take no prompt and no task token: use the MLM script")
         if form == "retrieval" and "temp" not in entry.given:
-            entry.temp = RETRIEVAL_TEMPERATURE
-        task = super().make_task(entry)
-        if task.heads.classifiers and form not in ("retrieval", "retmc"):
-            (size,) = task.heads.classifiers.values()
-            task.classifier = classifier_name(entry.type, entry.task)
-            task.heads = dataclasses.replace(task.heads, classifiers={task.classifier: size})
-        return task
+            entry = dataclasses.replace(entry, temp=RETRIEVAL_TEMPERATURE)
+        task = self.classes[form]
+        if issubclass(task, QAMCTaskSpecificTask | QAOETaskSpecificTask):
+            return task(entry, clock, classifier_name(entry.type, entry.task))
+        return task(entry, clock)
 
     def all_heads(self) -> Heads:
         return dataclasses.replace(super().all_heads(), task_tokens=False)

@@ -14,28 +14,30 @@ from torch import Tensor
 from lavender.config.schema import Config
 from lavender.data import corpora
 from lavender.data.annotations import CaptionTable, misnamed_split, read_splits
+from lavender.data.batch import PretrainBatch
 from lavender.data.pretrain import PretrainDataset
 from lavender.data.pretrain_frames import CorpusFrames, Piece
 from lavender.data.samples import ClipDataset, split_share
-from lavender.metrics.matching import matching_score, ranking_score
-from lavender.models.lavender import Heads, Lavender
+from lavender.models.lavender import Lavender
 from lavender.models.pairs import gather, own_and_negatives
 from lavender.runtime.errors import DataError
 from lavender.runtime.logging import LOGGER
-from lavender.tasks.base import Metrics, Record, Task, TrainingPart, at_labels, labelled_loss
+from lavender.tasks.base import Clock, Metrics, Record, Task, TrainingPart, at_labels, labelled_loss
+from lavender.tasks.readouts import MatchAtMask, MatchOnCls
+from lavender.tasks.splits import is_validation, of_dataset
 from lavender.text.masking import IGNORED
 
 
-class PretrainTask(Task):
-    """The MLM way: a matching pair answers "true" or "false" at a `[MASK]` after its text."""
+class PretrainingTask(Task[PretrainBatch]):
+    """Hidden words, and pairs of videos and texts, whatever reads from the pairs whether they match."""
 
     config_type = "pretrain"
-    heads = Heads(mlm=True, task_tokens=True)
-    append_mask = True
+    append_mask: bool  # whether a `[MASK]` stands after each text
+    matching: MatchAtMask | MatchOnCls
     best_metric: tuple[str, Callable] = ("loss", min)
 
-    def __init__(self, config: Config):
-        super().__init__(config)
+    def __init__(self, config: Config, clock: Clock | None = None):
+        super().__init__(config, clock)
         names = [config.dataset] if isinstance(config.dataset, str) else config.dataset
         self.folders: dict[str, str] = names if isinstance(names, dict) else dict.fromkeys(names, config.data_dir)
         self._captions: dict[str, dict[str, CaptionTable]] = {}
@@ -69,7 +71,8 @@ class PretrainTask(Task):
                 )
                 continue
             piece = self._frames(name).validation(captions)
-            sets["val" if len(self.folders) == 1 else f"{name}-val"] = self._dataset(name, "val", piece, piece.length)
+            key = of_dataset(name if len(self.folders) > 1 else "", "val")
+            sets[key] = self._dataset(name, "val", piece, piece.length)
         return sets
 
     def _frames(self, name: str) -> CorpusFrames:
@@ -125,7 +128,7 @@ class PretrainTask(Task):
 
     # --- model --------------------------------------------------------------------------------------------------------
 
-    def outputs(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def outputs(self, model: Lavender, batch: PretrainBatch) -> dict[str, Tensor]:
         """Logits at the K hidden words (K, V) with their labels (K,), and of the matching pairs, own text first."""
         video = model.encode_video(batch["img"], batch["present"])
         text = model.encode_text(batch["ids"], batch["mask"])
@@ -138,32 +141,11 @@ class PretrainTask(Task):
             videos, texts = own_and_negatives(batch["negatives"])
             pairs, pair_texts = gather(video, videos), gather(text, texts)
             states = model.fuse(pairs, pair_texts, self.prefix(model))[:, -text.states.shape[1] :]
-            matches = self.match(model, states)
+            matches = self.matching.logits(model, states)
             outputs["matches"] = matches.view(len(batch["negatives"]), -1, matches.shape[-1])  # (B, O, V or 1)
         return outputs
 
-    def match(self, model: Lavender, states: Tensor) -> Tensor:
-        """Text states (P, X, D) → logits (P, V) at the appended `[MASK]`."""
-        return model.fc_mtm(states[:, -1])
-
-    def match_loss(self, matches: Tensor) -> Tensor:
-        """Cross-entropy of each pair, (B, O): "true" for the own text, "false" for the others."""
-        labels = torch.full(matches.shape[:2], self.tokenizer.false_id, device=matches.device)
-        labels[:, 0] = self.tokenizer.true_id
-        return F.cross_entropy(matches.float().flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
-
-    def match_scores(self, matches: Tensor) -> Tensor:
-        """How well each text matches, (B, O)."""
-        return matching_score(*self._true_false(matches), self.config.score_fn)
-
-    def match_ranking(self, matches: Tensor) -> Tensor:
-        """By what texts are ranked, (B, O)."""
-        return ranking_score(*self._true_false(matches), self.config.score_fn)
-
-    def _true_false(self, matches: Tensor) -> tuple[Tensor, Tensor]:
-        return matches[..., self.tokenizer.true_id].float(), matches[..., self.tokenizer.false_id].float()
-
-    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def loss(self, model: Lavender, batch: PretrainBatch) -> dict[str, Tensor]:
         outputs = self.outputs(model, batch)
         losses: dict[str, Tensor] = {}
         counts: dict[str, Tensor] = {}
@@ -171,12 +153,12 @@ class PretrainTask(Task):
             losses["mtm"] = labelled_loss(outputs["words"], outputs["labels"])
             counts["count_unlabelled_batches"] = losses["mtm"].new_tensor(outputs["labels"].numel() == 0)
         if "matches" in outputs:
-            losses["vtm"] = self.match_loss(outputs["matches"]).mean()
+            losses["vtm"] = self.matching.losses(outputs["matches"]).mean()
         return {"loss": torch.stack(list(losses.values())).sum(), **losses, **counts}
 
     # --- evaluation ---------------------------------------------------------------------------------------------------
 
-    def predict(self, model: Lavender, batch: dict[str, Any]) -> list[Record]:
+    def predict(self, model: Lavender, batch: PretrainBatch) -> list[Record]:
         outputs = self.outputs(model, batch)
         records: list[Record] = [
             {"index": index, "video": video, "caption": caption}
@@ -187,9 +169,9 @@ class PretrainTask(Task):
         if "matches" in outputs:
             rows = zip(
                 records,
-                self.match_scores(outputs["matches"]).tolist(),
-                self.match_loss(outputs["matches"]).tolist(),
-                self.match_ranking(outputs["matches"]).argmax(1).tolist(),
+                self.matching.scores(outputs["matches"]).tolist(),
+                self.matching.losses(outputs["matches"]).tolist(),
+                self.matching.ranking(outputs["matches"]).argmax(1).tolist(),
                 strict=True,
             )
             for record, scores, losses, best in rows:
@@ -242,7 +224,7 @@ class PretrainTask(Task):
             curve = curves[entry["dataset"]]
             for name in self.config.pretrain_tasks:
                 curve[f"ls_{name}"].append(entry["train"][name])
-                for figures in (value for split, value in entry.items() if split.endswith("val")):
+                for figures in (value for split, value in entry.items() if is_validation(split)):
                     curve[f"ac_{name}"].append(figures.get(f"acc_{name}"))
         return curves
 
@@ -251,27 +233,27 @@ def _refuse(path: Path, split: str, hint: str = "") -> NoReturn:
     raise DataError(f'{path}: no "{split}" captions{hint} (an object, video id → list of captions)')
 
 
-class PretrainTaskSpecificTask(PretrainTask):
+class PretrainTask(PretrainingTask):
+    """The MLM way: a matching pair answers "true" or "false" at a `[MASK]` after its text."""
+
+    heads = MatchAtMask.heads
+    append_mask = True
+
+    def __init__(self, config: Config, clock: Clock | None = None):
+        super().__init__(config, clock)
+        self.matching = MatchAtMask(config, self.tokenizer)
+
+
+class PretrainTaskSpecificTask(PretrainingTask):
     """The baseline: an MLP on `[CLS]` scores each pair, and the own text competes with the others."""
 
-    heads = Heads(mlm=True, task_tokens=False, classifiers={"fc": 1})
+    heads = MatchOnCls.heads
     append_mask = False
+
+    def __init__(self, config: Config, clock: Clock | None = None):
+        super().__init__(config, clock)
+        self.matching = MatchOnCls(config)
 
     def unused_parameters(self) -> tuple[str, ...]:
         without_words = () if "mtm" in self.config.pretrain_tasks else ("fc_mtm.",)
         return (*super().unused_parameters(), *without_words)
-
-    def match(self, model: Lavender, states: Tensor) -> Tensor:
-        """Text states (P, X, D) → scores (P, 1)."""
-        return model.classify(self.classifier, states[:, 0])
-
-    def match_loss(self, matches: Tensor) -> Tensor:
-        """Cross-entropy of each video over its texts, (B, 1); the own text is the first."""
-        target = torch.zeros(len(matches), dtype=torch.long, device=matches.device)
-        return F.cross_entropy(self.match_scores(matches), target, reduction="none")[:, None]
-
-    def match_scores(self, matches: Tensor) -> Tensor:
-        return matches.squeeze(-1).float() / self.config.temp
-
-    def match_ranking(self, matches: Tensor) -> Tensor:
-        return self.match_scores(matches)

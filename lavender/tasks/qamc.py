@@ -1,14 +1,15 @@
 """Multiple choice: the number of the right option is the word at `[MASK]` (paper, section 3.2)."""
 
-from typing import Any
-
 from torch import Tensor
 
 from lavender.config.schema import Config
+from lavender.data.batch import ChoiceBatch
 from lavender.data.qamc import MultipleChoiceDataset, OptionNumberDataset
 from lavender.metrics.accuracy import option_scores
-from lavender.models.lavender import Heads, Lavender
+from lavender.models.lavender import Lavender
+from lavender.tasks.base import Clock
 from lavender.tasks.downstream import ChoiceTask
+from lavender.tasks.readouts import OptionOnCls, WordAtMask
 from lavender.text.prompts import PROMPTS
 
 
@@ -16,17 +17,18 @@ class QAMCTask(ChoiceTask):
     """The MLM way: question and options are one text, and `[MASK]` is "0", "1", …"""
 
     dataset_types = ("qamc",)
-    heads = Heads(mlm=True, task_tokens=True)
     dataset_class = MultipleChoiceDataset
+    readout = WordAtMask()
+    heads = readout.heads
 
-    def __init__(self, config: Config):
-        super().__init__(config)
+    def __init__(self, config: Config, clock: Clock | None = None):
+        super().__init__(config, clock)
         self.option_ids = [self.tokenizer.word_id(str(number)) for number in range(config.size_option)]
 
     def prompt(self) -> str:
         return PROMPTS["mc"].format(options=list(range(self.config.size_option)))
 
-    def option_scores(self, model: Lavender, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def option_scores(self, model: Lavender, batch: ChoiceBatch) -> tuple[Tensor, Tensor]:
         logits = self.logits(model, batch)[:, self.option_ids].float()
         return option_scores(logits, self.config.score_fn), logits.softmax(-1)
 
@@ -37,17 +39,11 @@ class QAMCTaskSpecificTask(ChoiceTask):
     dataset_types = ("qamc",)
     dataset_class = OptionNumberDataset
 
-    def __init__(self, config: Config):
-        self.heads = Heads(mlm=False, task_tokens=False, classifiers={"fc": config.size_option})
-        super().__init__(config)
+    def __init__(self, config: Config, clock: Clock | None = None, classifier: str = "fc"):
+        self.readout = OptionOnCls(config.size_option, classifier)
+        self.heads = self.readout.heads
+        super().__init__(config, clock)
 
-    def logits(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
-        """Logits over the options, (B, O)."""
-        return model.classify(self.classifier, self.states(model, batch)[:, 0])
-
-    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
-        return self.option_loss(self.logits(model, batch), batch)
-
-    def option_scores(self, model: Lavender, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def option_scores(self, model: Lavender, batch: ChoiceBatch) -> tuple[Tensor, Tensor]:
         logits = self.logits(model, batch).float()
         return logits, logits.softmax(-1)

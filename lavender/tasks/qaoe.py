@@ -1,17 +1,18 @@
 """Open-ended question answering and fill-in-the-blank: the answer is the word at `[MASK]` (paper, section 3.2)."""
 
+from abc import abstractmethod
 from typing import Any
 
-from torch import Tensor
-
 from lavender.config.schema import Config
+from lavender.data.batch import QuestionBatch
 from lavender.data.qaoe import ClosedVocabularyDataset, FillInTheBlankDataset, OpenEndedDataset, QuestionDataset
 from lavender.metrics.accuracy import accuracy
-from lavender.models.lavender import Heads, Lavender
+from lavender.models.lavender import Lavender
 from lavender.runtime.errors import ConfigError
 from lavender.runtime.logging import LOGGER
-from lavender.tasks.base import Metrics, Record
-from lavender.tasks.downstream import TOP, DownstreamTask, counted_loss, with_answer
+from lavender.tasks.base import Clock, Metrics, Record
+from lavender.tasks.downstream import TOP, AnsweredTask, with_answer
+from lavender.tasks.readouts import ClassOnCls, WordAtMask
 from lavender.text.prompts import PROMPTS
 from lavender.text.questions import NOWHERE
 
@@ -19,24 +20,18 @@ from lavender.text.questions import NOWHERE
 SIZE_TEST_MARGIN = 0.5
 
 
-class QAOETask(DownstreamTask):
-    """The MLM way: `question answer: [MASK]`, over the whole vocabulary."""
+class QuestionTask(AnsweredTask[QuestionBatch]):
+    """Questions, whatever the readout: top 1 and top 5."""
 
     config_type = "qaoe"
-    dataset_types: tuple[str, ...] = ("qaoe",)
-    heads = Heads(mlm=True, task_tokens=True)
-    token = "oe"
     best_metric = ("acc_1", max)
-    dataset_class: type[QuestionDataset] = OpenEndedDataset
+    dataset_class: type[QuestionDataset]
 
-    def prompt(self) -> str:
-        return PROMPTS["oe"]
-
+    @abstractmethod
     def answer_word(self, number: int) -> str:
         """An answer in words."""
-        return self.tokenizer.word(number)
 
-    def predict(self, model: Lavender, batch: dict[str, Any]) -> list[Record]:
+    def predict(self, model: Lavender, batch: QuestionBatch) -> list[Record]:
         probabilities = self.logits(model, batch).float().softmax(-1)
         best = probabilities.topk(min(TOP, probabilities.shape[-1]))
         texts = (batch[name] for name in ("video", "question", "answer"))
@@ -107,6 +102,22 @@ class QAOETask(DownstreamTask):
         return curves
 
 
+class QAOETask(QuestionTask):
+    """The MLM way: `question answer: [MASK]`, over the whole vocabulary."""
+
+    dataset_types: tuple[str, ...] = ("qaoe",)
+    dataset_class: type[QuestionDataset] = OpenEndedDataset
+    readout = WordAtMask()
+    heads = readout.heads
+    token = "oe"
+
+    def prompt(self) -> str:
+        return PROMPTS["oe"]
+
+    def answer_word(self, number: int) -> str:
+        return self.tokenizer.word(number)
+
+
 class FillInTheBlankTask(QAOETask):
     """LSMDC-FiB: the sentence brings its own `[MASK]`."""
 
@@ -117,24 +128,18 @@ class FillInTheBlankTask(QAOETask):
         return PROMPTS["fib"]
 
 
-class QAOETaskSpecificTask(QAOETask):
+class QAOETaskSpecificTask(QuestionTask):
     """The baseline: an MLP on `[CLS]` over a closed vocabulary of `size_vocab` answers."""
 
     dataset_types = ("qaoe", "fib")
     dataset_class = ClosedVocabularyDataset
 
-    def __init__(self, config: Config):
-        self.heads = Heads(mlm=False, task_tokens=False, classifiers={"fc": config.size_vocab})
-        super().__init__(config)
+    def __init__(self, config: Config, clock: Clock | None = None, classifier: str = "fc"):
+        self.readout = ClassOnCls(config.size_vocab, classifier)
+        self.heads = self.readout.heads
+        super().__init__(config, clock)
         if config.size_vocab < 1:
             raise ConfigError(f"size_vocab is {config.size_vocab}: give the number of answers of the closed vocabulary")
-
-    def logits(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
-        """Logits of the closed vocabulary, (B, size_vocab)."""
-        return model.classify(self.classifier, self.states(model, batch)[:, 0])
-
-    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
-        return counted_loss(self.logits(model, batch), batch["labels"])
 
     def curves(self, epochs: list[dict[str, Any]]) -> dict[str, Any]:
         """As released: `ac_vl` and `ac_ts`, top-1; on test the adjusted figure where there is one."""

@@ -1,37 +1,42 @@
 """Text-to-video retrieval: every video of a batch against every text (paper, section 3.2)."""
 
+from abc import abstractmethod
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lavender.data.batch import RetrievalBatch
 from lavender.data.items import ItemFile, open_frames
 from lavender.data.retrieval import Gallery, RetrievalDataset, RetrievalTextDataset
 from lavender.metrics.accuracy import accuracy
 from lavender.metrics.matching import ranking_score
 from lavender.models.encoders import Encoded
-from lavender.models.lavender import Heads, Lavender
+from lavender.models.lavender import Lavender
 from lavender.models.pairs import all_pairs, fuse_at, gather
 from lavender.runtime.errors import ConfigError
 from lavender.tasks.base import GalleryTask, Metrics, Record
-from lavender.tasks.downstream import DownstreamTask, counted_loss
+from lavender.tasks.downstream import DownstreamTask
+from lavender.tasks.readouts import ScoreOnCls, WordAtMask, counted_loss
 from lavender.text.masking import IGNORED
 
 
-class RetrievalTask(DownstreamTask, GalleryTask):
-    """The MLM way: "true" or "false" at a `[MASK]` after the text of each pair."""
+class PairTask(DownstreamTask[RetrievalBatch], GalleryTask):
+    """Pairs of a video and a text, whatever scores them: top 1 within a batch, and the gallery."""
 
     config_type = "retrieval"
     dataset_types = ("retrieval",)
-    heads = Heads(mlm=True, task_tokens=True)
-    dataset_class: type[RetrievalDataset] = RetrievalDataset
-    answer_at = -1  # the token of the text at which a pair is scored
+    dataset_class: type[RetrievalDataset]
+    answer_at: int  # the token of the text at which a pair is scored
+
+    @abstractmethod
+    def scores(self, model: Lavender, states: Tensor) -> Tensor:
+        """States (P, D) → the number by which pairs are ranked, (P,)."""
 
     # --- a batch, all pairs -------------------------------------------------------------------------------------------
 
-    def answer_states(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
+    def answer_states(self, model: Lavender, batch: RetrievalBatch) -> Tensor:
         """States of all pairs at `answer_at`, row-major over videos: (B·B, D). Video and text are encoded once."""
         video = model.encode_video(batch["img"], batch["present"])
         text = model.encode_text(batch["ids"], batch["mask"])
@@ -39,39 +44,15 @@ class RetrievalTask(DownstreamTask, GalleryTask):
         states = model.fuse(gather(video, videos), gather(text, texts), self.prefix(model))
         return states[:, -text.states.shape[1] :][:, self.answer_at]
 
-    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Pairs of the same video are true, others false; a missing video and an equal text have no label."""
-        logits = model.fc_mtm(self.answer_states(model, batch))  # (B·B, V)
-        labels = torch.where(batch["same"], self.tokenizer.true_id, self.tokenizer.false_id)
-        unknown = ~batch["present"][:, None] | self.shared_text(batch)
-        return counted_loss(logits, labels.masked_fill(unknown, IGNORED).flatten())
-
-    def shared_text(self, batch: dict[str, Any]) -> Tensor:
+    def shared_text(self, batch: RetrievalBatch) -> Tensor:
         """Pairs of a video and its own text, but as another video's: neither true nor false, (B, B)."""
         return batch.get("shared_text", torch.zeros_like(batch["same"]))
 
-    def match_logits(self, model: Lavender, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Logits of "true" and of "false" for each pair: (B videos, B texts) each."""
-        words = self.true_false(model, self.answer_states(model, batch))
-        true, false = words.view(*batch["same"].shape, 2).unbind(-1)
-        return true, false
-
-    def true_false(self, model: Lavender, states: Tensor) -> Tensor:
-        """States (P, D) → logits of "true" and "false" (P, 2), as precise as the weights: in bf16 many would tie."""
-        words = torch.tensor([self.tokenizer.true_id, self.tokenizer.false_id], device=states.device)
-        with torch.autocast(states.device.type, enabled=False):
-            return model.fc_mtm.at_words(states.to(model.dtype), words).float()
-
-    def scores(self, model: Lavender, states: Tensor) -> Tensor:
-        """States (P, D) → the number by which pairs are ranked, (P,)."""
-        true, false = self.true_false(model, states).unbind(-1)
-        return ranking_score(true, false, self.config.score_fn)
-
-    def match_matrix(self, model: Lavender, batch: dict[str, Any]) -> Tensor:
+    def match_matrix(self, model: Lavender, batch: RetrievalBatch) -> Tensor:
         """Scores of all pairs, (B videos, B texts); those of the baseline are not divided by `temp`."""
         return self.scores(model, self.answer_states(model, batch)).view(batch["same"].shape)
 
-    def predict(self, model: Lavender, batch: dict[str, Any]) -> list[Record]:
+    def predict(self, model: Lavender, batch: RetrievalBatch) -> list[Record]:
         """Within the batch, as released: the text that fits each video best."""
         scores = self.match_matrix(model, batch)
         best = scores.argmax(dim=1)
@@ -120,14 +101,40 @@ class RetrievalTask(DownstreamTask, GalleryTask):
         return self.scores(model, fuse_at(model, video, text, self.prefix(model), self.answer_at))
 
 
-class RetrievalTaskSpecificTask(RetrievalTask):
+class RetrievalTask(PairTask):
+    """The MLM way: "true" or "false" at a `[MASK]` after the text of each pair."""
+
+    dataset_class = RetrievalDataset
+    heads = WordAtMask.heads
+    answer_at = -1
+
+    def loss(self, model: Lavender, batch: RetrievalBatch) -> dict[str, Tensor]:
+        """Pairs of the same video are true, others false; a missing video and an equal text have no label."""
+        logits = model.fc_mtm(self.answer_states(model, batch))  # (B·B, V)
+        labels = torch.where(batch["same"], self.tokenizer.true_id, self.tokenizer.false_id)
+        unknown = ~batch["present"][:, None] | self.shared_text(batch)
+        return counted_loss(logits, labels.masked_fill(unknown, IGNORED).flatten())
+
+    def true_false(self, model: Lavender, states: Tensor) -> Tensor:
+        """States (P, D) → logits of "true" and "false" (P, 2), as precise as the weights: in bf16 many would tie."""
+        words = torch.tensor([self.tokenizer.true_id, self.tokenizer.false_id], device=states.device)
+        with torch.autocast(states.device.type, enabled=False):
+            return model.fc_mtm.at_words(states.to(model.dtype), words).float()
+
+    def scores(self, model: Lavender, states: Tensor) -> Tensor:
+        true, false = self.true_false(model, states).unbind(-1)
+        return ranking_score(true, false, self.config.score_fn)
+
+
+class RetrievalTaskSpecificTask(PairTask):
     """The baseline: an MLP on `[CLS]` scores each pair, and the pairs of a batch compete both ways."""
 
-    heads = Heads(mlm=False, task_tokens=False, classifiers={"fc": 1})
     dataset_class = RetrievalTextDataset
+    head = ScoreOnCls()
+    heads = head.heads
     answer_at = 0
 
-    def loss(self, model: Lavender, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def loss(self, model: Lavender, batch: RetrievalBatch) -> dict[str, Tensor]:
         """Cross-entropy of each video over the texts plus that of each text over the videos, at `temp`.
 
         As released, the pairs of another sample with the same video count as wrong; a missing video has no loss.
@@ -139,4 +146,4 @@ class RetrievalTaskSpecificTask(RetrievalTask):
         return {**by_video, "loss": by_video["loss"] + by_text["loss"]}
 
     def scores(self, model: Lavender, states: Tensor) -> Tensor:
-        return model.classify(self.classifier, states.to(model.dtype)).squeeze(-1)
+        return model.classify(self.head.name, states.to(model.dtype)).squeeze(-1)

@@ -76,7 +76,7 @@ def test_losses_of_the_multi_head_model(kit, together):
     for name, (_, case, _) in CASES.items():
         if not case:
             continue
-        head = task.tasks[name].classifier
+        (head,) = task.tasks[name].heads.classifiers
         alone = kit.model(task.tasks[name].heads.__class__(False, False, {"fc": task.heads.classifiers[head]}))
         model.get_submodule(head).load_state_dict(alone.fc.state_dict())
         temp = task.tasks[name].config.temp if "retrieval" in case else 1.0  # the others' scores are not divided by it

@@ -82,11 +82,11 @@ def test_task_specific(kit, config, monkeypatch):
     with torch.inference_mode():
         outputs, losses = task.outputs(model, batch), task.loss(model, batch)
     assert kit.agrees(outputs["words"], case["logits_mtm_at_masked"])
-    assert kit.agrees(task.match_scores(outputs["matches"]), case["out_vtm"])
+    assert kit.agrees(task.matching.scores(outputs["matches"]), case["out_vtm"])
     assert kit.loss_agrees(losses["mtm"], case["ls_mtm"])
     assert kit.loss_agrees(losses["vtm"], case["ls_vtm"], config.temp)
     # The loss of the released scores themselves carries no rounding of the model.
-    monkeypatch.setattr(task, "match_scores", lambda _: torch.from_numpy(case["out_vtm"]))
+    monkeypatch.setattr(task.matching, "scores", lambda _: torch.from_numpy(case["out_vtm"]))
     with torch.inference_mode():
         assert kit.loss_agrees(task.loss(model, batch)["vtm"], case["ls_vtm"])
 

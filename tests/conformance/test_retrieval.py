@@ -26,10 +26,11 @@ def test_all_pairs_of_a_batch(kit, load, variant):
     run = load(RetrievalTask, "toy-retrieval", items=4, size_txt=25, variant=variant)
     assert np.array_equal(run.batch["ids"], case["txt"])
     assert np.array_equal(run.batch["mask"], case["mask"])
-    words = torch.where(run.batch["same"], run.task.tokenizer.true_id, run.task.tokenizer.false_id)
-    assert np.array_equal(words, case["ans_at_mask"])
+    labels = torch.where(run.batch["same"], run.task.tokenizer.true_id, run.task.tokenizer.false_id)
+    assert np.array_equal(labels, case["ans_at_mask"])
     with torch.inference_mode():
-        true, false = run.task.match_logits(run.model, run.batch)
+        words = run.task.true_false(run.model, run.task.answer_states(run.model, run.batch))
+        true, false = words.view(*run.batch["same"].shape, 2).unbind(-1)
         loss = run.task.loss(run.model, run.batch)["loss"]
     assert kit.agrees(true, case["logit_true"])
     assert kit.agrees(false, case["logit_false"])

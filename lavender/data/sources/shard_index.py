@@ -22,7 +22,7 @@ from lavender.runtime.errors import DataError
 from lavender.runtime.files import atomic_file, mistaken_file, refuse_special
 from lavender.runtime.logging import Pace
 
-logger = logging.getLogger("lavender.data")
+LOGGER = logging.getLogger("lavender.data")
 
 VIDEO, IMAGE = 0, 1  # what the file of a sample is
 TEXT, JSON = 1, 2  # what its caption is in; 0: it has none
@@ -86,7 +86,7 @@ def open_indices(tars: Sequence[Path]) -> Iterator[ShardIndex | DataError]:
         else:
             found[number] = index
     if missing:
-        logger.info("%s: %d of %d shards are to be indexed, once", tars[missing[0]].parent, len(missing), len(tars))
+        LOGGER.info("%s: %d of %d shards are to be indexed, once", tars[missing[0]].parent, len(missing), len(tars))
     start = len(missing) * rank() // world_size()
     order = missing[start:] + missing[:start]
     unwritten, pace = 0, Pace(at_once=False)
@@ -94,7 +94,7 @@ def open_indices(tars: Sequence[Path]) -> Iterator[ShardIndex | DataError]:
         for number in order:
             if number not in found:
                 if pace.due():
-                    logger.info("%s: %d of %d shards have an index", tars[number].parent, len(found), len(tars))
+                    LOGGER.info("%s: %d of %d shards have an index", tars[number].parent, len(found), len(tars))
                 with _claimed(tars[number], wait) as free:
                     if free:
                         try:
@@ -103,7 +103,7 @@ def open_indices(tars: Sequence[Path]) -> Iterator[ShardIndex | DataError]:
                         except DataError as fault:
                             found[number] = fault
     if unwritten:
-        logger.warning(
+        LOGGER.warning(
             "%s: the indices of %d shards can be written neither there nor to %s: each start builds them again",
             *(tars[0].parent, unwritten, _cache_folder()),
         )

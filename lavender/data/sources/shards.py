@@ -21,7 +21,7 @@ from lavender.runtime.errors import ConfigError, DataError
 from lavender.runtime.jsons import load_json
 from lavender.runtime.quoting import shown, shown_json
 
-logger = logging.getLogger("lavender.data")
+LOGGER = logging.getLogger("lavender.data")
 
 
 class ShardSample(StoredVideo):
@@ -90,7 +90,7 @@ class ShardSource(FrameSource):
             if fault and not tolerant:
                 raise DataError(f"{fault}; --on_bad_sample zero does without what is missing")
             if fault:
-                logger.warning("%s", fault)
+                LOGGER.warning("%s", fault)
             if isinstance(index, ShardIndex):
                 self._tars.append(tar)
                 indices.append(index)
@@ -114,7 +114,7 @@ class ShardSource(FrameSource):
         failed, unfit = (sum(int(index.facts[place]) for index in indices) for place in (4, 5))
         left = f"; {failed} without frames (failed downloads)" if failed else ""
         left += f"; {unfit} files whose names cannot be ids" if unfit else ""
-        logger.info("%s: %d samples in %d shards%s", self.path, sum(lengths), len(indices), left)
+        LOGGER.info("%s: %d samples in %d shards%s", self.path, sum(lengths), len(indices), left)
 
     def __len__(self) -> int:
         return len(self._ends)

@@ -6,8 +6,11 @@ import json
 import pytest
 
 from lavender.config.checks import validate
+from lavender.config.comparisons import Counts
+from lavender.config.declare import group
+from lavender.config.legacy import LEGACY
 from lavender.config.load import from_dict
-from lavender.config.schema import LEGACY, Config, options
+from lavender.config.schema import Config, counting, options
 from lavender.runtime.errors import ConfigError
 
 DEFAULTS = {
@@ -29,7 +32,7 @@ DEFAULTS = {
     **{"multi_clip_testing": False, "max_gen_length": 20, "label_smoothing": 0.0, "drop_worst_ratio": 0.0},
     **{"drop_worst_after": 0, "swinbert": False, "type": "", "task": "", "datasets": [], "train_yaml": ""},
     **{"val_yaml": "", "test_yaml": "", "size_option": 5, "size_test": 0, "txt_dir": "", "img_tsv_dir": ""},
-    **{"size_txt_pre": 25, "num_beams": 1, "num_keep_best": 1, "do_sample": False, "gen_temperature": 1.0},
+    **{"num_beams": 1, "num_keep_best": 1, "do_sample": False, "gen_temperature": 1.0},
     **{"top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0},
     # our own
     **{"on_bad_sample": "error", "repeat_frames": False, "precision": "auto", "zero_stage": 1, "deepspeed_config": ""},
@@ -271,3 +274,50 @@ def test_a_plausible_number_is_named(option: str, value: object):
     message = refused({option: value})
     assert f" {option} is " in message
     assert "at most" in message
+
+
+# --- in which comparisons of two runs an option counts ----------------------------------------------------------------
+
+COUNT = {
+    Counts.CAPTIONS: {
+        *("size_frame", "size_img", "img_transform", "max_pixels", "repeat_frames", "on_bad_sample"),
+        *("enable_prompt", "enable_task_token", "task_token", "txt_backbone"),
+        *("max_gen_length", "num_beams", "num_keep_best", "length_penalty", "repetition_penalty"),
+        *("precision", "deepspeed", "device"),
+    },
+    Counts.DRAWN: {"do_sample", "gen_temperature", "top_k", "top_p", "seed"},
+    Counts.SCORES: {
+        *("multi_clip_testing", "score_fn", "on_bad_sample", "seed"),
+        *("size_img", "size_frame", "max_size_frame", "max_size_patch", "size_patch", "img_transform", "max_pixels"),
+        *("repeat_frames", "size_txt", "size_option", "size_vocab", "size_test", "mask_pos"),
+        *("enable_prompt", "enable_task_token", "task_token", "vis_backbone", "vis_backbone_size"),
+        *("vis_backbone_init", "kinetics", "vis_backbone_path", "vis_backbone_drop_path", "txt_backbone"),
+        *("txt_backbone_embed_only", "fusion_encoder", "fusion_encoder_rand_init", "swinbert", "allow_random"),
+        "reinit_head",
+    },
+    Counts.MODEL: {
+        *("max_size_frame", "max_size_patch", "vis_backbone", "vis_backbone_size", "kinetics", "txt_backbone"),
+        *("txt_backbone_embed_only", "fusion_encoder", "swinbert"),
+    },
+    Counts.INPUT: {"size_img", "size_frame", "img_transform", "size_txt"},
+    Counts.PREFIX: {"enable_prompt", "enable_task_token", "task_token"},
+}
+NOWHERE = {
+    *("config", "outside_paths", "n_workers", "loader_timeout", "path_output", "resume", "keep_checkpoints"),
+    *("save_steps", "keep_last", "host_timeout", "logging_steps"),
+}
+
+
+@pytest.mark.parametrize("where", COUNT)
+def test_the_options_that_count_in_each_comparison(where: Counts):
+    assert set(counting(where)) == COUNT[where]
+
+
+def test_a_stopped_run_is_resumed_with_the_same_value_of_every_option_that_counts_anywhere():
+    assert {name for name, option in options().items() if not option.counts} == NOWHERE
+
+
+def test_an_option_that_does_not_say_where_it_counts_cannot_be_declared():
+    assert all(isinstance(option.counts, Counts) for option in options().values())
+    with pytest.raises(TypeError, match=r"an option says first where it counts"):
+        group("run")(45.0, "a new option", minimum=0)

@@ -22,7 +22,7 @@ class Scales:
     """An engine of one number."""
 
     def __init__(self, name: str = "Lavender, fp32"):
-        self.name, self.weight = name, 1.0
+        self.kind, self.name, self.weight = name.split(",")[0].split(" ")[0], name, 1.0
 
     def save_state(self, folder: Path) -> None:
         torch.save({"weight": self.weight}, folder / "state.pt")

@@ -64,6 +64,12 @@ def test_a_backbone_that_is_missing_says_from_where(config: Config, tmp_path: Pa
         build_model(config, Heads())
 
 
+def assert_bert(config: Config, state: dict[str, Tensor]) -> None:
+    model = build_model(config, Heads())
+    assert_part(model, "enc_txt.emb_txt", state, "bert.embeddings")
+    assert_part(model, "trsfr", state, "bert.encoder")
+
+
 @pytest.mark.parametrize("prefix", ["", "module.", "model.", "_orig_mod."])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_a_bert_as_others_save_it(config: Config, bert: dict[str, Tensor], prefix: str, dtype: torch.dtype):
@@ -72,9 +78,7 @@ def test_a_bert_as_others_save_it(config: Config, bert: dict[str, Tensor], prefi
     state = {prefix + name: tensor.to(dtype) for name, tensor in bert.items()}
     torch.save({"state_dict": state}, folder / "pytorch_model.bin")
     rounded = {name: tensor.to(dtype).float() for name, tensor in bert.items()}
-    model = build_model(config, Heads())
-    assert_part(model, "enc_txt.emb_txt", rounded, "bert.embeddings")
-    assert_part(model, "trsfr", rounded, "bert.encoder")
+    assert_bert(config, rounded)
 
 
 def test_a_bert_with_the_names_of_old(config: Config, bert: dict[str, Tensor]):
@@ -84,9 +88,7 @@ def test_a_bert_with_the_names_of_old(config: Config, bert: dict[str, Tensor]):
     state = {f"{name.removesuffix(end)}{old[end]}": bert[name] for end in old for name in bert if name.endswith(end)}
     state |= {name: tensor for name, tensor in bert.items() if "LayerNorm" not in name}
     torch.save({f"module.{name}": tensor for name, tensor in state.items()}, folder / "pytorch_model.bin")
-    model = build_model(config, Heads())
-    assert_part(model, "enc_txt.emb_txt", bert, "bert.embeddings")
-    assert_part(model, "trsfr", bert, "bert.encoder")
+    assert_bert(config, bert)
 
 
 def test_a_bert_in_parts(config: Config, bert: dict[str, Tensor]):
@@ -96,9 +98,7 @@ def test_a_bert_in_parts(config: Config, bert: dict[str, Tensor]):
     for file in sorted(set(files.values())):
         save_file({name: bert[name].clone() for name in bert if files[name] == file}, folder / file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
-    model = build_model(config, Heads())
-    assert_part(model, "enc_txt.emb_txt", bert, "bert.embeddings")
-    assert_part(model, "trsfr", bert, "bert.encoder")
+    assert_bert(config, bert)
     (folder / file).unlink()
     with pytest.raises(WeightsError, match=file):
         build_model(config, Heads())

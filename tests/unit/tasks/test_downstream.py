@@ -7,9 +7,10 @@ import torch
 from lavender.config.schema import Config
 from lavender.data.loaders import evaluation_loader, training_loader
 from lavender.runtime.errors import ConfigError, DataError
-from lavender.tasks.downstream import DownstreamTask, at_positions, counted_loss
+from lavender.tasks.downstream import DownstreamTask
 from lavender.tasks.qamc import QAMCTask
 from lavender.tasks.qaoe import FillInTheBlankTask, QAOETask
+from lavender.tasks.readouts import at_positions, counted_loss
 from lavender.tasks.retmc import RetMCTask
 from tests.unit.tasks.downstream_world import EVERY, MLM, SPECIFIC, batch_of, maker, texts_of, unlabelled
 
