@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lavender.check.splits import Split
 from lavender.config.schema import Config
+from lavender.data.formats import format_of
 from lavender.data.loaders import steps_in_epoch
 from lavender.models.backbones.table import build_backbone
 from lavender.models.encoders import Encoded
@@ -73,8 +74,7 @@ def _cost(config: Config, splits: Sequence[Split]) -> Cost:
     for split in splits:
         if split.name != "train":
             clips, samples = len(set(split.videos)), len(split.videos)
-            fused = samples * clips if config.type == "retrieval" else samples * max(1, config.size_option)
-            fused = fused if config.type in ("retrieval", "retmc") else samples
+            fused = samples * {"retrieval": clips, "retmc": config.size_option}.get(format_of(config), 1)
             evaluation += clips * clip_flops + fused * pair_flops
     size = min(config.size_batch, max(1, train))
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -92,11 +92,8 @@ def _cost(config: Config, splits: Sequence[Split]) -> Cost:
 
 def _pairs(config: Config) -> float:
     """Videos and texts that are fused, for each clip of a training batch."""
-    if config.type == "retrieval":
-        return config.size_batch
-    if config.type == "retmc":
-        return config.size_option
-    return 1 + NEGATIVES if config.type == "pretrain" else 1
+    known = {"retrieval": config.size_batch, "retmc": config.size_option, "pretrain": 1 + NEGATIVES}
+    return known.get(format_of(config), 1)
 
 
 def _model(config: Config) -> Lavender:

@@ -14,6 +14,7 @@ from lavender.config.schema import Config
 from lavender.data import corpora
 from lavender.data.annotations import CaptionTable, ItemTable, read_splits
 from lavender.data.caption_folder import CaptionFolder
+from lavender.data.formats import format_of
 from lavender.data.items import Item, ItemDataset, ItemFile, open_frames
 from lavender.data.pretrain_frames import CorpusFrames, Piece
 from lavender.data.qamc import MultipleChoiceDataset
@@ -23,7 +24,7 @@ from lavender.data.retrieval import RetrievalDataset, paragraph
 from lavender.data.samples import Guard
 from lavender.data.sources.base import FrameSource
 from lavender.data.sources.choose import frame_source
-from lavender.runtime.errors import DataError
+from lavender.runtime.errors import ConfigError, DataError
 from lavender.text.bert_folder import bert_of
 from lavender.text.tokens import TextTokenizer
 
@@ -90,6 +91,10 @@ def open_splits(config: Config) -> list[Split]:
         return list(_corpora(config, tokenizer))
     if config.type == "captioning":
         return list(_captions(config, tokenizer))
+    if format_of(config) not in KINDS:
+        raise ConfigError(
+            f"type {config.type} is a task of your own: only {', '.join(KINDS)}, captioning and pretrain are known"
+        )
     return list(_items(config, tokenizer))
 
 
@@ -107,7 +112,7 @@ def _item_split(
     items, malformed = texts.items(name), Faults()
     words = (lenient, tokenizer, frames, texts, name)
     try:
-        dataset = KINDS[config.dataset_type or config.type](*words, malformed.add)
+        dataset = KINDS[format_of(config)](*words, malformed.add)
     except DataError as fault:  # nothing of it can be learned
         split = _split(config, name, str(texts.path), [], [frames])
         split.malformed = dict.fromkeys(range(len(items)), str(fault))
@@ -121,7 +126,7 @@ def _item_split(
     if isinstance(dataset, QuestionDataset):
         split.unanswerable = list(dataset.unanswerable.values())
         split.answers = Counter(filter(None, (dataset.answer(item, "").lower() for item in good)))
-        if config.dataset_type != "fib" and config.size_vocab and "ans2label" in texts.content:
+        if format_of(config) != "fib" and config.size_vocab and "ans2label" in texts.content:
             split.outside = _outside(ClosedVocabularyDataset(*words, Faults().add), len(items))
     return split
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lavender.config.schema import Config
 from lavender.data.batch import Batch
+from lavender.data.formats import format_of
 from lavender.data.ids import HeldOut, without_extension
 from lavender.data.loaders import Loader
 from lavender.data.mixing import MixedDataset, draw_weights, mixed_loader
@@ -29,7 +30,6 @@ from lavender.tasks.retmc import RetMCTask, RetMCTaskSpecificTask
 from lavender.tasks.retrieval import RetrievalTask, RetrievalTaskSpecificTask
 from lavender.tasks.splits import of_task, task_and_split
 
-FORMATS_BY_NAME = {"lsmdc-fib": "fib", "lsmdc-mc": "retmc", "msrvtt-mc": "retmc"}  # released configurations say no more
 RETRIEVAL_TEMPERATURE = 0.05  # of the baseline, where nothing else is given
 
 
@@ -214,8 +214,3 @@ class MultiTaskMultiHeadTask(MultiTask):
 
     def all_heads(self) -> Heads:
         return dataclasses.replace(super().all_heads(), task_tokens=False)
-
-
-def format_of(entry: Config) -> str:
-    """The data format of an entry of `datasets`, a key of `MultiTask.classes`."""
-    return entry.dataset_type or FORMATS_BY_NAME.get(entry.task, entry.type)

@@ -17,6 +17,7 @@ from tests.conftest import MICRO, ROOT
 from tests.unit.data.sources.shard_world import picture, png, write_shard
 from tests.unit.prepare.clip_world import write_images
 
+OPTIONS = {f"option_{number}": "a dog" for number in range(5)}
 Found = dict[tuple[str, str], dict[str, Any]]  # kind and place → finding
 
 
@@ -44,7 +45,17 @@ class World:
         (self.folder / "txt_own.json").write_text(json.dumps(splits))
 
     def examine(self, config: str, *options: object, fix: Path | None = None) -> tuple[int, Found]:
-        words = ["--config", f"_args/args_{config}.json", *MICRO, "--data_dir", str(self.folder), "--size_img", "32"]
+        config, *more = config.split()
+        words = [
+            "--config",
+            f"_args/args_{config}.json",
+            *more,
+            *MICRO,
+            "--data_dir",
+            str(self.folder),
+            "--size_img",
+            "32",
+        ]
         words += ["--task", "own", "--dataset", "own", "--video_dir", str(self.folder / "videos")]
         output = self.folder / "check"
         code = examine(load_config([*words, *map(str, options)]), output, 0, fix, 125.0, 1)
@@ -190,7 +201,10 @@ def test_few_and_small_frames(world: World):
     [
         ("msrvtt-retrieval", {"caption": "a dog"}),
         ("tgif-action", {"question": "what", "answer": 0, **{f"option_{number}": "a dog" for number in range(5)}}),
-        ("msrvtt-mc", {"question": "", "answer": 0, **{f"option_{number}": "a dog" for number in range(5)}}),
+        (
+            "msrvtt-mc --dataset_type retmc",
+            {"question": "", "answer": 0, **{f"option_{number}": "a dog" for number in range(5)}},
+        ),
         ("lsmdc-fib", {"question": "a [MASK] runs", "answer_text": "dog", "answer": 0}),
     ],
 )
