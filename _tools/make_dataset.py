@@ -17,6 +17,7 @@ from _root import run, whole
 
 from lavender.data.frames import MAX_PIXELS
 from lavender.prepare.dataset import make_dataset
+from lavender.prepare.texts import TASKS
 from lavender.runtime.errors import DataError
 
 
@@ -55,6 +56,7 @@ def main() -> int:
     parser.add_argument(
         "--size_vocab", type=whole(1), default=1000, help="answers of the task-specific head (default: %(default)s)"
     )
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, help="which tasks (default: all)")
     parser.add_argument("--max_pixels", type=whole(1), default=MAX_PIXELS, help="leave out clips of larger frames")
     parser.add_argument("--workers", type=whole(1, 512), default=os.cpu_count(), help="processes (default: one a core)")
     arguments = parser.parse_args()
@@ -74,6 +76,7 @@ def main() -> int:
         shares=arguments.split,
         seed=arguments.seed,
         size_vocab=arguments.size_vocab,
+        tasks=arguments.tasks,
         max_pixels=arguments.max_pixels,
         workers=arguments.workers,
     )

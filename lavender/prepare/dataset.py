@@ -13,7 +13,7 @@ from lavender.prepare.configs import commands, write_config
 from lavender.prepare.frames import write_frames
 from lavender.prepare.rows import SPLITS, check_splits, leave_out_unanswered, read_rows, share_out
 from lavender.prepare.table import Table, read_table
-from lavender.prepare.texts import write_tasks
+from lavender.prepare.texts import TASKS, write_tasks
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import refuse_overwriting
 
@@ -33,6 +33,7 @@ def make_dataset(
     shares: Sequence[float] = (0.8, 0.1, 0.1),
     seed: int = 42,
     size_vocab: int = 1000,
+    tasks: Sequence[str] = TASKS,
     max_pixels: int = MAX_PIXELS,
     workers: int | None = None,
 ) -> list[str]:
@@ -49,6 +50,7 @@ def make_dataset(
         count: frames of a video.
         shares: of the videos that train, val and test get where no column names the split; seed: of that choice.
         size_vocab: answers of the task-specific head, at most.
+        tasks: which of `TASKS` are made, where the columns allow them.
         workers: processes; by default one a core.
 
     Returns:
@@ -86,11 +88,12 @@ def make_dataset(
     parts = {split: share / sum(shares) for split, share in zip(SPLITS, shares, strict=True)}
     share_out(rows, parts, seed)
     leave_out_unanswered(rows)
-    check_splits(rows)
+    if tuple(tasks) != ("pretrain",):
+        check_splits(rows)
     for line in rows.report():
         print(line, file=sys.stderr)
     lengths = [clips[video].length(count) for video in {item["video"] for item in rows.all()}]
-    for task in write_tasks(rows, name, output, size_vocab, direct=bool(options)):
+    for task in write_tasks(rows, name, output, size_vocab, bool(options), tasks):
         config = write_config(task, output, args_dir or output / "_args", options, lengths)
         print(f"\n{task.name}: " + ", ".join(f"{number:,} {split}" for split, number in task.counts.items()))
         for line in (*task.notes, *commands(task, config)):

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from lavender.text.masking import IGNORED
 LENGTHS = (25, 50, 100, 150, 200, 300, 500)  # size_txt to choose from
 TOKENS_PER_WORD = 1.4  # of BERT's vocabulary, with room to spare
 
+TASKS = ("retrieval", "captioning", "pretrain", "qa", "mc")
+
 
 @dataclass(frozen=True)
 class TaskFiles:
@@ -28,32 +30,37 @@ class TaskFiles:
     notes: list[str] = field(default_factory=list)
 
 
-def write_tasks(rows: Rows, name: str, output: Path, size_vocab: int, direct: bool = False) -> list[TaskFiles]:
-    """Writes the text files of every task that the items allow.
+def write_tasks(
+    rows: Rows, name: str, output: Path, size_vocab: int, direct: bool = False, tasks: Sequence[str] = TASKS
+) -> list[TaskFiles]:
+    """Writes the text files of those of `tasks` that the items allow.
 
     Args:
         direct: frames are read from videos or tars, not from a frame TSV.
 
     Raises:
-        DataError: the questions have no answers to train on.
+        DataError: no task is allowed, or the questions have no answers to train on.
     """
-    tasks = []
-    if rows.captions:
-        tasks.append(_retrieval(rows.captions, name, output))
-        tasks.append(_captioning(rows.captions, name, output, direct))
-        if direct:  # whose parts need no files of their own
-            tasks.append(_pretraining(rows.captions, name, output))
-    if rows.questions:
-        tasks.append(_questions(rows.questions, name, output, size_vocab))
-    if rows.choices:
-        tasks.append(_choices(rows.choices, name, output))
-    for task in tasks:
+    captions, questions, choices = rows.captions, rows.questions, rows.choices
+    writers: dict[str, tuple[bool, Callable[[], TaskFiles]]] = {
+        "retrieval": (bool(captions), lambda: _retrieval(captions, name, output)),
+        "captioning": (bool(captions), lambda: _captioning(captions, name, output, direct)),
+        # The parts of a TSV would need files of their own.
+        "pretrain": (bool(captions) and direct, lambda: _pretraining(captions, name, output)),
+        "qa": (bool(questions), lambda: _questions(questions, name, output, size_vocab)),
+        "mc": (bool(choices), lambda: _choices(choices, name, output)),
+    }
+    written = [write() for task, (possible, write) in writers.items() if possible and task in tasks]
+    if not written:
+        found = ", ".join(task for task, (possible, _) in writers.items() if possible)
+        raise DataError(f"--tasks {' '.join(tasks)}: these tables and clips give {found}")
+    for task in written:
         if not task.counts["train"]:
             task.options["size_epoch"] = 0
             task.notes.append("nothing to train on: the configuration evaluates alone")
-        elif not (task.counts["val"] or task.counts["test"]):
+        elif task.kind != "pretrain" and not (task.counts["val"] or task.counts["test"]):
             task.notes.append("nothing to evaluate on, which a run needs: give some of its videos another split")
-    return tasks
+    return written
 
 
 def by_split(items: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

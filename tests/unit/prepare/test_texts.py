@@ -5,8 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from lavender.prepare.rows import Rows
 from lavender.prepare.texts import TaskFiles, write_tasks
+from lavender.runtime.errors import DataError
 
 
 def items(kind: str, *entries: dict[str, Any]) -> Rows:
@@ -103,3 +106,12 @@ def test_a_task_that_lacks_a_split(tmp_path: Path):
 def test_texts_fit_into_size_txt(tmp_path: Path):
     rows = captions(*(("a", "train", "word " * 40) for _ in range(100)), ("b", "val", "word " * 1000))
     assert written(rows, tmp_path)["retrieval"].options["size_txt"] == 100
+
+
+def test_only_the_tasks_that_are_asked_for(tmp_path: Path):
+    rows = captions(("a", "train", "one"), ("b", "val", "two"))
+    (task,) = write_tasks(rows, "mine", tmp_path, 10, True, ["pretrain", "qa"])
+    assert task.kind == "pretrain"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["txt_mine.json"]
+    with pytest.raises(DataError, match=r"--tasks qa.*retrieval, captioning"):
+        write_tasks(rows, "mine", tmp_path, 10, False, ["qa"])
