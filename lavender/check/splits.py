@@ -25,6 +25,7 @@ from lavender.data.samples import Guard
 from lavender.data.sources.base import FrameSource
 from lavender.data.sources.choose import frame_source
 from lavender.runtime.errors import ConfigError, DataError
+from lavender.runtime.logging import progress
 from lavender.text.bert_folder import bert_of
 from lavender.text.tokens import TextTokenizer
 
@@ -222,7 +223,7 @@ def _corpus(
     sources = [piece.open() for piece in pieces]
     for number, (piece, source) in enumerate(zip(pieces, sources, strict=True)):
         rows = range(len(source)) if piece.rows is None else piece.rows.tolist()
-        for row in rows:
+        for row in progress(rows, desc=f"{name} {split} texts", unit="text"):
             try:
                 video = source.video_id(row)
                 caption = source.caption(row) if table is None else table.caption(video)

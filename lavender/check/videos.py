@@ -1,9 +1,12 @@
 """The videos behind the samples: which have the same content, and what comes out when they are decoded."""
 
+import pickle
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,8 +100,17 @@ class Videos:
         return found
 
     def _results(self, by_source: dict[int, list[int]], workers: int) -> Iterator[tuple[int, int, Decoded]]:
+        with tempfile.TemporaryDirectory() as folder:
+            yield from self._stored_results(Path(folder), by_source, workers)
+
+    def _stored_results(
+        self, folder: Path, by_source: dict[int, list[int]], workers: int
+    ) -> Iterator[tuple[int, int, Decoded]]:
         for place, numbers in by_source.items():
-            work = partial(_decode, self.sources[place])
+            # Of a large source the ids alone are too much to be sent to the processes with each job.
+            stored = folder / str(place)
+            stored.write_bytes(pickle.dumps(self.sources[place]))
+            work = partial(_decode, stored)
             jobs = [_Job(self.names[place], numbers[at : at + _CHUNK]) for at in range(0, len(numbers), _CHUNK)]
             for chunk, results in _work_off(work, jobs, workers):
                 yield from ((place, number, one) for number, one in zip(chunk, results, strict=True))
@@ -126,8 +138,14 @@ def _work_off(work: Any, jobs: Iterable[_Job], workers: int) -> Iterator[tuple[l
         yield job.numbers, [Decoded(fault=str(results))] if isinstance(results, DataError) else results
 
 
-def _decode(source: FrameSource, job: _Job) -> list[Decoded]:
+def _decode(stored: Path, job: _Job) -> list[Decoded]:
+    source = _open(stored)
     return [_decode_one(source, number) for number in job.numbers]
+
+
+@lru_cache(maxsize=1)
+def _open(stored: Path) -> FrameSource:
+    return pickle.loads(stored.read_bytes())
 
 
 def _decode_one(source: FrameSource, number: int) -> Decoded:
