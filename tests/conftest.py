@@ -21,7 +21,7 @@ import torch
 from lavender.data.tsv import TSVReader
 from lavender.engine.start import main
 from lavender.runtime.torchvision_ops import ensure_torchvision
-from lavender.tasks.base import Task
+from lavender.tasks.base import Trainable
 from lavender.tasks.pretrain import PretrainTask
 from tests.processes import launch_command, run_bounded
 
@@ -216,7 +216,7 @@ class _Here:
     def __call__(
         self,
         *options: object,
-        task: type[Task] | str = PretrainTask,
+        task: type[Trainable] | str = PretrainTask,
         data: Path | None = None,
         output: Path | None = None,
         released: tuple[str, ...] = RELEASED,

@@ -16,11 +16,11 @@ from lavender.models.weights import weights_digest
 from lavender.runtime import distributed
 from lavender.runtime.device import to_device
 from lavender.runtime.logging import LOGGER, progress
-from lavender.tasks.base import Metrics, Record, Task
+from lavender.tasks.base import Metrics, Record, Task, Trainable
 
 
 def evaluate(
-    task: Task,
+    task: Trainable,
     engine: Engine,
     split: str,
     dataset: ClipDataset,
@@ -37,13 +37,13 @@ def evaluate(
         the metrics, equal on all processes and equal to those of a single one; one of NaN where a score is not finite.
     """
     weights = functools.cache(lambda: weights_digest(engine.model))
-    title, (task, split) = split, task.responsible(split)
-    earlier = task.earlier_records(split, checkpoint, weights) if distributed.is_main() else None
+    title, (own, split) = split, task.responsible(split)
+    earlier = own.earlier_records(split, checkpoint, weights) if distributed.is_main() else None
     if distributed.broadcast_object(earlier is not None):
         shares = [earlier or []]
         faults: list[str] = []
     else:
-        records, faults = predict(task, engine, title, dataset, device)
+        records, faults = predict(own, engine, title, dataset, device)
         shares = distributed.gather_objects(records)
     bad = report_faults(distributed.gather_objects(faults), title)
     metrics: Metrics = {}
@@ -53,9 +53,9 @@ def evaluate(
         if lost is not None:  # an accuracy would hide it
             metrics = {f"a score of item {lost['index']}": math.nan}
         else:
-            metrics = {**task.metrics(ordered, split), **({"bad_samples": bad} if bad else {})}
+            metrics = {**own.metrics(ordered, split), **({"bad_samples": bad} if bad else {})}
             write_jsonl(ordered, folder.predictions(title, LATEST))
-            task.publish(split, checkpoint, weights, ordered, metrics)
+            own.publish(split, checkpoint, weights, ordered, metrics)
         counts = " + ".join(str(len(share)) for share in shares)
         LOGGER.info("%s: %d samples (%s by process): %s", title, len(ordered), counts, in_words(metrics))
     return distributed.broadcast_object(metrics)

@@ -26,17 +26,17 @@ from lavender.runtime.heartbeat import watched_hosts
 from lavender.runtime.logging import LOGGER, start_logging, stop_logging
 from lavender.runtime.ownership import end_with_launcher
 from lavender.runtime.seed import seed_process
-from lavender.tasks.base import Task
+from lavender.tasks.base import Trainable
 
 Work = Callable[[Any, Config, torch.device, RunFolder], dict]
 
 
-def train(task: Task, config: Config, device: torch.device, folder: RunFolder) -> dict:
+def train(task: Trainable, config: Config, device: torch.device, folder: RunFolder) -> dict:
     """What a training script does: the loop, from the zero-shot evaluation to the best epoch."""
     return prepare(task, config, device, folder).run()
 
 
-def run(task_class: type[Task], config: Config, work: Work = train) -> dict:
+def run(task_class: type[Trainable], config: Config, work: Work = train) -> dict:
     """One run from its configuration to its results (also for use from Python).
 
     Args:
@@ -91,7 +91,7 @@ def run(task_class: type[Task], config: Config, work: Work = train) -> dict:
     return results
 
 
-def prepare(task: Task, config: Config, device: torch.device, folder: RunFolder) -> Trainer:
+def prepare(task: Trainable, config: Config, device: torch.device, folder: RunFolder) -> Trainer:
     """Model, weights, optimizer, engine and loop of a task, ready to run."""
     task.evaluation_sets()  # a missing file shows now, not after an epoch
     task.check_frames()

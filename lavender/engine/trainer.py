@@ -24,7 +24,7 @@ from lavender.runtime.device import memory_in_use, to_device
 from lavender.runtime.errors import ConfigError, Stopped, TrainingError
 from lavender.runtime.logging import BAR_SHOWS_IT, LOGGER, Pace, progress
 from lavender.runtime.signals import StopRequest, deferred_stop
-from lavender.tasks.base import Metrics, Task, TrainingPart
+from lavender.tasks.base import Metrics, Trainable, TrainingPart
 from lavender.tasks.splits import of_task
 
 
@@ -34,7 +34,7 @@ class Trainer:
     `results` is what `results.json` holds: `zero_shot`, `epochs` (an entry for each part of each epoch) and `best`.
     """
 
-    def __init__(self, task: Task, engine: Engine, config: Config, device: torch.device, folder: RunFolder):
+    def __init__(self, task: Trainable, engine: Engine, config: Config, device: torch.device, folder: RunFolder):
         self.task, self.engine, self.config, self.device, self.folder = task, engine, config, device, folder
         self.parts = task.parts
         batches = sum(part.batches(config.size_batch) for part in self.parts) * config.size_epoch

@@ -61,8 +61,8 @@ class Clock:
     step: int = 0  # optimizer steps done
 
 
-class Task(ABC, Generic[BatchT]):
-    """A task of the released recipe. One file with a subclass, one JSON and one script add another.
+class Trainable(ABC, Generic[BatchT]):
+    """What the engine trains: a task, or several together.
 
     Args:
         clock: of the task that it is a part of; without it, its own.
@@ -73,7 +73,6 @@ class Task(ABC, Generic[BatchT]):
     related_types: tuple[str, ...] = ()  # types of other tasks whose checkpoints it is evaluated from, as released
     heads: Heads
     token = "vtm"  # its task token, unless `task_token` names another
-    best_metric: tuple[str, Callable] = ("acc", max)  # which validation figure chooses the best epoch
 
     def __init__(self, config: Config, clock: Clock | None = None):
         if config.type not in ("", self.config_type):
@@ -120,17 +119,45 @@ class Task(ABC, Generic[BatchT]):
     def evaluation_sets(self, part: TrainingPart | None = None) -> dict[str, ClipDataset]:
         """Split → data set, for evaluation after `part`; without one, all of them."""
 
+    @abstractmethod
     def responsible(self, key: str) -> tuple["Task", str]:
         """The task that predicts and scores an entry of `evaluation_sets`, and its name for the split."""
-        return self, key
 
+    @abstractmethod
     def choice_of(self, task: str) -> tuple[str, Callable]:
         """By which validation figure the best epoch is chosen, and whether the lowest or the highest is."""
-        return self.best_metric
 
     @abstractmethod
     def loss(self, model: Lavender, batch: BatchT) -> dict[str, Tensor]:
         """`loss` and its parts, as scalars with a gradient where they have one."""
+
+    def unused_parameters(self) -> tuple[str, ...]:
+        """Beginnings of the names of parameters that no loss of this task reaches: they are left out of training."""
+        return ("enc_img.emb_odr",) if self.config.enable_task_token else ("enc_img.emb_odr", "emb_task")
+
+    def run_name(self) -> str:
+        """The middle of the output folder's name."""
+        return self.config.task or self.config_type
+
+    def checkpoint_name(self, epoch: int, part: TrainingPart | None) -> str:
+        """The released name of a checkpoint; epoch 0 is before training (`part` is None then)."""
+        return f"ckpt_violet_{self.config.task}_{epoch}.pt"
+
+    @abstractmethod
+    def curves(self, epochs: list[dict[str, Any]]) -> dict[str, Any]:
+        """`log.json` from the entries of `results.json`, under the released keys."""
+
+
+class Task(Trainable[BatchT]):
+    """A task of the released recipe. One file with a subclass, one JSON and one script add another."""
+
+    best_metric: tuple[str, Callable] = ("acc", max)  # which validation figure chooses the best epoch
+
+    def responsible(self, key: str) -> tuple["Task", str]:
+        return self, key
+
+    def choice_of(self, task: str) -> tuple[str, Callable]:
+        return self.best_metric
 
     @abstractmethod
     def predict(self, model: Lavender, batch: BatchT) -> list[Record]:
@@ -154,20 +181,7 @@ class Task(ABC, Generic[BatchT]):
         """Files that users of the released code expect beside a checkpoint; arguments as in `earlier_records`."""
         return None
 
-    def unused_parameters(self) -> tuple[str, ...]:
-        """Beginnings of the names of parameters that no loss of this task reaches: they are left out of training."""
-        return ("enc_img.emb_odr",) if self.config.enable_task_token else ("enc_img.emb_odr", "emb_task")
-
-    def run_name(self) -> str:
-        """The middle of the output folder's name."""
-        return self.config.task or self.config_type
-
-    def checkpoint_name(self, epoch: int, part: TrainingPart | None) -> str:
-        """The released name of a checkpoint; epoch 0 is before training (`part` is None then)."""
-        return f"ckpt_violet_{self.config.task}_{epoch}.pt"
-
     def curves(self, epochs: list[dict[str, Any]]) -> dict[str, Any]:
-        """`log.json` from the entries of `results.json`, under the released keys."""
         curves: dict[str, Any] = {"ls_tr": [entry["train"]["loss"] for entry in epochs]}
         for split, key in (("val", "ac_vl"), ("test", "ac_ts")):
             curves[key] = [entry[split].get(self.best_metric[0]) for entry in epochs if split in entry]

@@ -22,7 +22,7 @@ from lavender.models.heads import classifier_name
 from lavender.models.lavender import Heads, Lavender
 from lavender.runtime.errors import ConfigError
 from lavender.runtime.logging import LOGGER
-from lavender.tasks.base import Clock, Metrics, Record, Task, TrainingPart
+from lavender.tasks.base import Clock, Task, Trainable, TrainingPart
 from lavender.tasks.caption import CaptionTask
 from lavender.tasks.qamc import QAMCTask, QAMCTaskSpecificTask
 from lavender.tasks.qaoe import FillInTheBlankTask, QAOETask, QAOETaskSpecificTask
@@ -46,7 +46,7 @@ class MixedPart(TrainingPart):
         return mixed_loader(self.open(), self.weights)  # type: ignore[arg-type]
 
 
-class MultiTask(Task[Batch]):
+class MultiTask(Trainable[Batch]):
     """The tasks that `datasets` lists, with the MLM head for all; losses, predictions and metrics are their own."""
 
     config_type = "multi-task"
@@ -167,13 +167,6 @@ class MultiTask(Task[Batch]):
             for name, parameter in model.named_parameters()
             if parameter.requires_grad and name.startswith(("fc", "emb_task")) and not name.startswith(used)
         ]
-
-    def predict(self, model: Lavender, batch: Batch) -> list[Record]:
-        return self.tasks[batch["task"]].predict(model, batch)
-
-    def metrics(self, records: list[Record], split: str) -> Metrics:
-        task, own_split = self.responsible(split)
-        return task.metrics(records, own_split)
 
     def unused_parameters(self) -> tuple[str, ...]:
         beginnings = [set(task.unused_parameters()) for task in self.tasks.values()]

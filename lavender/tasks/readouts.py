@@ -48,6 +48,14 @@ class WordAtMask:
         return counted_loss(model.fc_mtm(states), labels)
 
 
+class WordPerOption(WordAtMask):
+    """A word for each option's text (B·O, X, D), at the `[MASK]` that ends it."""
+
+    def logits(self, model: Lavender, states: Tensor, batch: AnsweredBatch) -> Tensor:
+        """Logits over the vocabulary, (B, O, V)."""
+        return model.fc_mtm(states[:, -1]).view(*batch["ids"].shape[:2], -1)
+
+
 class ClassOnCls:
     """The baseline: an MLP on `[CLS]`, one class an answer.
 

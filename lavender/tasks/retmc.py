@@ -9,7 +9,7 @@ from lavender.metrics.matching import matching_score, ranking_score
 from lavender.models.lavender import Lavender
 from lavender.models.pairs import gather
 from lavender.tasks.downstream import ChoiceTask
-from lavender.tasks.readouts import ScoreOnCls, WordAtMask
+from lavender.tasks.readouts import ScoreOnCls, WordPerOption
 from lavender.text.prompts import PROMPTS
 
 
@@ -31,7 +31,7 @@ class RetMCTask(MatchingChoiceTask):
     """The MLM way: "true" or "false" at the `[MASK]` after each option's text."""
 
     dataset_class = MatchingChoiceDataset
-    readout = WordAtMask()
+    readout = WordPerOption()
     heads = readout.heads
 
     def prompt(self) -> str:
@@ -39,7 +39,7 @@ class RetMCTask(MatchingChoiceTask):
 
     def match_logits(self, model: Lavender, batch: ChoiceBatch) -> tuple[Tensor, Tensor]:
         """Logits of "true" and of "false" for each option, (B, O) each."""
-        logits = model.fc_mtm(self.states(model, batch)[:, -1]).view(*batch["ids"].shape[:2], -1)
+        logits = self.logits(model, batch)
         return logits[..., self.tokenizer.true_id].float(), logits[..., self.tokenizer.false_id].float()
 
     def option_scores(self, model: Lavender, batch: ChoiceBatch) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from lavender.tasks.retrieval import RetrievalTask
+from lavender.tasks.retrieval import PairTask
 
 ROOT = Path(__file__).parents[2]
 KIT = ROOT / "tests" / "conformance" / "kit"
@@ -241,7 +241,7 @@ def test_a_checkpoint_in_a_folder_of_somebody_else(retrieve, weights):
 @pytest.mark.parametrize("script", SCORING)
 def test_a_stopped_evaluation_goes_on(retrieve, weights, monkeypatch, tmp_path: Path, script: str):
     scored: list[int] = []
-    score = RetrievalTask.pair_scores
+    score = PairTask.pair_scores
 
     def stopping(task, model, video, text):
         scored.append(len(video.states))
@@ -249,7 +249,7 @@ def test_a_stopped_evaluation_goes_on(retrieve, weights, monkeypatch, tmp_path: 
             raise KeyboardInterrupt
         return score(task, model, video, text)
 
-    monkeypatch.setattr(RetrievalTask, "pair_scores", stopping)
+    monkeypatch.setattr(PairTask, "pair_scores", stopping)
     words, left, stop_at = ("--path_ckpt", weights(script), *ODD, "--size_pairs", 2), 42, 0
     whole = retrieve(script, *words)
     for stop_at in (9, 6, 0):
