@@ -97,8 +97,9 @@ def draw(path: Path, splits: Sequence[Split], videos: Videos, decoded: Mapping[V
     FigureCanvasAgg(figure)
     (frames, sides), (texts, answers) = figure.subplots(2, 2)
     tried = [one for one in decoded.values() if not one.fault]
-    counts = Counter(str(one.frames) for one in sorted(tried, key=lambda one: one.frames))
-    frames.bar(list(counts), list(counts.values()), color=BLUE)
+    counts = sorted(Counter(one.frames for one in tried).items())
+    frames.bar(range(len(counts)), [count for _, count in counts], color=BLUE)
+    frames.set_xticks(range(len(counts)), [str(number) for number, _ in counts])
     frames.set(xlabel="frames of a video", ylabel=f"videos, of {len(tried):,} decoded")
     size = splits[0].config.size_img
     sides.hist(
