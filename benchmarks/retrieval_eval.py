@@ -24,8 +24,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lavender.config.schema import Config
-from lavender.engine.gallery import TILE, Share, TextGroup, score_pairs
+from lavender.engine.gallery import TILE, Share, score_pairs
 from lavender.engine.gallery_output import ScoreFile
+from lavender.models.all_pairs import TextGroup
 from lavender.models.backbones.video_swin import VideoSwin
 from lavender.models.bert_config import BertConfig
 from lavender.models.encoders import Encoded

@@ -20,6 +20,7 @@ from lavender.data.retrieval import Gallery
 from lavender.engine.gallery_output import ScoreFile, fingerprint, write_results
 from lavender.engine.output import RunFolder
 from lavender.engine.run import run
+from lavender.models.all_pairs import PAIRS_AT_ONCE, TextGroup, blocks, encode_texts, whole
 from lavender.models.encoders import Encoded
 from lavender.models.lavender import Lavender
 from lavender.models.pairs import gather
@@ -31,9 +32,7 @@ from lavender.runtime.logging import LOGGER, progress
 from lavender.runtime.run_processes import launch_command
 from lavender.tasks.base import GalleryTask
 
-PAIRS_AT_ONCE = {"cpu": 8, "cuda": 256}
 TILE = 8  # videos that are encoded, brought to the device and scored together
-TEXTS_AT_ONCE = 256
 SHARE_OF_MEMORY = 0.5  # of what is free on the device: features that take more stay in host memory
 
 
@@ -66,7 +65,7 @@ def evaluate_gallery(task: GalleryTask, config: Config, device: torch.device, fo
     LOGGER.info("%s: %d texts, %d videos; %s", gallery.where, len(gallery.captions), len(gallery), precision)
     with torch.inference_mode():
         share = encode_videos(model, gallery, device, precision)
-        groups = encode_texts(task, model, gallery, device, precision)
+        groups = encode_texts(model, (task.encode_caption(text) for text, _ in gallery.captions), device, precision)
         model.trsfr.to(PRECISIONS[precision])
         shape = (len(gallery.captions), len(gallery))
         file = ScoreFile(config, fingerprint(task, gallery, precision), shape, share.columns)
@@ -116,7 +115,7 @@ def encode_videos(model: Lavender, gallery: Gallery, device: torch.device, preci
         states = torch.stack([clip.float().mean(dim=0) for clip in clips.states.split(batch["clips"].tolist())])
         store = store or FeatureStore(len(loader) * TILE, states[0], PRECISIONS[precision], device)
         store.add(states)
-    features = store.encoded() if store else _whole(torch.empty(0, 1, 1))
+    features = store.encoded() if store else whole(torch.empty(0, 1, 1))
     all_faults = {number: fault for share in distributed.gather_objects(faults) for number, fault in share.items()}
     tiles = np.asarray(numbers, dtype=np.int64) // TILE
     if all_faults and gallery.config.on_bad_sample == "zero" and not gallery.config.allow_missing:
@@ -149,41 +148,7 @@ class FeatureStore:
 
     def encoded(self) -> Encoded:
         """All that came; every token is real."""
-        return _whole(self.states[: self.filled])
-
-
-def _whole(states: Tensor) -> Encoded:
-    return Encoded(states, torch.ones(states.shape[:2], dtype=torch.long, device=states.device))
-
-
-@dataclass(frozen=True)
-class TextGroup:
-    """Texts of one length, so that none has pads: their rows in the score matrix, and (n, X', D)."""
-
-    rows: np.ndarray
-    texts: Encoded
-
-
-def encode_texts(
-    task: GalleryTask, model: Lavender, gallery: Gallery, device: torch.device, precision: str
-) -> list[TextGroup]:
-    """All texts, by length; a token keeps the position that it has among the pads, but the pads are gone."""
-    ids, masks = (
-        torch.from_numpy(np.stack(column))
-        for column in zip(*(task.encode_caption(text) for text, _ in gallery.captions), strict=True)
-    )  # (N, X)
-    groups = []
-    lengths = masks.sum(dim=1)
-    for length in lengths.unique().tolist():
-        rows = (lengths == length).nonzero().squeeze(1)
-        pieces = []
-        for some in rows.split(TEXTS_AT_ONCE):
-            mask = masks[some].to(device)
-            with autocast(precision, device):
-                states = model.encode_text(ids[some].to(device), mask).states
-            pieces.append(states[mask.bool()].view(len(some), length, -1).to(PRECISIONS[precision]))
-        groups.append(TextGroup(rows.numpy(), _whole(torch.cat(pieces))))
-    return groups
+        return whole(self.states[: self.filled])
 
 
 def score_pairs(
@@ -208,7 +173,7 @@ def score_pairs(
     with file, progress(desc=title, total=missing.size, initial=done, unit="pair", unit_scale=True) as bar:
         for columns, features in share.by_tile():
             videos = Encoded(*(part.to(device, non_blocking=True) for part in features))
-            for rows, cells, texts, v, t in _blocks(columns, groups, size_pairs):
+            for rows, cells, texts, v, t in blocks(columns, groups, size_pairs):
                 if not np.isnan(file.values[rows, cells]).any():
                     continue
                 index = torch.from_numpy(np.stack([v, t])).to(device, non_blocking=True)
@@ -220,22 +185,3 @@ def score_pairs(
             bar.update(file.put(*waiting))
     if not np.isfinite(file.values[:, share.columns]).all():
         raise TrainingError(f"scores are not finite: the weights of {task.config.path_ckpt} are lost, or overflow")
-
-
-def _blocks(
-    columns: np.ndarray, groups: Sequence[TextGroup], size: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, Encoded, np.ndarray, np.ndarray]]:
-    """A tile's pairs in blocks of up to `size`, all texts of a block equally long.
-
-    Yields:
-        rows and columns in the score matrix; the texts; and of each pair its video in the tile, its text among those.
-    """
-    wide = min(len(columns), size)
-    for group in groups:
-        for video in range(0, len(columns), wide):
-            some = np.arange(video, min(video + wide, len(columns)))
-            high = max(1, size // len(some))
-            for text in range(0, len(group.rows), high):
-                texts = np.arange(text, min(text + high, len(group.rows)))
-                t, v = np.repeat(texts, len(some)), np.tile(some, len(texts))
-                yield group.rows[t], columns[v], group.texts, v, t

@@ -6,8 +6,9 @@ import torch
 
 from lavender.config.schema import Config
 from lavender.data.samples import SampleKey
-from lavender.engine.gallery import encode_texts, encode_videos, score_pairs
+from lavender.engine.gallery import encode_videos, score_pairs
 from lavender.engine.gallery_output import ScoreFile
+from lavender.models.all_pairs import encode_texts
 from lavender.tasks.retrieval import RetrievalTask, RetrievalTaskSpecificTask
 
 CPU = torch.device("cpu")
@@ -88,7 +89,7 @@ def test_an_evaluation(kit, tmp_path, frames, texts, clips, size_frame, size_txt
     model = kit.model(task.heads)
     with torch.inference_mode():
         share = encode_videos(model, task.gallery, CPU, "fp32")
-        groups = encode_texts(task, model, task.gallery, CPU, "fp32")
+        groups = encode_texts(model, (task.encode_caption(text) for text, _ in task.gallery.captions), CPU, "fp32")
 
         def scored(name: str) -> torch.Tensor:
             file = ScoreFile(config, name, (6, 6), share.columns)

@@ -10,8 +10,9 @@ from transformers import BertConfig
 
 from lavender.config.schema import Config
 from lavender.engine import gallery
-from lavender.engine.gallery import encode_texts, encode_videos, score_pairs
+from lavender.engine.gallery import encode_videos, score_pairs
 from lavender.engine.gallery_output import ScoreFile
+from lavender.models.all_pairs import encode_texts
 from lavender.models.backbones.video_swin import VideoSwin
 from lavender.models.lavender import Heads, Lavender
 from lavender.runtime.device import PRECISIONS
@@ -40,7 +41,9 @@ def score(tmp_path: Path) -> Callable[..., np.ndarray]:
         )
         with torch.inference_mode():
             share = encode_videos(model, task.gallery, place, precision)
-            groups = encode_texts(task, model, task.gallery, place, precision)
+            groups = encode_texts(
+                model, (task.encode_caption(text) for text, _ in task.gallery.captions), place, precision
+            )
             model.trsfr.to(PRECISIONS[precision])
             file = ScoreFile(task.config, "x", (6, 6), share.columns)
             score_pairs(task, model, share, groups, file, place, size_pairs=16)

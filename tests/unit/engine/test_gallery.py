@@ -10,9 +10,10 @@ import torch
 
 from lavender.config.schema import Config
 from lavender.engine import gallery
-from lavender.engine.gallery import FeatureStore, encode_texts, encode_videos, evaluate, evaluate_gallery, score_pairs
+from lavender.engine.gallery import FeatureStore, encode_videos, evaluate, evaluate_gallery, score_pairs
 from lavender.engine.gallery_output import ScoreFile, fingerprint, write_results
 from lavender.engine.output import RunFolder
+from lavender.models.all_pairs import encode_texts
 from lavender.runtime import distributed
 from lavender.runtime.errors import DataError, TrainingError, WeightsError
 from lavender.tasks.retrieval import RetrievalTask, RetrievalTaskSpecificTask
@@ -49,7 +50,7 @@ def score(make, make_model) -> Callable[..., np.ndarray]:
         model = make_model(task.heads)
         with torch.inference_mode():
             share = encode_videos(model, task.gallery, CPU, "fp32")
-            groups = encode_texts(task, model, task.gallery, CPU, "fp32")
+            groups = encode_texts(model, (task.encode_caption(text) for text, _ in task.gallery.captions), CPU, "fp32")
             shape = (len(task.gallery.captions), len(task.gallery))
             file = ScoreFile(task.config, "name", shape, share.columns)
             score_pairs(task, model, share, groups, file, CPU, size_pairs)

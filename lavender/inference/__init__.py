@@ -1,0 +1,1 @@
+"""One's own videos: a checkpoint answers, captions, chooses, matches and searches."""
