@@ -20,7 +20,7 @@ from lavender.data.retrieval import Gallery
 from lavender.engine.gallery_output import ScoreFile, fingerprint, write_results
 from lavender.engine.output import RunFolder
 from lavender.engine.run import run
-from lavender.models.all_pairs import PAIRS_AT_ONCE, TextGroup, blocks, encode_texts, whole
+from lavender.models.all_pairs import TextGroup, blocks, encode_texts, whole
 from lavender.models.encoders import Encoded
 from lavender.models.lavender import Lavender
 from lavender.models.pairs import gather
@@ -32,6 +32,7 @@ from lavender.runtime.logging import LOGGER, progress
 from lavender.runtime.run_processes import launch_command
 from lavender.tasks.base import GalleryTask
 
+PAIRS_AT_ONCE = {"cpu": 8, "cuda": 256}
 TILE = 8  # videos that are encoded, brought to the device and scored together
 SHARE_OF_MEMORY = 0.5  # of what is free on the device: features that take more stay in host memory
 

@@ -11,7 +11,6 @@ from lavender.models.encoders import Encoded
 from lavender.models.lavender import Lavender
 from lavender.runtime.device import PRECISIONS, autocast
 
-PAIRS_AT_ONCE = {"cpu": 8, "cuda": 256}
 TEXTS_AT_ONCE = 256
 
 
