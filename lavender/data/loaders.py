@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Sampler
 
 from lavender.data.samples import ClipDataset, Failure, SampleKey
@@ -71,6 +72,7 @@ class Loader:
             timeout=POLL if workers else 0,
             worker_init_fn=prepare_worker,
             pin_memory=distributed.uses_cuda(),
+            generator=torch.Generator(),  # of the seed of its workers: the process's own is left alone
         )
 
     def set_epoch(self, epoch: int) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from lavender.config.load import from_dict, read_object
 from lavender.config.schema import Config, options
@@ -61,20 +60,10 @@ class Position:
 
 @dataclass
 class ProcessState:
-    """What each process has of its own: bad samples and the number of samples of the part so far.
-
-    `random` is the state of its generators, where they are still to be put back.
-    """
+    """What each process has of its own: bad samples and the number of samples of the part so far."""
 
     faults: list[str] = field(default_factory=list)
     samples: int = 0
-    random: dict[str, Any] | None = None
-
-    def restore_random(self) -> None:
-        """Puts the generators back, once; in the middle of a part its loader, which draws at its start, runs before."""
-        if self.random is not None:
-            restore_random_state(self.random)
-            self.random = None
 
 
 def save_state(run: Path, position: Position, process: ProcessState, engine: Engine, keep_last: int) -> Path:
@@ -115,7 +104,7 @@ def _settle(unfinished: Path, final: Path) -> None:
 
 
 def load_state(state: Path, engine: Engine) -> tuple[Position, ProcessState]:
-    """Puts weights and optimizer back; returns how far the run was, and what this process had.
+    """Puts weights, optimizer and random generators back; returns how far the run was, and what this process had.
 
     With another number of processes, which share batches out otherwise, the part that was interrupted starts again.
 
@@ -139,7 +128,9 @@ def load_state(state: Path, engine: Engine) -> tuple[Position, ProcessState]:
         )
     engine.load_state(state)
     if same:
-        return position, ProcessState(**load_tensors(state / f"process_{distributed.rank()}.pt"))
+        own = load_tensors(state / f"process_{distributed.rank()}.pt")
+        restore_random_state(own.pop("random"))
+        return position, ProcessState(**own)
     LOGGER.warning(
         "%s is of %d processes, these are %d: weights and optimizer go on, the interrupted part starts again",
         *(state, position.processes, distributed.world_size()),

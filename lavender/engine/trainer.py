@@ -91,8 +91,6 @@ class Trainer:
         position, process = load_state(state, self.engine)
         self.clock.step, self.batches = position.step, position.all_batches
         self.engine.resume_batches(position.all_batches)
-        if position.figures is not None:
-            process.restore_random()
         self.last_checkpoint = str(self.kept_checkpoints()[-1])
         LOGGER.info(
             "resumed from %s: epoch %d, part %d, %d batches of it, step %d of %d",
@@ -152,6 +150,8 @@ class Trainer:
         loader.set_epoch(start.epoch)
         loader.start_at(start.batches)
         description = f"epoch {start.epoch}/{self.config.size_epoch}, {part.dataset} {part.number}"
+        if not start.batches:
+            draw_as_loaders(1)
         running = RunningMeans()
         running.restore(start.running)
         self.train_batches(loader, description, start, running, process)
@@ -169,7 +169,6 @@ class Trainer:
         pace = Pace()
         bar = progress(loader, False, desc=description, unit="batch", initial=position.batches, total=len(loader))
         for number, batch in enumerate(bar, start=position.batches + 1):
-            process.restore_random()
             process.faults += batch["faults"]
             process.samples += len(batch["index"])
             rate = set_learning_rates(self.engine.optimizer, self.step, self.total_steps)
@@ -196,7 +195,6 @@ class Trainer:
             every = self.config.save_steps
             if stepped and every and self.step % every == 0 and number < len(loader):
                 self.save_state(position, process)
-        process.restore_random()  # where no batch was left
 
     def train_batch(self, batch: dict[str, Any]) -> Metrics:
         """One batch, forward to (perhaps) optimizer step; returns its losses, averaged over the processes."""
@@ -245,8 +243,7 @@ class Trainer:
         """
         figures = {}
         for split, dataset in sets.items():
-            with torch.random.fork_rng(devices=[]):
-                figures[split] = evaluate(self.task, self.engine, split, dataset, self.device, self.folder, checkpoint)
+            figures[split] = evaluate(self.task, self.engine, split, dataset, self.device, self.folder, checkpoint)
         draw_as_loaders(len(sets))
         for split, metrics in figures.items():
             for name, value in metrics.items():
@@ -334,7 +331,9 @@ class Trainer:
 
 
 def draw_as_loaders(count: int) -> None:
-    """Draws what so many loaders draw at their start: training then goes on alike after an evaluation that is done,
-    one whose predictions were there already, and one that a stopped run had done before."""
+    """Draws a number for each pass of a loader, as loaders without a generator of their own did.
+
+    Runs, and those that were stopped by an earlier version, so get the same dropout as they did.
+    """
     for _ in range(count):
         torch.empty((), dtype=torch.int64).random_()

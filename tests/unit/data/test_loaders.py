@@ -153,3 +153,13 @@ def test_a_tolerated_fault_is_handed_on(config: Config):
 def test_steps_in_epoch(monkeypatch, samples: int, size_batch: int, world_size: int, steps: int):
     as_rank(monkeypatch, 0, world_size)
     assert steps_in_epoch(samples, size_batch) == steps
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_pass_leaves_the_random_generator_of_the_process_alone(config, workers: int):
+    """So training does not depend on how often is evaluated."""
+    config.n_workers = workers
+    loader = evaluation_loader(Numbers(config, 7, training=False))
+    before = torch.get_rng_state()
+    assert list(loader)
+    assert torch.equal(torch.get_rng_state(), before)
