@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "tasks": GROUND | {"text", "metrics", "data", "models", "tasks"},
     "engine": GROUND | {"text", "metrics", "data", "models", "tasks", "engine"},
     "prepare": GROUND | {"text", "metrics", "data", "prepare"},
+    "inference": GROUND | {"text", "metrics", "data", "models", "tasks", "inference"},
     "check": GROUND | {"text", "metrics", "data", "models", "check"},
     "demo": GROUND | {"text", "data", "demo"},
     "_tools": GROUND | {"data", "models", "prepare", "check"},
