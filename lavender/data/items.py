@@ -40,22 +40,19 @@ def open_frames(config: Config) -> FrameSource:
     return source
 
 
-class ItemFile:
-    """`txt_<task>.json`: the items of each split, each an object with at least a `video`.
+class Items:
+    """The items of each split, each an object with at least a `video`.
 
     Args:
-        config: `task`, and where to look: `txt_dir`, else `data_dir`, else its parent.
+        path: of their file, for messages; content: split → list of items, and what else the file says.
 
     Raises:
-        ConfigError: no task is named. DataError: the file is missing or no JSON; later: an item is not one.
+        DataError: later: an item is not one.
     """
 
-    def __init__(self, config: Config):
-        if not config.task:
-            raise ConfigError('"task" is empty: name the task whose text is in txt_<task>.json')
-        self.path = _look_up(config.txt_dir, config, f"txt_{config.task}.json", "--txt_dir")
+    def __init__(self, path: Path, content: dict[str, Any]):
+        self.path, self.content = path, content
         self._checked: set[str] = set()  # splits
-        self.content = read_splits(self.path, config.type if config.type in EXPECTED else "")
 
     def items(self, split: str) -> list[Item]:
         """The items of a split; none where the file has no such split."""
@@ -83,8 +80,25 @@ class ItemFile:
         return f"{self.path}, {split}, item {number} (counted from 0)"
 
 
+class ItemFile(Items):
+    """`txt_<task>.json`.
+
+    Args:
+        config: `task`, and where to look: `txt_dir`, else `data_dir`, else its parent.
+
+    Raises:
+        ConfigError: no task is named. DataError: the file is missing or no JSON.
+    """
+
+    def __init__(self, config: Config):
+        if not config.task:
+            raise ConfigError('"task" is empty: name the task whose text is in txt_<task>.json')
+        path = _look_up(config.txt_dir, config, f"txt_{config.task}.json", "--txt_dir")
+        super().__init__(path, read_splits(path, config.type if config.type in EXPECTED else ""))
+
+
 class ItemDataset(ClipDataset):
-    """One split of an `ItemFile` with its frames. A subclass says what an item must hold, and turns it into tokens.
+    """One split of items with their frames. A subclass says what an item must hold, and turns it into tokens.
 
     Every item is checked here, before a run begins. In training `data_ratio` draws a part of the videos, with all
     their items.
@@ -104,7 +118,7 @@ class ItemDataset(ClipDataset):
         config: Config,
         tokenizer: TextTokenizer,
         frames: FrameSource,
-        texts: ItemFile,
+        texts: Items,
         split: str,
         on_fault: OnFault | None = None,
     ):
@@ -151,7 +165,7 @@ class ItemDataset(ClipDataset):
     def video_ids(self) -> Iterable[str]:
         return (self.items[number]["video"] for number in range(len(self)))
 
-    def _check_videos(self, items: Sequence[Item], texts: ItemFile, split: str) -> None:
+    def _check_videos(self, items: Sequence[Item], texts: Items, split: str) -> None:
         unknown = [number for number, item in enumerate(items) if item["video"] not in self.frames]
         if not unknown:
             return

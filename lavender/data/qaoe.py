@@ -9,7 +9,7 @@ import numpy as np
 from lavender.config.schema import Config
 from lavender.data.annotations import check_text
 from lavender.data.batch import QuestionBatch
-from lavender.data.items import Item, ItemDataset, ItemFile, OnFault, is_missing, require_index, require_text
+from lavender.data.items import Item, ItemDataset, Items, OnFault, is_missing, require_index, require_text
 from lavender.data.samples import Failure
 from lavender.data.sources.base import FrameSource
 from lavender.runtime.errors import DataError
@@ -28,7 +28,7 @@ class AnswerWords:
         DataError: `ans2label` is not an object word → index, or `vocab` not a list of words.
     """
 
-    def __init__(self, texts: ItemFile):
+    def __init__(self, texts: Items):
         self.source, self.words = _listed_words(texts)
         for word in self.words.values():
             check_text(word, f"the word {word!a}", f'{texts.path}, "{self.source}"')
@@ -87,7 +87,7 @@ class QuestionDataset(ItemDataset):
         config: Config,
         tokenizer: TextTokenizer,
         frames: FrameSource,
-        texts: ItemFile,
+        texts: Items,
         split: str,
         on_fault: OnFault | None = None,
     ):
@@ -226,7 +226,7 @@ class ClosedVocabularyDataset(QuestionDataset):
         return np.array(answer_id)
 
 
-def _listed_words(texts: ItemFile) -> tuple[str, dict[int, str]]:
+def _listed_words(texts: Items) -> tuple[str, dict[int, str]]:
     """Which list a file has, and the words in it."""
     table = texts.content.get("ans2label")
     if table is not None:

@@ -135,17 +135,14 @@ def export(
     Raises:
         WeightsError: no checkpoint, or not of these BERTs.
     """
-    state = model_names(read_state(checkpoint), checkpoint)
-    refuse_not_finite(state, checkpoint)
-    state = from_swinbert(state) if is_swinbert(state) else state
     arguments = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / ARGUMENTS_FILE
     trained = from_dict(read_object(arguments) if arguments.is_file() else {}, str(arguments), strict=False)
-    txt_backbone, fusion_encoder = txt_backbone or trained.txt_backbone, fusion_encoder or trained.fusion_encoder
+    trained.txt_backbone = txt_backbone or trained.txt_backbone
+    trained.fusion_encoder = fusion_encoder or trained.fusion_encoder
     trained.vis_backbone, trained.size_img = vis_backbone or trained.vis_backbone, size_img or trained.size_img
-    berts = bert_config(txt_backbone, "text"), bert_config(fusion_encoder, "fusion")
-    description = describe(state, checkpoint, *berts, trained)
+    state, description = read_checkpoint(checkpoint, trained)
     output.mkdir(parents=True, exist_ok=True)
-    vocabulary = find_bert(txt_backbone)
+    vocabulary = find_bert(trained.txt_backbone)
     for source in (*(vocabulary / name for name in VOCABULARY), arguments):
         if source.is_file():
             _copy(source, output / source.name)
@@ -155,6 +152,23 @@ def export(
     with atomic_file(output / CONFIG_FILE) as file:  # last: a folder with it is whole
         file.write(json.dumps(description.to_json(), indent=2).encode())
     return description
+
+
+def read_checkpoint(checkpoint: Path, trained: Config) -> tuple[State, Description]:
+    """The tensors of a checkpoint under our names, and what model they are of.
+
+    Args:
+        checkpoint: a file or folder of LAVENDER's or SwinBERT's.
+        trained: options of the run that wrote it; its BERTs and perhaps its backbone are needed.
+
+    Raises:
+        WeightsError: no checkpoint, or not of these BERTs.
+    """
+    state = model_names(read_state(checkpoint), checkpoint)
+    refuse_not_finite(state, checkpoint)
+    state = from_swinbert(state) if is_swinbert(state) else state
+    berts = bert_config(trained.txt_backbone, "text"), bert_config(trained.fusion_encoder, "fusion")
+    return state, describe(state, checkpoint, *berts, trained)
 
 
 def describe(

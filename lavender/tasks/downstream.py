@@ -72,6 +72,7 @@ class AnsweredTask(DownstreamTask[AnsweredBatchT]):
     """A task whose texts have an answer each, which its readout reads."""
 
     readout: Readout[AnsweredBatchT]
+    top = TOP  # predictions that a record lists
 
     def logits(self, model: Lavender, batch: AnsweredBatchT) -> Tensor:
         """Logits over the words or classes of the answer, (B, V) or (B, n)."""
@@ -108,7 +109,7 @@ class ChoiceTask(AnsweredTask[ChoiceBatch]):
 
     def predict(self, model: Lavender, batch: ChoiceBatch) -> list[Record]:
         scores, probabilities = (values.float() for values in self.option_scores(model, batch))
-        orders = scores.sort(dim=-1, descending=True, stable=True).indices[:, :TOP].tolist()
+        orders = scores.sort(dim=-1, descending=True, stable=True).indices[:, : self.top].tolist()
         columns = (batch[name] for name in ("video", "question", "options"))
         numbers = (*(batch[name].tolist() for name in ("index", "answer", "present")), orders, probabilities.tolist())
         return [

@@ -11,7 +11,7 @@ from lavender.models.lavender import Lavender
 from lavender.runtime.errors import ConfigError
 from lavender.runtime.logging import LOGGER
 from lavender.tasks.base import Clock, Metrics, Record
-from lavender.tasks.downstream import TOP, AnsweredTask, with_answer
+from lavender.tasks.downstream import AnsweredTask, with_answer
 from lavender.tasks.readouts import ClassOnCls, WordAtMask
 from lavender.text.prompts import PROMPTS
 from lavender.text.questions import NOWHERE
@@ -33,7 +33,7 @@ class QuestionTask(AnsweredTask[QuestionBatch]):
 
     def predict(self, model: Lavender, batch: QuestionBatch) -> list[Record]:
         probabilities = self.logits(model, batch).float().softmax(-1)
-        best = probabilities.topk(min(TOP, probabilities.shape[-1]))
+        best = probabilities.topk(min(self.top, probabilities.shape[-1]))
         texts = (batch[name] for name in ("video", "question", "answer"))
         numbers = (batch[name].tolist() for name in ("index", "answer_id", "position"))
         return [

@@ -1,0 +1,81 @@
+"""A checkpoint, whatever it is, as a model in evaluation mode and the options that it was trained with."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+from lavender.config.load import from_dict, read_object
+from lavender.config.schema import Config
+from lavender.models.lavender import Lavender
+from lavender.models.pretrained import ARGUMENTS_FILE, load_pretrained, read_checkpoint
+from lavender.models.weights import exported_config, load_state
+from lavender.runtime.errors import ConfigError, WeightsError
+from lavender.runtime.files import looked_from
+
+_CHECKPOINT = re.compile(r"ckpt_.*?(\d+)\.pt")
+RESULTS_FILE = "results.json"
+
+
+def open_checkpoint(path: str | Path, **options: Any) -> tuple[Lavender, Config]:
+    """The model of a checkpoint.
+
+    Args:
+        path: a `.pt` file (an `args.json` beside it says how it was trained), a run's folder (its best epoch), an
+            exported folder, or the name of one on the Hugging Face hub.
+        options: in place of those of `args.json`, such as `txt_backbone`, `size_frame`, `kinetics`.
+
+    Raises:
+        WeightsError: there is none, or it is of another model. ConfigError: an unknown option.
+    """
+    place = _find(path)
+    arguments = (place if place.is_dir() else place.parent) / ARGUMENTS_FILE
+    written = read_object(arguments) if arguments.is_file() else {}
+    config = from_dict({**written, **options}, str(arguments), strict=False)
+    if unknown := options.keys() - config.given.keys():
+        raise ConfigError(f"{', '.join(sorted(unknown))}: there is no such option")
+    if place.is_dir() and exported_config(place) is not None:
+        model = load_pretrained(place)
+        if "txt_backbone" not in options:  # its vocabulary is in the folder
+            config = dataclasses.replace(config, txt_backbone=str(place), fusion_encoder=str(place))
+        return model, config
+    state, description = read_checkpoint(place, config)
+    model = description.build()
+    for name in description.unused:
+        state.pop(name, None)
+    load_state(model, state, str(place))
+    return model.eval(), config
+
+
+def _find(path: str | Path) -> Path:
+    place = Path(path)
+    if place.is_dir() and exported_config(place) is None and (place / RESULTS_FILE).is_file():
+        return _best(place)
+    if place.exists():
+        return place
+    return _download(str(path))
+
+
+def _best(run: Path) -> Path:
+    """The checkpoint of a run's best epoch; of the last one that is there, where that was not kept."""
+    epochs = {int(match[1]): file for file in run.iterdir() if (match := _CHECKPOINT.fullmatch(file.name))}
+    if not epochs:
+        raise WeightsError(f"{run}: no checkpoint (ckpt_….pt) is in this run's folder")
+    best = read_object(run / RESULTS_FILE).get("best")
+    number = best.get("epoch") if isinstance(best, dict) else None
+    return epochs.get(number, epochs[max(epochs)])  # type: ignore[arg-type]
+
+
+def _download(name: str) -> Path:
+    """An exported folder of the hub; only safetensors are fetched, never pickles."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors"], etag_timeout=10))
+    except (HfHubHTTPError, HTTPError, HFValidationError, OSError) as error:
+        reason = str(error).split("\n")[0][:120]
+        raise WeightsError(
+            f"{name}: no such checkpoint here{looked_from(name)}, and none of that name could be fetched from the hub "
+            f"({reason})"
+        ) from error

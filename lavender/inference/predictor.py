@@ -1,0 +1,273 @@
+"""A checkpoint asked about one's own videos: what evaluation would predict, for one clip or for many.
+
+predictor = Predictor.from_pretrained("_snapshot/_msrvtt-qa_20261128")
+print(predictor.answer("phone.mp4", "what is the man doing"))
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast, overload
+
+import numpy as np
+import torch
+
+from lavender.config.schema import Config
+from lavender.data.formats import format_of
+from lavender.data.items import Item, ItemDataset, ItemFile
+from lavender.data.samples import ClipDataset, Failure, SampleKey
+from lavender.inference.clips import GivenVideos, Seen, Video, open_video
+from lavender.inference.given import SPLIT, GivenClips, GivenItems
+from lavender.inference.heads import find_task, trained_formats
+from lavender.inference.opening import open_checkpoint
+from lavender.inference.results import Answer, Caption, Choice, Found, Guess, Hit, Match
+from lavender.models.all_pairs import blocks, encode_texts, whole
+from lavender.models.encoders import Encoded
+from lavender.models.lavender import Lavender
+from lavender.models.pairs import gather
+from lavender.runtime.device import PRECISIONS, autocast, choose_device, choose_precision, to_device
+from lavender.runtime.errors import DataError, LavenderError
+from lavender.tasks.base import Record, Task
+from lavender.tasks.downstream import AnsweredTask, DownstreamTask
+from lavender.tasks.retrieval import PairTask, RetrievalTask
+
+AT_ONCE = 8  # clips, or pairs of a clip and a text, that are computed together
+Videos = Sequence[Video]
+One = TypeVar("One")
+
+
+class Predictor:
+    """A model that is asked one video at a time, or many.
+
+    A video is the path of a file or of a folder of images, the bytes of a file, or an array of frames (T, H, W, 3),
+    uint8 RGB. Where a list is given, a list comes back.
+
+    Args:
+        model: in evaluation mode; config: the options that it was trained with.
+        device: `auto`, `cpu` or `cuda`.
+        answers: the closed vocabulary of a task-specific question-answering head, in the order of its classes.
+    """
+
+    def __init__(self, model: Lavender, config: Config, device: str = "auto", answers: Sequence[str] = ()):
+        self.device = choose_device(device)
+        self.precision = choose_precision(config.precision, self.device)
+        self.model, self.config = model.to(self.device).eval(), config
+        self._answers = list(answers)
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, device: str = "auto", answers: Sequence[str] = (), **options: Any
+    ) -> "Predictor":
+        """Of a checkpoint.
+
+        Args:
+            path: a `.pt` file, a run's folder (its best epoch), an exported folder, or a name on the Hugging Face hub.
+            options: in place of those that the checkpoint was trained with, such as `txt_backbone` or `size_frame`.
+
+        Raises:
+            WeightsError: there is no such checkpoint, or it is not of this model. ConfigError: an unknown option.
+        """
+        return cls(*open_checkpoint(path, **options), device, answers)
+
+    # --- what is asked ------------------------------------------------------------------------------------------------
+
+    @overload
+    def caption(self, video: Video, num_beams: int = 1, keep: int = 1, **options: Any) -> Caption: ...
+    @overload
+    def caption(self, video: Videos, num_beams: int = 1, keep: int = 1, **options: Any) -> list[Caption]: ...
+    def caption(
+        self, video: Video | Videos, num_beams: int = 1, keep: int = 1, **options: Any
+    ) -> Caption | list[Caption]:
+        """Captions of a video.
+
+        Args:
+            num_beams: of the search; keep: how many captions; options: such as `max_gen_length` or `do_sample`.
+
+        Raises:
+            DataError: the video cannot be read. WeightsError: the checkpoint cannot caption.
+        """
+        beams = max(num_beams, keep)
+        task = self._task("captioning", num_beams=beams, num_keep_best=keep, **options)
+        source = self._source(task.config, _several(video))
+        found = []
+        for record, seen in zip(self._records(task, GivenClips(task.config, source)), source.videos, strict=True):
+            guesses = [Guess(one["caption"], one["conf"]) for one in record["captions"]]
+            found.append(Caption(seen.video_id, guesses, seen.taken))
+        return _as_asked(found, video)
+
+    def answer(self, video: Video | Videos, question: str | Sequence[str], k: int = 5) -> Any:
+        """The `k` most probable answers to a question, an `Answer`; of several videos or questions a list of them.
+
+        Raises:
+            DataError: the video cannot be read, or the question is empty. WeightsError: the checkpoint cannot answer.
+        """
+        videos, questions = _paired(video, question)
+        for text in questions:
+            if not text.strip():
+                raise DataError("the question is empty")
+        task = cast(AnsweredTask, self._task("qaoe"))
+        task.top = k
+        items = [{"video": str(number), "question": text} for number, text in enumerate(questions)]
+        source = self._source(task.config, videos)
+        content = self._vocabulary(task.config)
+        found = []
+        for record, seen in zip(self._asked(task, source, items, content), source.videos, strict=True):
+            guesses = [Guess(one["answer"], one["probability"]) for one in record["top"]]
+            found.append(Answer(seen.video_id, guesses, seen.taken, record["question"]))
+        return _as_asked(found, video, question)
+
+    def choose(self, video: Video | Videos, question: str, options: Sequence[str]) -> Any:
+        """The options of a question with their probabilities, a `Choice`; of several videos a list of them.
+
+        A checkpoint that was trained on matching, or an empty question, matches the video with each option.
+
+        Raises:
+            DataError: the video cannot be read, or there are fewer than two options. WeightsError: the checkpoint
+                cannot choose, or has no word for so many numbers.
+        """
+        if len(options) < 2 or not all(option.strip() for option in options):
+            raise DataError(f"{len(options)} options are given: there must be two or more, and none may be empty")
+        formats = trained_formats(self.config)
+        by_number = question.strip() and ("qamc" in formats or not {"retmc", "retrieval", "pretrain"} & set(formats))
+        task = cast(AnsweredTask, self._task("qamc" if by_number else "retmc", size_option=len(options)))
+        task.top = len(options)
+        videos = _several(video)
+        source = self._source(task.config, videos)
+        texts = {f"option_{number}": option for number, option in enumerate(options)}
+        items = [{"video": str(number), "question": question, **texts} for number in range(len(videos))]
+        found = []
+        for record, seen in zip(self._asked(task, source, items), source.videos, strict=True):
+            guesses = [Guess(options[one["option"]], one["probability"]) for one in record["top"]]
+            found.append(Choice(seen.video_id, guesses, seen.taken, question, record["prediction"]))
+        return _as_asked(found, video)
+
+    def match(self, video: Video | Videos, texts: Sequence[str]) -> Any:
+        """Texts by how well they match a video, a `Match`; of several videos a list of them.
+
+        The probability is that of "true" against "false" (of a task-specific head, among the given texts).
+
+        Raises:
+            DataError: the video cannot be read, or there are no texts.
+        """
+        task = cast(PairTask, self._task("retrieval", score_fn="probability"))
+        source = self._source(task.config, _several(video))
+        scores = torch.from_numpy(self._scores(task, source, texts))  # (N texts, M videos)
+        by_word = isinstance(task, RetrievalTask)
+        chances = torch.sigmoid(scores) if by_word else (scores / task.config.temp).softmax(dim=0)
+        found = []
+        for column, seen in zip(chances.T, source.videos, strict=True):
+            order = column.sort(descending=True, stable=True).indices.tolist()
+            found.append(Match(seen.video_id, [Guess(texts[row], float(column[row])) for row in order], seen.taken))
+        return _as_asked(found, video)
+
+    def search(self, texts: str | Sequence[str], gallery: Videos, k: int = 5) -> Any:
+        """The `k` videos of a gallery that match a text best, a `Found`; of several texts a list of them.
+
+        Every video is compared with every text; each video is decoded and encoded once.
+
+        Raises:
+            DataError: a video cannot be read, or there is none.
+        """
+        several = [texts] if isinstance(texts, str) else list(texts)
+        task = cast(PairTask, self._task("retrieval", score_fn="probability"))
+        source = self._source(task.config, gallery)
+        found = []
+        for text, row in zip(several, self._scores(task, source, several), strict=True):
+            order = np.argsort(-row, kind="stable")[:k].tolist()
+            found.append(Found(text, [Hit(n, source.video(n).video_id, float(row[n])) for n in order]))
+        return found[0] if isinstance(texts, str) else found
+
+    def features(self, video: Video | Videos) -> Any:
+        """The states of the video encoder, float32 (V, D); of several videos a list of them."""
+        form = trained_formats(self.config)[0]
+        task = self._task(form if form != "pretrain" else "retrieval")
+        states = self._encode(task, self._source(task.config, _several(video))).states
+        return _as_asked([one.float().cpu().numpy() for one in states], video)
+
+    # --- how it is done -----------------------------------------------------------------------------------------------
+
+    def _task(self, form: str, **options: Any) -> Task:
+        return find_task(self.model, self.config, form, **options)
+
+    def _source(self, config: Config, videos: Videos) -> GivenVideos:
+        if not videos:
+            raise DataError("no video is given")
+        count = max(config.stored_frames, config.size_frame)
+        opened = (open_video(video, f"video {number}", count) for number, video in enumerate(videos))
+        return GivenVideos([Seen(video) for video in opened])
+
+    def _asked(self, task: Task, source: GivenVideos, items: list[Item], content: Any = None) -> list[Record]:
+        """The predictions for items of these videos."""
+        task = cast(DownstreamTask, task)
+        kind = cast(type[ItemDataset], task.dataset_class)
+        dataset = kind(task.config, task.tokenizer, source, GivenItems(items, content), SPLIT)
+        task.datasets = {SPLIT: dataset}  # in place of those of files
+        return self._records(task, dataset)
+
+    def _records(self, task: Task, dataset: ClipDataset) -> list[Record]:
+        return [record for batch in self._batches(dataset) for record in task.predict(self.model, batch)]
+
+    def _batches(self, dataset: ClipDataset) -> Iterator[dict[str, Any]]:
+        """The samples in batches on the device, as evaluation has them."""
+        with torch.inference_mode(), autocast(self.precision, self.device):
+            for first in range(0, len(dataset), AT_ONCE):
+                numbers = range(first, min(first + AT_ONCE, len(dataset)))
+                batch = dataset.collate([dataset[SampleKey(0, number)] for number in numbers])
+                if isinstance(batch, Failure):
+                    raise DataError(batch.message)
+                yield to_device(cast(dict[str, Any], batch), self.device)
+
+    def _encode(self, task: Task, source: GivenVideos) -> Encoded:
+        """Every video of a source, (M, V, D)."""
+        pieces = [
+            self.model.encode_video(batch["img"], batch["present"]).states
+            for batch in self._batches(GivenClips(task.config, source))
+        ]
+        return whole(torch.cat(pieces).to(PRECISIONS[self.precision]))
+
+    def _scores(self, task: PairTask, source: GivenVideos, texts: Sequence[str]) -> np.ndarray:
+        """How well texts match videos, (N texts, M videos)."""
+        if not texts or not all(text.strip() for text in texts):
+            raise DataError("no texts are given, or one is empty")
+        videos = self._encode(task, source)
+        scores = np.zeros((len(texts), len(source)), np.float32)
+        with torch.inference_mode(), autocast(self.precision, self.device):
+            groups = encode_texts(self.model, map(task.encode_caption, texts), self.device, self.precision)
+            for rows, columns, group, v, t in blocks(np.arange(len(source)), groups, AT_ONCE):
+                index = torch.from_numpy(np.stack([v, t])).to(self.device)
+                pairs = gather(videos, index[0]), gather(group, index[1])
+                scores[rows, columns] = task.pair_scores(self.model, *pairs).float().cpu().numpy()
+        return scores
+
+    def _vocabulary(self, config: Config) -> dict[str, Any]:
+        """What names the classes of a task-specific head: the given answers, else the text file of the training."""
+        if self._answers:
+            return {"vocab": self._answers}
+        trained = next((one for one in self.config.entries() or [self.config] if format_of(one) == "qaoe"), None)
+        if trained is None:
+            return {}
+        try:
+            content = ItemFile(trained).content
+        except LavenderError:  # the file is not on this machine: classes are called by their numbers
+            return {}
+        return {key: content[key] for key in ("ans2label", "vocab") if key in content}
+
+
+def _several(video: Video | Videos) -> Videos:
+    return list(video) if isinstance(video, list | tuple) else [cast(Video, video)]
+
+
+def _paired(video: Video | Videos, question: str | Sequence[str]) -> tuple[Videos, list[str]]:
+    """A video for each question: one of either is used for all of the other."""
+    videos, questions = list(_several(video)), [question] if isinstance(question, str) else list(question)
+    if len(videos) == 1:
+        videos *= len(questions)
+    if len(questions) == 1:
+        questions *= len(videos)
+    if len(videos) != len(questions):
+        raise DataError(f"{len(videos)} videos and {len(questions)} questions: give as many, or one of either")
+    return videos, questions
+
+
+def _as_asked(found: list[One], *asked: Any) -> Any:
+    """One result where nothing that was asked is a list."""
+    return found if any(isinstance(one, list | tuple) for one in asked) else found[0]
