@@ -8,6 +8,7 @@ Writes check.json and check.png to a folder. The exit code is 1 where something 
 """
 
 import argparse
+import math
 import os
 from pathlib import Path
 
@@ -36,8 +37,10 @@ def main() -> int:
     )
     parser.add_argument("--workers", type=whole(1, 512), default=os.cpu_count(), help="processes (default: one a core)")
     arguments, rest = parser.parse_known_args()
-    if arguments.tflops <= 0:
+    if not 0 < arguments.tflops < math.inf:
         parser.error("--tflops must be above 0")
+    if Path(arguments.config).is_dir():
+        parser.error(f"{arguments.config} is a folder: name the configuration first, and options after it")
     config = load_config(["--config", arguments.config, *rest])
     if not config.type:
         raise ConfigError(f'{arguments.config}: "type" says what task it is; without it nothing can be checked')

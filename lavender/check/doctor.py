@@ -34,7 +34,10 @@ def examine(config: Config, output: Path, decode: int, fix: Path | None, tflops:
     findings = find_all(splits, videos, decoded, marks)
     estimates = costs(config, splits)
     print("\n".join(lines(splits, findings, estimates, tflops)))
-    print(f"\n{len(decoded):,} of {len(videos.all):,} videos were decoded" + "; --decode all" * (decode > 0))
+    print(
+        f"\n{len(decoded):,} of {len(videos.all):,} videos were decoded"
+        + "; --decode all" * (len(decoded) < len(videos.all))
+    )
     values = content(splits, findings, estimates, len(decoded), tflops)
     write_json(output / "check.json", values)
     drawn = draw(output / "check.png", splits, videos, decoded)

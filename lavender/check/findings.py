@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lavender.check.fix import can_repair
 from lavender.check.splits import LONGEST, MISSING, Split
 from lavender.check.videos import Decoded, Video, Videos
 from lavender.runtime.quoting import shown
 
 ERROR, WARNING, NOTE = "error", "warning", "note"  # it stops a run or spoils its figures; it may; it is worth knowing
 EXAMPLES = 3
+_FIX = "; --fix FOLDER writes a copy without them"
 _FEW = 0.01  # a share from which truncated texts are a warning
 
 
@@ -58,7 +60,7 @@ def of_texts(split: Split) -> Iterator[Finding]:
     """Malformed, unanswerable, repeated and truncated texts."""
     samples, config = len(split.videos), split.config
     faults = list(dict.fromkeys(split.malformed.values()))
-    advice = "mend the file, or leave them out: --fix FOLDER writes a copy without them"
+    advice = f"mend the file{_FIX if can_repair(split) else ''}"
     yield _finding("malformed", ERROR, split, len(split.malformed), samples + len(split.malformed), advice, faults)
     count = len(split.unanswerable)
     level = ERROR if split.name == "train" and count == samples else WARNING if 2 * count > samples else NOTE
@@ -66,8 +68,9 @@ def of_texts(split: Split) -> Iterator[Finding]:
     yield _finding("unanswerable", level, split, count, samples, advice, split.unanswerable)
     advice = "the task-specific head counts them as wrong: it knows the answers that the file lists"
     yield _finding("outside the vocabulary", NOTE, split, split.outside, samples, advice)
-    advice = "each counts as a sample of its own; --fix FOLDER writes a copy without them"
-    examples = [f"sample {number} (counted from 0)" for number in split.repeated[:EXAMPLES]]
+    advice = f"each counts as a sample of its own{_FIX}"
+    numbers = [split.numbers[number] if split.numbers else number for number in split.repeated[:EXAMPLES]]
+    examples = [f"item {number} (counted from 0)" for number in numbers]
     yield _finding("repeated", NOTE, split, len(split.repeated), samples, advice, examples)
     long = split.lengths > config.size_txt
     count = int(long.sum())
@@ -87,12 +90,12 @@ def of_videos(
     config, samples = split.config, len(split.videos)
     missing = np.flatnonzero(split.places[:, 0] == MISSING).tolist() if samples else []
     names = list(dict.fromkeys(split.videos[number] for number in missing))
-    advice = f"{len(names):,} videos; they need frames, or the samples must go: --fix FOLDER writes a copy without them"
+    advice = f"{len(names):,} videos; they need frames, or the samples must go{_FIX if can_repair(split) else ''}"
     examples = [f"{shown(name)}{split.hints.get(name, '')}" for name in names[:EXAMPLES]]
     yield _finding("video missing", ERROR, split, len(missing), samples, advice, examples)
     tried = {video: decoded[video] for video in dict.fromkeys(videos) if video is not None and video in decoded}
     broken = [one.fault for one in tried.values() if one.fault]
-    advice = "of the videos that were tried; --fix FOLDER writes a copy without their samples"
+    advice = f"of the videos that were tried{_FIX if can_repair(split) else ''}"
     yield _finding("cannot be decoded", ERROR, split, len(broken), len(tried), advice, broken)
     size_frame = 1 if config.type == "pretrain" and _single(tried.values()) else config.size_frame
     few = [video for video, one in tried.items() if not one.fault and one.frames < size_frame]
@@ -122,6 +125,7 @@ def across_splits(splits: Sequence[Split], videos: Videos, marks: Mapping[Video,
         for held, evaluated in zip(splits, names_of, strict=True):
             if train.name == "train" and held.name != "train":
                 yield _leak(train, held, trained, evaluated)
+                yield _same_ids(train, held, trained, evaluated)
     for split, names in zip(splits, names_of, strict=True):
         twins = [" = ".join(sorted(alike)) for alike in names.values() if len(alike) > 1]
         advice = "their frames are the same; retrieval counts the one as wrong for the other's text"
@@ -136,6 +140,20 @@ def _names_by_content(
         if video is not None and video in marks:
             names[marks[video]].add(name)
     return names
+
+
+def _same_ids(
+    train: Split, held: Split, trained: Mapping[bytes, set[str]], evaluated: Mapping[bytes, set[str]]
+) -> Finding:
+    """Ids of both splits whose contents differ, or are not known: frames of one video in two files, perhaps."""
+    by_content = {name for mark in trained.keys() & evaluated.keys() for name in evaluated[mark]}
+    same = sorted((set(train.videos) & set(held.videos)) - by_content)
+    of_one_task = train.task == held.task
+    level = ERROR if of_one_task and held.name == "test" else WARNING
+    advice = "their frames differ or are missing; if they are one video, it must go from one of the two"
+    total = len(set(held.videos))
+    where = f"{train.title}, {held.title}"
+    return Finding("one id in training and evaluation", level, where, len(same), total, advice, tuple(same[:EXAMPLES]))
 
 
 def _leak(train: Split, held: Split, trained: Mapping[bytes, set[str]], evaluated: Mapping[bytes, set[str]]) -> Finding:

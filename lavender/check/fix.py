@@ -14,6 +14,11 @@ from lavender.runtime.files import atomic_file, refuse_overwriting
 REPAIRED = ("qaoe", "fib", "qamc", "retmc", "retrieval")  # types whose texts are a list of items
 
 
+def can_repair(split: Split) -> bool:
+    """Whether a copy of its text file can be repaired."""
+    return split.config.type in REPAIRED
+
+
 def write_repaired(
     splits: Sequence[Split], videos: Videos, decoded: Mapping[Video, Decoded], folder: Path
 ) -> dict[Path, int]:
@@ -28,7 +33,7 @@ def write_repaired(
     copies: dict[str, dict[str, Any]] = {}
     removed: dict[Path, int] = {}
     for place, split in enumerate(splits):
-        if split.config.type not in REPAIRED:
+        if not can_repair(split):
             continue
         copy = copies.setdefault(split.where, dict(read_json(Path(split.where))))
         target = folder / Path(split.where).name
@@ -44,6 +49,8 @@ def write_repaired(
         copy[split.name] = [items[number] for number in kept]
         if items and not kept:
             raise DataError(f"{split.where}: no {split.name} item would be left; nothing is written")
+    if not copies:
+        raise DataError("--fix repairs the texts of questions, multiple choice and retrieval, not captions")
     folder.mkdir(parents=True, exist_ok=True)
     for source, copy in copies.items():
         with atomic_file(folder / Path(source).name) as file:

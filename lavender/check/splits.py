@@ -3,10 +3,11 @@
 import copy
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from lavender.data import corpora
 from lavender.data.annotations import CaptionTable, ItemTable, read_splits
 from lavender.data.caption_folder import CaptionFolder
 from lavender.data.formats import format_of
-from lavender.data.items import Item, ItemDataset, ItemFile, open_frames
+from lavender.data.items import Item, ItemDataset, ItemFile, Items, open_frames
 from lavender.data.pretrain_frames import CorpusFrames, Piece
 from lavender.data.qamc import MultipleChoiceDataset
 from lavender.data.qaoe import ClosedVocabularyDataset, FillInTheBlankDataset, OpenEndedDataset, QuestionDataset
@@ -100,15 +101,33 @@ def open_splits(config: Config) -> list[Split]:
 
 
 def _items(config: Config, tokenizer: TextTokenizer) -> Iterator[Split]:
-    texts, frames = ItemFile(config), open_frames(config)
+    file, frames = ItemFile(config), open_frames(config)
     lenient = dataclasses.replace(config, on_bad_sample="zero", data_ratio=1)
+    named: dict[str, list[Any]] = {}  # split → items that name a video
     for name in SPLITS:
-        if texts.items(name):
-            yield _item_split(config, lenient, tokenizer, frames, texts, name)
+        if not isinstance(items := file.content.get(name) or [], list):
+            file.items(name)  # raises
+        named[name] = [item for item in items if isinstance(item, dict) and isinstance(item.get("video"), str)]
+    texts = Items(file.path, {**file.content, **named})
+    for name in SPLITS:
+        if items := file.content.get(name):
+            split = _item_split(config, lenient, tokenizer, frames, texts, name)
+            yield _with_nameless(split, items, file.where)
+
+
+def _with_nameless(split: Split, items: list[Any], where: Callable[[str, int], str]) -> Split:
+    """A split with its numbers counted in the file, where some items name no video."""
+    has_name = [isinstance(item, dict) and isinstance(item.get("video"), str) for item in items]
+    places = [number for number, named in enumerate(has_name) if named]
+    split.numbers = [places[number] for number in split.numbers]
+    split.malformed = {places[number]: fault for number, fault in split.malformed.items()}
+    nameless = (number for number, named in enumerate(has_name) if not named)
+    split.malformed |= {n: f'{where(split.name, n)}: an object with a "video" (text) is expected' for n in nameless}
+    return split
 
 
 def _item_split(
-    config: Config, lenient: Config, tokenizer: TextTokenizer, frames: FrameSource, texts: ItemFile, name: str
+    config: Config, lenient: Config, tokenizer: TextTokenizer, frames: FrameSource, texts: Items, name: str
 ) -> Split:
     items, malformed = texts.items(name), Faults()
     words = (lenient, tokenizer, frames, texts, name)
@@ -128,7 +147,7 @@ def _item_split(
         split.unanswerable = list(dataset.unanswerable.values())
         split.answers = Counter(filter(None, (dataset.answer(item, "").lower() for item in good)))
         if format_of(config) != "fib" and config.size_vocab and "ans2label" in texts.content:
-            split.outside = _outside(ClosedVocabularyDataset(*words, Faults().add), len(items))
+            split.outside = _outside(ClosedVocabularyDataset(*words, Faults().add), len(good))
     return split
 
 

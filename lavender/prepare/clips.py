@@ -117,7 +117,7 @@ class Clips:
     def __init__(self, path: str):
         self.path = path
         self.faults: dict[str, str] = {}  # id → why its frames cannot be read
-        self.shards = ShardSource(path) if _is_shards(path) else None
+        self.shards = ShardSource(path, tolerant=True) if _is_shards(path) else None
         self._clips: dict[str, Clip] = {}
         if self.shards is None:
             self._find(Path(path))
@@ -129,6 +129,9 @@ class Clips:
         if not folder.is_dir():
             raise DataError(f"{folder}: there is no such folder{looked_from(folder)}; check --videos")
         videos, images = find_videos(folder), find_images(folder, needed=False)[0]
+        for name in videos.keys() & images.keys():
+            if len(images[name]) == 1 and images[name][0].parent == videos[name].parent:
+                del images[name]  # the thumbnail beside a video
         if both := sorted(videos.keys() & images.keys()):
             raise DataError(f"{videos[both[0]]} and a folder of images would both be video {both[0]!r}: rename one")
         if not videos and not images:
@@ -141,6 +144,9 @@ class Clips:
 
     def __len__(self) -> int:
         return len(self._places if self.shards else self._clips)
+
+    def __contains__(self, name: str) -> bool:
+        return name in (self._places if self.shards else self._clips)
 
     def __getitem__(self, name: str) -> Clip:
         return ShardClip(self.shards.video(self._places[name])) if self.shards else self._clips[name]

@@ -33,7 +33,7 @@ NAMES = {
     "split": ("split", "set", "subset", "partition", "fold"),
     "options": ("options", "choices", "candidates", "multichoiceoptions"),
 }
-_OPTION = re.compile(r"(?:options?|choice|candidate|answer|a)_?\s*(\d+|[a-h])", re.IGNORECASE)
+_OPTION = re.compile(r"(?:options?|choice|candidate|opt|o|a)_?\s*(\d+|[a-h])", re.IGNORECASE)
 
 
 @dataclass
@@ -103,6 +103,9 @@ def _options(columns: Sequence[str], taken: set[int]) -> list[int]:
             sign = match[1].lower()
             place = int(sign) if sign.isdigit() else ord(sign) - ord("a")
             found.setdefault(name[: match.start(1)].lower(), {})[place] = number
+    signs = [name.strip().lower() for name in columns]
+    plain = {place: signs.index(sign) for place, sign in enumerate("abcdefgh") if sign in signs}
+    found["plain letters"] = plain if plain.keys() == set(range(len(plain))) else {}
     groups = [group for group in found.values() if len(group) > 1]
     return [number for _, number in sorted(max(groups, key=len).items())] if groups else []
 

@@ -3,19 +3,21 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lavender.data.corpora import CORPORA
 from lavender.data.frames import MAX_PIXELS
 from lavender.prepare.clips import Clips
 from lavender.prepare.columns import check_given, find_columns
 from lavender.prepare.configs import commands, write_config
 from lavender.prepare.frames import write_frames
-from lavender.prepare.rows import SPLITS, check_splits, leave_out_unanswered, read_rows, share_out
+from lavender.prepare.made import Made
+from lavender.prepare.rows import SPLITS, Rows, check_splits, leave_out_unanswered, read_rows, share_out
 from lavender.prepare.table import Table, read_table
-from lavender.prepare.texts import TASKS, write_tasks
+from lavender.prepare.texts import TASKS, possible_tasks, write_tasks
 from lavender.runtime.errors import DataError
-from lavender.runtime.files import refuse_overwriting
 
 
 def make_dataset(
@@ -60,48 +62,68 @@ def make_dataset(
         DataError: a table or the clips are not as they should be, or nothing can be used.
         OSError: a file cannot be written.
     """
+    if name in CORPORA:
+        raise DataError(f"--name {name} is that of a public data set with rules of its own; choose another")
     clips = Clips(videos)
     if frame_source not in ("tsv", clips.kind):
         raise DataError(f"{videos} holds {clips.kind}: --frame_source tsv or {clips.kind}")
-    read = [read_table(path, encoding) for path in tables] or [caption_table(clips)]
-    check_given(read, columns or {})
-    pairs = [(table, find_columns(table, columns or {})) for table in read]
-    for table, found in pairs:
-        print(found.told(table))
-    rows = read_rows(pairs, clips, clips.path, answers_from)
-    used = sorted({item["video"] for item in rows.all()})
-    print(f"{clips.path}: {len(clips):,} clips, {len(used):,} of them have texts")
-
-    for file in (
-        f"img_{name}.tsv",
-        f"txt_{name}.json",
-        *(f"txt_{name}-{task}.json" for task in ("retrieval", "qa", "mc")),
-    ):
-        refuse_overwriting(output / file, *tables, error=DataError)
-    output.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = clips.options(count)
-    if frame_source == "tsv":
-        tsv, options = output / f"img_{name}.tsv", {}
-        held = write_frames(clips, used, tsv, count, workers or os.cpu_count() or 1, max_pixels=max_pixels)
-        if len(held) < len(used):
-            rows = read_rows(pairs, held, tsv, answers_from)
+    rows = _rows(clips, tables, columns or {}, encoding, answers_from)
+    made = Made(output, name, {"seed": seed, "shares": list(shares)})
+    made.refuse_strange(["retrieval", "qa", "mc"], tables, args_dir or output / "_args")
     parts = {split: share / sum(shares) for split, share in zip(SPLITS, shares, strict=True)}
-    share_out(rows, parts, seed)
+    made.drawn |= share_out(rows, parts, seed, made.drawn)
     leave_out_unanswered(rows)
-    if tuple(tasks) != ("pretrain",):
-        check_splits(rows)
+    options: dict[str, Any] = clips.options(count) if frame_source != "tsv" else {}
+    checked = partial(_check, rows, tasks, bool(options))
+    checked()
+
+    output.mkdir(parents=True, exist_ok=True)
+    made.write()  # first: a command that is stopped may go on
+    if frame_source == "tsv":
+        used = sorted({item["video"] for item in rows.all()})
+        tsv = output / f"img_{name}.tsv"
+        held = write_frames(clips, used, tsv, count, workers or os.cpu_count() or 1, max_pixels=max_pixels)
+        rows.keep(set(held), "its clip cannot be decoded")
+        checked()
     for line in rows.report():
         print(line, file=sys.stderr)
     lengths = [clips[video].length(count) for video in {item["video"] for item in rows.all()}]
+    said = []
     for task in write_tasks(rows, name, output, size_vocab, bool(options), tasks):
         config = write_config(task, output, args_dir or output / "_args", options, lengths)
-        print(f"\n{task.name}: " + ", ".join(f"{number:,} {split}" for split, number in task.counts.items()))
-        for line in (*task.notes, *commands(task, config)):
-            print(f"  {line}")
+        said += ["", f"{task.name}: " + ", ".join(f"{number:,} {split}" for split, number in task.counts.items())]
+        said += [f"  {line}" for line in (*task.notes, *commands(task, config))]
+    print("\n".join(said))
     if clips.faults:
         words = "clips cannot be decoded and were left out; they are listed above"
         print(f"\n{len(clips.faults)} {words}", file=sys.stderr)
     return sorted(clips.faults)
+
+
+def _rows(
+    clips: Clips, tables: Sequence[Path], columns: Mapping[str, str], encoding: str, answers_from: int | None
+) -> Rows:
+    """The items of all tables; what their columns and answers are taken for is printed."""
+    if twice := [
+        path for number, path in enumerate(tables) if path.resolve() in {one.resolve() for one in tables[:number]}
+    ]:
+        raise DataError(f"{twice[0]} is given twice")
+    read = [read_table(path, encoding) for path in tables] or [caption_table(clips)]
+    check_given(read, columns)
+    pairs = [(table, find_columns(table, columns)) for table in read]
+    rows = read_rows(pairs, clips, clips.path, answers_from)
+    used = {item["video"] for item in rows.all()}
+    for line in (*(found.told(table) for table, found in pairs), *rows.notes):
+        print(line)
+    print(f"{clips.path}: {len(clips):,} clips, {len(used):,} of them have texts")
+    return rows
+
+
+def _check(rows: Rows, tasks: Sequence[str], direct: bool) -> None:
+    """Raises DataError where nothing could be made of the rows."""
+    if tuple(tasks) != ("pretrain",):
+        check_splits(rows)
+    possible_tasks(rows, direct, tasks)
 
 
 def caption_table(clips: Clips) -> Table:

@@ -20,6 +20,8 @@ from lavender.runtime.files import atomic_file
 def write_frames(clips: Clips, used: list[str], path: Path, count: int, workers: int, **options: Any) -> list[str]:
     """Writes the frame TSV of the clips in `used`, its lineidx and its id index; returns the ids that it holds.
 
+    Clips that it held before and that are still in the folder stay in it.
+
     Frames that were extracted before, with these options and from files that did not change since, are kept: those of
     a command that was stopped, in `<path>.part`, and those of a finished TSV; `<path>.made` says how it was made. Clips
     that cannot be decoded are listed on stderr and in `clips.faults`.
@@ -52,6 +54,10 @@ def write_frames(clips: Clips, used: list[str], path: Path, count: int, workers:
         held = [name for name in used if name not in clips.faults]
         if not held:
             raise DataError(f"{clips.path}: none of its {len(used)} clips can be decoded")
+        # Of an earlier command with other tables: its text files may still name them.
+        others = [name for name in made.stamps if name not in stamps and name in clips]
+        stamps |= {name: made.stamps[name] for name in others}
+        held += others
         if any(made.stamps.get(name) != stamps[name] for name in held) or len(made.stamps) > len(held):
             with TSVWriter(path) as writer:
                 for name in held:

@@ -1,15 +1,17 @@
 """Rows of tables → captions, questions and choices of videos that are there, each in its split."""
 
+import ast
 import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from lavender.data.annotations import SPLIT_NAMES
 from lavender.data.ids import VideoIds
+from lavender.prepare.choices import read_choices
 from lavender.prepare.columns import Columns
 from lavender.prepare.table import Table
 from lavender.runtime.errors import DataError
@@ -17,8 +19,6 @@ from lavender.runtime.quoting import shown
 
 SPLITS = ("train", "val", "test")
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?")
-_INDEX = re.compile(r"\d{1,4}")
-_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 @dataclass
@@ -31,11 +31,20 @@ class Rows:
     choices: list[dict[str, Any]] = field(default_factory=list)  # question, options, answer (None: not given)
     faults: Counter[str] = field(default_factory=Counter)  # kind → rows left out
     examples: dict[str, str] = field(default_factory=dict)  # kind → the first such row
+    notes: list[str] = field(default_factory=list)  # how answers are read
 
     def leave_out(self, kind: str, example: str) -> None:
         """Notes a row that is not used."""
         self.faults[kind] += 1
         self.examples.setdefault(kind, example)
+
+    def keep(self, videos: Container[str], why: str) -> None:
+        """Leaves out the items of other videos."""
+        for items in (self.captions, self.questions, self.choices):
+            for item in items:
+                if item["video"] not in videos:
+                    self.leave_out(why, f"{item['where']}, {shown(item['video'])}")
+            items[:] = [item for item in items if item["video"] in videos]
 
     def all(self) -> list[dict[str, Any]]:
         """Every item."""
@@ -92,17 +101,39 @@ def _read(table: Table, columns: Columns, ids: VideoIds, rows: Rows, answers_fro
         split = split_of(cells[place["split"]], where) if "split" in place else ""
         common = {"video": video, "split": split, "where": where}
         texts = _several(cells[place["caption"]]) if "caption" in place else []
-        rows.captions += [{**common, "caption": text} for text in texts]
         question = cells[place["question"]] if "question" in place else ""
-        answer = cells[place["answer"]] if "answer" in place else ""
+        answers = _several(cells[place["answer"]]) if "answer" in place else []
         options = _options_of(cells, columns)
+        if fault := _fault(cells, texts, answers, options):
+            rows.leave_out(fault, where)
+            continue
+        rows.captions += [{**common, "caption": text} for text in texts or ()]
+        answer = answers[0] if answers else ""
         if options:
             choices.append(({**common, "question": question, "options": options}, answer))
         elif question:
             rows.questions.append({**common, "question": question, "answer_text": answer})
         elif not texts:
             rows.leave_out("the text is empty", where)
-    _add_choices(table, choices, rows, answers_from)
+    if choices:
+        kept, left, told = read_choices(table, choices, answers_from)
+        rows.choices += kept
+        rows.notes += [told] if told else []
+        for kind, example in left:
+            rows.leave_out(kind, example)
+
+
+def _fault(cells: list[str], texts: list[str] | None, answers: list[str] | None, options: list[str] | None) -> str:
+    """Why a row cannot be used; "" where it can."""
+    if texts is None or answers is None or options is None:
+        return "a cell holds an object, or a list of lists"
+    if len(answers) > 1:
+        return "it has several answers"
+    try:
+        "".join(cells).encode()
+    except UnicodeEncodeError:
+        return "a text holds half of a character"
+    return ""
 
 
 def split_of(name: str, where: str) -> str:
@@ -114,93 +145,36 @@ def split_of(name: str, where: str) -> str:
     raise DataError(f"{where}: the split {shown(name)} is not known; write {known}")
 
 
-def _several(cell: str) -> list[str]:
-    """The texts of a cell: a JSON list of them, or one."""
-    if cell.startswith("["):
-        try:
-            found = json.loads(cell)
-        except ValueError:
-            found = None
-        if isinstance(found, list) and all(isinstance(text, str | int | float) for text in found):
+def _several(cell: str) -> list[str] | None:
+    """The texts of a cell: a list of them as JSON or Python writes it, or one; None where it is something else."""
+    if cell.startswith(("[", "{")):
+        for read in (json.loads, ast.literal_eval):
+            try:
+                found = read(cell)
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                continue
+            if not isinstance(found, list) or not all(isinstance(text, str | int | float) for text in found):
+                return None
             return [str(text).strip() for text in found if str(text).strip()]
     return [cell] if cell else []
 
 
-def _options_of(cells: list[str], columns: Columns) -> list[str]:
+def _options_of(cells: list[str], columns: Columns) -> list[str] | None:
     if "options" in columns.single:
         return _several(cells[columns.single["options"]])
     return [cells[number] for number in columns.options]
 
 
-def _add_choices(table: Table, found: list[tuple[dict[str, Any], str]], rows: Rows, answers_from: int | None) -> None:
-    """Multiple choice: every question has as many options as the others, and an answer that is one of them."""
-    if not found:
-        return
-    for item, _ in found:
-        item["options"] = [option for option in item["options"] if option]
-    size = max(len(item["options"]) for item, _ in found)
-    if size < 2:
-        raise DataError(f"{table.path}: a question of multiple choice needs two options or more")
-    meaning = _Meaning(table, [(item["options"], answer) for item, answer in found if answer], size, answers_from)
-    for item, answer in found:
-        if len(item["options"]) < size:
-            rows.leave_out(f"it has fewer than {size} options", item["where"])
-            continue
-        item["answer"] = meaning.option(answer, item["options"]) if answer else None
-        if answer and item["answer"] is None:
-            rows.leave_out("its answer is none of the options", f"{item['where']}, {shown(answer)}")
-        else:
-            rows.choices.append(item)
-
-
-class _Meaning:
-    """What the answers of a table are: the text, the number or the letter of an option; the whole column says it.
-
-    Args:
-        answers: options and answer of each row that has one; size: how many options.
-        first: whether numbers count from 0 or from 1; None: as the column shows.
-
-    Raises:
-        DataError: the numbers do not fit the options, or could count from 0 or from 1.
-    """
-
-    def __init__(self, table: Table, answers: list[tuple[list[str], str]], size: int, first: int | None):
-        self.by_text = all(_text_of(answer, options) is not None for options, answer in answers)
-        numbers = {int(answer) for _, answer in answers if _INDEX.fullmatch(answer)}
-        self.first = first or 0
-        if self.by_text or not numbers or first is not None:
-            return
-        if {0, size} <= numbers:
-            raise DataError(f"{table.path}: the answers are numbers from 0 to {size}, and there are {size} options")
-        if not numbers & {0, size}:
-            raise DataError(
-                f"{table.path}: the answers are numbers from {min(numbers)} to {max(numbers)} of {size} options, which "
-                "may count from 0 or from 1; say which: --answers_from 0, or 1"
-            )
-        self.first = 1 if size in numbers else 0
-
-    def option(self, answer: str, options: list[str]) -> int | None:
-        """The number of the option, from 0; None where it is none of them."""
-        if not self.by_text and _INDEX.fullmatch(answer):
-            number = int(answer) - self.first
-            return number if 0 <= number < len(options) else None
-        number_of_text = _text_of(answer, options)
-        letter = answer.strip("(). ").lower()
-        if number_of_text is None and len(letter) == 1 and letter in _LETTERS[: len(options)]:
-            return _LETTERS.index(letter)
-        return number_of_text
-
-
-def _text_of(answer: str, options: list[str]) -> int | None:
-    """The only option with this text, in any case."""
-    folded = [option.casefold() for option in options]
-    return folded.index(answer.casefold()) if folded.count(answer.casefold()) == 1 else None
-
-
-def share_out(rows: Rows, shares: Mapping[str, float], seed: int) -> None:
+def share_out(rows: Rows, shares: Mapping[str, float], seed: int, drawn: Mapping[str, str]) -> dict[str, str]:
     """Gives a split to the items that have none: whole videos, at random but always the same for a seed.
 
     A video that has a split in one table keeps it in the others.
+
+    Args:
+        drawn: the splits that were drawn before, which are kept.
+
+    Returns:
+        video → split, of those whose split is drawn
 
     Raises:
         DataError: a video has two splits.
@@ -212,18 +186,25 @@ def share_out(rows: Rows, shares: Mapping[str, float], seed: int) -> None:
                 f"video {shown(item['video'])} is in {known[item['video']]} and in {item['split']}: what is trained on "
                 "would be tested; give all rows of a video one split"
             )
-    videos = sorted({item["video"] for item in rows.all()} - known.keys())
+    waiting = {item["video"] for item in rows.all()} - known.keys()
+    chosen = {video: drawn[video] for video in waiting & drawn.keys()}
+    videos = sorted(waiting - chosen.keys())
     random.Random(seed).shuffle(videos)
+    before = Counter(chosen.values())
     used = [split for split in SPLITS if shares[split] > 0]
-    counts = {split: int(shares[split] * len(videos)) for split in used}
+    left = len(videos)
+    counts = {}
     for split in used[1:]:  # each has a video, where there are enough
-        counts[split] = max(counts[split], 1 if len(videos) > used.index(split) else 0)
-    counts[used[0]] = len(videos) - sum(counts[split] for split in used[1:])
+        wanted = max(int(shares[split] * len(waiting)), 1 if len(waiting) > used.index(split) else 0)
+        counts[split] = min(left, max(0, wanted - before[split]))
+        left -= counts[split]
+    counts[used[0]] = left
     names = iter(videos)
-    for split, count in counts.items():
-        known.update((next(names), split) for _ in range(count))
+    for split in used:
+        chosen.update((next(names), split) for _ in range(counts[split]))
     for item in rows.all():
-        item["split"] = known[item["video"]]
+        item["split"] = known.get(item["video"]) or chosen[item["video"]]
+    return chosen
 
 
 def leave_out_unanswered(rows: Rows) -> None:

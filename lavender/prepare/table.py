@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,13 +57,15 @@ def read_table(path: Path, encoding: str = "") -> Table:
 
 
 def _decoded(path: Path, encoding: str) -> str:
-    if not encoding:
-        with path.open("rb") as file:  # Excel's "Unicode text"
-            encoding = "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else ""
-    if not encoding:
-        try:
+    """The text of a file: UTF-8 where it is that, whatever `encoding` says of the others."""
+    with path.open("rb") as file:  # Excel's "Unicode text"
+        marked = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    encoding = "utf-16" if marked else encoding
+    try:
+        if not marked:
             return read_text(path, DataError)
-        except DataError as error:
+    except DataError as error:
+        if not encoding or path.suffix.lower() in (".json", ".jsonl"):
             raise DataError(f"{error}, or name its encoding: --encoding cp1252") from None
     try:
         return path.read_bytes().decode(encoding).removeprefix("\ufeff")
@@ -71,7 +74,11 @@ def _decoded(path: Path, encoding: str) -> str:
 
 
 def _from_csv(path: Path, text: str) -> Table:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(text)
+    if "\n" not in text:
+        text = text.replace("\r", "\n")
+    if named := re.match(r"sep=(.)\r?\n", text):  # as Excel writes it
+        text = "\n" + text[named.end() :]
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else named[1] if named else _delimiter(text)
     rows = csv_rows(path, io.StringIO(text, newline=""), delimiter)
     try:
         _, columns = next(rows)
@@ -80,6 +87,7 @@ def _from_csv(path: Path, text: str) -> Table:
     columns = [name.strip() for name in columns]
     while columns and not columns[-1]:
         columns.pop()  # a delimiter at the end of each line
+    columns = [name or f"(column {number})" for number, name in enumerate(columns, start=1)]  # such as pandas' index
     _check_columns(path, columns)
     kept = []
     for line, cells in rows:
@@ -107,7 +115,7 @@ def csv_rows(path: Path, lines: Iterable[str], delimiter: str) -> Iterator[tuple
     """
     csv.field_size_limit(MAX_CELL)
     # Without quotes in the file every quote sign would be text; with strict, a broken one is an error.
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
     line = 1
     while True:
         try:
@@ -125,7 +133,7 @@ def csv_rows(path: Path, lines: Iterable[str], delimiter: str) -> Iterator[tuple
 
 
 def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would cut at signs within texts, too
         if line.strip():
             try:
                 yield number, load_json(line)
@@ -160,7 +168,7 @@ def _from_objects(path: Path, entries: Iterator[tuple[int, Any]]) -> Table:
 
 
 def _cell(value: Any) -> str:
-    if value is None:
+    if value is None or value != value:  # nothing, or NaN
         return ""
     return value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 

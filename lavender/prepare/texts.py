@@ -1,6 +1,7 @@
 """Items → the text files of the tasks: retrieval, captioning, questions with an answer, multiple choice."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from lavender.runtime.files import atomic_file
 from lavender.text.masking import IGNORED
 
 LENGTHS = (25, 50, 100, 150, 200, 300, 500)  # size_txt to choose from
+_FOREIGN = re.compile(r"[^\x00-\x7f]")
 TOKENS_PER_WORD = 1.4  # of BERT's vocabulary, with room to spare
 
 TASKS = ("retrieval", "captioning", "pretrain", "qa", "mc")
@@ -41,19 +43,14 @@ def write_tasks(
     Raises:
         DataError: no task is allowed, or the questions have no answers to train on.
     """
-    captions, questions, choices = rows.captions, rows.questions, rows.choices
-    writers: dict[str, tuple[bool, Callable[[], TaskFiles]]] = {
-        "retrieval": (bool(captions), lambda: _retrieval(captions, name, output)),
-        "captioning": (bool(captions), lambda: _captioning(captions, name, output, direct)),
-        # The parts of a TSV would need files of their own.
-        "pretrain": (bool(captions) and direct, lambda: _pretraining(captions, name, output)),
-        "qa": (bool(questions), lambda: _questions(questions, name, output, size_vocab)),
-        "mc": (bool(choices), lambda: _choices(choices, name, output)),
+    writers: dict[str, Callable[[], TaskFiles]] = {
+        "retrieval": lambda: _retrieval(rows.captions, name, output),
+        "captioning": lambda: _captioning(rows.captions, name, output, direct),
+        "pretrain": lambda: _pretraining(rows.captions, name, output),
+        "qa": lambda: _questions(rows.questions, name, output, size_vocab),
+        "mc": lambda: _choices(rows.choices, name, output),
     }
-    written = [write() for task, (possible, write) in writers.items() if possible and task in tasks]
-    if not written:
-        found = ", ".join(task for task, (possible, _) in writers.items() if possible)
-        raise DataError(f"--tasks {' '.join(tasks)}: these tables and clips give {found}")
+    written = [writers[task]() for task in possible_tasks(rows, direct, tasks)]
     for task in written:
         if not task.counts["train"]:
             task.options["size_epoch"] = 0
@@ -61,6 +58,27 @@ def write_tasks(
         elif task.kind != "pretrain" and not (task.counts["val"] or task.counts["test"]):
             task.notes.append("nothing to evaluate on, which a run needs: give some of its videos another split")
     return written
+
+
+def possible_tasks(rows: Rows, direct: bool, tasks: Sequence[str] = TASKS) -> list[str]:
+    """Those of `tasks` that the items allow. DataError where it is none, or the options do not fit."""
+    possible = {
+        "retrieval": bool(rows.captions),
+        "captioning": bool(rows.captions),
+        "pretrain": bool(rows.captions) and direct,  # the parts of a TSV would need files of their own
+        "qa": bool(rows.questions),
+        "mc": bool(rows.choices),
+    }
+    found = [task for task in tasks if possible[task]]
+    if not found:
+        others = ", ".join(task for task in TASKS if possible[task])
+        hint = "" if direct or not rows.captions else "; pretrain where clips are read directly: --frame_source"
+        raise DataError(f"--tasks {' '.join(tasks)}: these tables and clips give {others}{hint}")
+    sizes = {len(item["options"]): item["where"] for item in rows.choices}
+    if "mc" in found and len(sizes) > 1:
+        places = "; ".join(f"{size}: {where}" for size, where in sorted(sizes.items()))
+        raise DataError(f"questions of several numbers of options ({places}); make a data set of each: another --name")
+    return found
 
 
 def by_split(items: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -171,7 +189,7 @@ def number_answers(items: Mapping[str, list[dict[str, Any]]], size_vocab: int) -
 def _choices(choices: list[dict[str, Any]], name: str, output: Path) -> TaskFiles:
     task, items = f"{name}-mc", by_split(choices)
     texts = [" ".join([item["question"], *item["options"]]) for item in choices]
-    size = max(len(item["options"]) for item in choices)
+    size = len(choices[0]["options"])
     number_options(items)
     write_json(output / f"txt_{task}.json", items)
     options = {"dataset": name, "size_txt": _length(texts), "size_option": size}
@@ -187,9 +205,9 @@ def number_options(items: Mapping[str, list[dict[str, Any]]]) -> None:
 
 
 def _length(texts: Iterable[str]) -> int:
-    """A `size_txt` that 99 of 100 texts fit in, by their number of words."""
-    words = sorted(len(text.split()) for text in texts)
-    needed = words[int(0.99 * (len(words) - 1))] * TOKENS_PER_WORD + 3
+    """A `size_txt` that 99 of 100 texts fit in, guessed from their words; a sign that is not ASCII may be a token."""
+    tokens = sorted(TOKENS_PER_WORD * len(text.split()) + len(_FOREIGN.findall(text)) for text in texts)
+    needed = tokens[int(0.99 * (len(tokens) - 1))] + 3
     return next((length for length in LENGTHS if length >= needed), LENGTHS[-1])
 
 

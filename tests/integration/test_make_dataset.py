@@ -120,6 +120,39 @@ def test_a_table_is_not_overwritten(clips: Path, tmp_path: Path):
         make_dataset("own", [table], str(clips), tmp_path)
 
 
+def test_a_broken_clip_takes_its_texts_along(tmp_path: Path):
+    """They do not go to a clip of the same file name in another folder."""
+    write_images(tmp_path / "clips" / "001", 1, 2)
+    (tmp_path / "clips" / "001" / "1.png").write_bytes(b"no image")
+    for name in ("retake/001", "002", "003", "004"):
+        write_images(tmp_path / "clips" / name, 1, 2)
+    table = tmp_path / "t.csv"
+    names = ("001", "retake/001", "002", "003", "004")
+    table.write_text("video,caption\n" + "".join(f"{name},caption of {name}\n" for name in names))
+    assert make_dataset("own", [table], str(tmp_path / "clips"), tmp_path / "data", workers=1) == ["001"]
+    texts = json.loads((tmp_path / "data" / "txt_own-retrieval.json").read_text())
+    found = [item for split in texts.values() for item in split]
+    assert sorted(item["video"] for item in found) == ["002", "003", "004", "retake/001"]
+    assert all(item["caption"] == f"caption of {item['video']}" for item in found)
+
+
+def test_files_of_others_stay(clips: Path, tables: list[Path], tmp_path: Path):
+    output = tmp_path / "data"
+    output.mkdir()
+    (output / "img_own.tsv").write_text("released")
+    with pytest.raises(DataError, match=r"img_own\.tsv.*--name"):
+        make_dataset("own", tables, str(clips), output)
+    assert (output / "img_own.tsv").read_text() == "released"
+    make_dataset("mine", tables, str(clips), output, frame_source="videos")
+    make_dataset("mine", tables, str(clips), output, frame_source="videos")
+    with pytest.raises(DataError, match=r"txt_mine-qa\.json.*--name"):
+        make_dataset("mine-qa", tables, str(clips), output, frame_source="videos")
+    with pytest.raises(DataError, match="--name cc3m"):
+        make_dataset("cc3m", tables, str(clips), output)
+    with pytest.raises(DataError, match=r"captions\.csv is given twice"):
+        make_dataset("other", [tables[0], tables[0]], str(clips), output)
+
+
 def test_a_source_that_does_not_fit(clips: Path, tables: list[Path], tmp_path: Path):
     with pytest.raises(DataError, match=r"videos.*--frame_source"):
         make_dataset("own", tables, str(clips), tmp_path / "data", frame_source="shards")

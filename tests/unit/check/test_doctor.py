@@ -122,6 +122,8 @@ def test_answers_outside_the_closed_vocabulary(world: World):
     texts = sound()
     texts["test"] = [question("v3"), question("v4", answer="cat") | {"answer": -1}]
     (world.folder / "txt_own.json").write_text(json.dumps({**texts, "ans2label": {"dog": 0}}))
+    texts["train"] += [{"video": "v1"}]
+    (world.folder / "txt_own.json").write_text(json.dumps({**texts, "ans2label": {"dog": 0}}))
     _, found = world.examine("msvd-qa")
     assert found["outside the vocabulary", "own test"]["count"] == 1
     assert ("outside the vocabulary", "own train") not in found
@@ -129,15 +131,15 @@ def test_answers_outside_the_closed_vocabulary(world: World):
 
 def test_malformed_and_repeated_items_and_a_repaired_copy(world: World, tmp_path: Path):
     texts = sound()
-    texts["train"] += [{"video": "v1"}, question("v0"), question("gone"), question("v1", "who")]
+    texts["train"] += [{"video": "v1"}, {"question": "whose"}, question("v0"), question("gone"), question("v1", "who")]
     world.texts(**texts)
     code, found = world.examine("msvd-qa", fix=tmp_path / "mended")
     assert code == 1
-    assert found["malformed", "own train"]["count"] == 1
-    assert "item 2" in found["malformed", "own train"]["examples"][0]
-    assert found["repeated", "own train"]["count"] == 1
+    assert found["malformed", "own train"]["count"] == 2
+    assert ["item 2" in one or "item 3" in one for one in found["malformed", "own train"]["examples"]] == [True, True]
+    assert found["repeated", "own train"]["examples"] == ["item 4 (counted from 0)"]
     mended = json.loads((tmp_path / "mended" / "txt_own.json").read_text())
-    assert mended == {**texts, "train": [texts["train"][number] for number in (0, 1, 5)]}
+    assert mended == {**texts, "train": [texts["train"][number] for number in (0, 1, 6)]}
     assert json.loads((tmp_path / "txt_own.json").read_text()) == texts
     assert world.examine("msvd-qa", "--txt_dir", tmp_path / "mended") == (0, {})
 
@@ -170,6 +172,16 @@ def test_a_video_that_is_trained_and_tested_on(world: World):
     finding = found["trained and evaluated on", "own train, own test"]
     assert (code, finding["count"], finding["total"]) == (1, 2, 3)
     assert finding["examples"] == ["twin = v1", "v0"]
+
+
+def test_one_id_in_training_and_test_without_its_video(world: World):
+    texts = sound()
+    texts["train"] += [question("gone")]
+    texts["test"] += [question("gone")]
+    world.texts(**texts)
+    _, found = world.examine("msvd-qa")
+    finding = found["one id in training and evaluation", "own train, own test"]
+    assert (finding["level"], finding["examples"]) == ("error", ["gone"])
 
 
 def test_two_ids_of_one_content(world: World):

@@ -31,6 +31,8 @@ def table_of(*columns: str) -> Table:
             [4, 3, 2],
         ),
         (["video", "question", "option a", "option b", "answer"], {"video": 0, "question": 1, "answer": 4}, [2, 3]),
+        (["video", "question", "a", "b", "c", "answer"], {"video": 0, "question": 1, "answer": 5}, [2, 3, 4]),
+        (["video", "question", "answer_1", "answer_2"], {"video": 0, "question": 1}, []),
         (["video", "question", "options", "answer"], {"video": 0, "question": 1, "options": 2, "answer": 3}, []),
     ],
 )

@@ -127,6 +127,21 @@ def test_a_command_that_was_stopped_goes_on(tmp_path: Path, here: list[Clip], mo
     assert {name: grey_of(row[0]) for name, row in rows_of(path).items()} == {name: ord(name) for name in "abcd"}
 
 
+def test_clips_of_another_command_stay(tmp_path: Path, here: list[Clip]):
+    for name in "abc":
+        write_images(tmp_path / "clips" / name, ord(name))
+    store(tmp_path / "clips", tmp_path / "img.tsv", ["a", "b"])
+    assert store(tmp_path / "clips", tmp_path / "img.tsv", ["c"]) == ["c", "a", "b"]
+    assert {name: grey_of(row[0]) for name, row in rows_of(tmp_path / "img.tsv").items()} == {n: ord(n) for n in "abc"}
+
+
+def test_a_thumbnail_beside_its_video(tmp_path: Path):
+    write_video(tmp_path / "a.mp4")
+    (tmp_path / "a.png").write_bytes(png(1))
+    clips = Clips(str(tmp_path))
+    assert [str(clips[name]) for name in clips] == [str(tmp_path / "a.mp4")]
+
+
 def test_two_commands_at_once(tmp_path: Path, here: list[Clip]):
     write_images(tmp_path / "clips" / "a", 1)
     clips = Clips(str(tmp_path / "clips"))

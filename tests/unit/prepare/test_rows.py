@@ -82,6 +82,55 @@ def test_numbers_that_may_count_from_0_or_1():
     assert rows_of(head, row, answers_from=1).choices[0]["answer"] == 0
     with pytest.raises(DataError, match="from 0 to 3"):
         rows_of(head, (*row[:-1], "0"), (*row[:-1], "3"))
+    with pytest.raises(DataError, match="from 1 to 3"):
+        rows_of(head, (*row[:-1], "1"), (*row[:-1], "3"), answers_from=0)
+
+
+def test_one_bad_row_does_not_change_the_reading():
+    """Options are numbers, and so are answers: most of them are texts of options, so all are."""
+    head = "video question a0 a1 a2 a3 answer"
+    options = ("2", "3", "4", "5")
+    rows = rows_of(head, *(("v1", "q", *options, answer) for answer in ("3", "4", "2", "4", "3", "7")))
+    assert [item["answer"] for item in rows.choices] == [1, 2, 0, 2, 1]
+    assert "line 7, '7'" in "\n".join(rows.report())
+    assert "read as texts; '3' is '3'" in rows.notes[0]
+    letters = rows_of(head, *(("v1", "q", *"CADB", answer) for answer in "ABD"))
+    assert [item["answer"] for item in letters.choices] == [1, 3, 2]  # texts explain as many as letters do
+
+
+def test_blank_options_keep_their_place():
+    head = "video question a1 a2 a3 a4 answer"
+    rows = rows_of(head, ("v1", "q", "red", "", "blue", "grey", "C"), ("v2", "q", "red", "", "blue", "grey", "B"))
+    assert [(item["options"], item["answer"]) for item in rows.choices] == [(["red", "blue", "grey"], 1)]
+    rows = rows_of(head, ("v1", "q", "red", "", "blue", "grey", "4"), ("v2", "q", "red", "", "blue", "grey", "1.0"))
+    assert [item["answer"] for item in rows.choices] == [2, 0]
+
+
+@pytest.mark.parametrize("cell", ['{"en": "x"}', '[["a"], "b"]', '[{"text": "a"}]', "half \ud83d"])
+def test_cells_that_are_no_text(cell: str):
+    rows = rows_of("video caption", ("v1", cell), ("v2", "good"))
+    assert [item["video"] for item in rows.captions] == ["v2"]
+    assert "1 rows left out" in rows.report()[0]
+
+
+def test_lists_as_python_writes_them():
+    rows = rows_of("video caption", ("v1", "['a man walks', 'a dog']"))
+    assert [item["caption"] for item in rows.captions] == ["a man walks", "a dog"]
+
+
+def test_several_answers_are_none():
+    rows = rows_of("video question answer", ("v1", "q", '["yes", "no"]'), ("v2", "q", '["yes"]'))
+    assert [item["answer_text"] for item in rows.questions] == ["yes"]
+
+
+def test_videos_that_were_drawn_keep_their_split():
+    first = rows_of("video caption", *((video, "a") for video in VIDEOS))
+    drawn = share_out(first, SHARES, 42, {})
+    more = [*VIDEOS, "w1", "w2", "a0"]
+    second = rows_of("video caption", *((video, "a") for video in more), videos=more)
+    again = share_out(second, SHARES, 42, drawn)
+    assert drawn.items() <= again.items()
+    assert set(again) == set(more)
 
 
 def test_choices_that_do_not_fit_are_left_out():
@@ -106,7 +155,7 @@ def test_whole_videos_are_shared_out():
     pairs = [(video, text) for text in ("a", "b") for video in VIDEOS]
     rows, again, other = (rows_of("video caption", *pairs) for _ in range(3))
     for some, seed in ((rows, 1), (again, 1), (other, 2)):
-        share_out(some, SHARES, seed)
+        share_out(some, SHARES, seed, {})
     of = {item["video"]: item["split"] for item in rows.captions}
     assert all(of[item["video"]] == item["split"] for item in rows.captions)
     assert sorted(of.values()) == ["test"] + 8 * ["train"] + ["val"]
@@ -116,7 +165,7 @@ def test_whole_videos_are_shared_out():
 @pytest.mark.parametrize(("videos", "splits"), [(1, {"train"}), (2, {"train", "val"}), (3, {"train", "val", "test"})])
 def test_few_videos(videos: int, splits: set[str]):
     rows = rows_of("video caption", *((video, "a") for video in VIDEOS[:videos]))
-    share_out(rows, SHARES, 42)
+    share_out(rows, SHARES, 42, {})
     assert {item["split"] for item in rows.captions} == splits
 
 
@@ -124,20 +173,20 @@ def test_a_split_that_is_given_holds_for_all_tables():
     captions = Table(Path("c.csv"), ["video", "caption", "split"], [(2, ["v1", "a", "test"])])
     questions = Table(Path("q.csv"), ["video", "question", "answer"], [(2, ["v1", "q", "x"]), (3, ["v2", "q", "y"])])
     rows = read_rows([(table, find_columns(table, {})) for table in (captions, questions)], VIDEOS, "clips")
-    share_out(rows, SHARES, 42)
+    share_out(rows, SHARES, 42, {})
     assert [item["split"] for item in rows.questions] == ["test", "train"]
 
 
 def test_a_video_of_two_splits():
     rows = rows_of("video caption split", ("v1", "a", "train"), ("v1", "b", "test"))
     with pytest.raises(DataError, match=r"'v1'.*train.*test"):
-        share_out(rows, SHARES, 42)
+        share_out(rows, SHARES, 42, {})
 
 
 def test_only_test_items_may_lack_an_answer():
     head = "video question answer split"
     rows = rows_of(head, ("v1", "q", "x", "train"), ("v2", "q", "", "train"), ("v3", "q", "", "test"))
-    share_out(rows, SHARES, 42)
+    share_out(rows, SHARES, 42, {})
     leave_out_unanswered(rows)
     assert [item["video"] for item in rows.questions] == ["v1", "v3"]
     assert "line 3" in "\n".join(rows.report())

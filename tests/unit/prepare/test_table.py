@@ -30,8 +30,23 @@ def table_of(folder: Path, content: str | bytes, name: str = "t.csv", encoding: 
         'video,caption,\na.mp4,"she said ""hi"", twice",\nb.mp4,"two\nlines",\n',
         " video , caption \n" + CSV.split("\n", 1)[1],
         CSV.encode("utf-16"),
+        "sep=;\nvideo;caption\n" + CSV.split("\n", 1)[1].replace("mp4,", "mp4;"),
+        CSV.replace("mp4,", "mp4, "),
     ],
-    ids=["plain", "crlf", "bom", "blank lines", "no end", "semicolons", "bars", "comma at the end", "blanks", "utf-16"],
+    ids=[
+        "plain",
+        "crlf",
+        "bom",
+        "blank lines",
+        "no end",
+        "semicolons",
+        "bars",
+        "comma at the end",
+        "blanks",
+        "utf-16",
+        "sep",
+        "blank",
+    ],
 )
 def test_csv(tmp_path: Path, content: str | bytes):
     table = table_of(tmp_path, content)
@@ -59,11 +74,27 @@ def test_json(tmp_path: Path, name: str):
     assert [cells for _, cells in table.rows] == [["a", '["x", "y"]', "3", ""], ["b", "z", "", ""]]
 
 
+def test_a_column_without_a_name(tmp_path: Path):
+    """Such as the index that pandas writes."""
+    assert table_of(tmp_path, ",video,caption\n0,a,b\n").columns == ["(column 1)", "video", "caption"]
+
+
+def test_line_ends_of_an_old_mac(tmp_path: Path):
+    assert table_of(tmp_path, "video,caption\ra,b\rc,d\r").rows == [(2, ["a", "b"]), (3, ["c", "d"])]
+
+
+def test_a_text_may_hold_other_line_ends(tmp_path: Path):
+    content = '{"video": "a", "caption": "one\u2028two\u0085three"}\n'
+    assert table_of(tmp_path, content, "t.jsonl").rows == [(1, ["a", "one\u2028two\u0085three"])]
+
+
 def test_another_encoding_is_named(tmp_path: Path):
     content = "video,caption\na,café\n".encode("cp1252")
     with pytest.raises(DataError, match=r"t\.csv.*--encoding"):
         table_of(tmp_path, content)
     assert table_of(tmp_path, content, encoding="cp1252").rows == [(2, ["a", "café"])]
+    utf8 = content.decode("cp1252")
+    assert table_of(tmp_path, utf8, encoding="cp1252").rows == [(2, ["a", "café"])]
     with pytest.raises(DataError, match="--encoding"):
         table_of(tmp_path, content, encoding="klingon")
 
@@ -76,11 +107,10 @@ def test_another_encoding_is_named(tmp_path: Path):
         ("video,Video\na,b\n", ["line 1", "'video'"]),
         ("video,caption\na\n", ["line 2", "1 cells", "2 columns"]),
         ("video,caption\na,one, two\n", ["line 2", "3 cells", "','"]),
-        ("video,,caption\na,b,c\n", ["line 1", "column 2", "name"]),
         ("video,caption\n", ["no rows"]),
         ("", ["empty"]),
     ],
-    ids=["endless quote", "broken quote", "two of a name", "short row", "long row", "no name", "no rows", "empty"],
+    ids=["endless quote", "broken quote", "two of a name", "short row", "long row", "no rows", "empty"],
 )
 def test_bad_csv(tmp_path: Path, content: str, words: list[str]):
     with pytest.raises(DataError) as caught:

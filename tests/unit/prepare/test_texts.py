@@ -103,6 +103,20 @@ def test_a_task_that_lacks_a_split(tmp_path: Path):
     assert "nothing to evaluate" in task.notes[0]
 
 
+def test_options_of_several_sizes(tmp_path: Path):
+    entry = {"video": "a", "question": "what", "answer": 0, "split": "train"}
+    rows = items("choices", entry | {"options": ["x", "y"]}, entry | {"options": ["x", "y", "z"]})
+    with pytest.raises(DataError, match=r"2: t\.csv; 3: t\.csv"):
+        written(rows, tmp_path)
+
+
+def test_texts_without_blanks_between_words(tmp_path: Path):
+    rows = captions(("a", "train", "一个男人在厨房里做饭然后他把食物放在桌子上"), ("b", "val", "b"))
+    assert written(rows, tmp_path)["retrieval"].options["size_txt"] == 25
+    rows = captions(("a", "train", "一个男人在厨房里做饭然后他把食物放在桌子上" * 3), ("b", "val", "长" * 57))
+    assert written(rows, tmp_path)["retrieval"].options["size_txt"] == 100
+
+
 def test_texts_fit_into_size_txt(tmp_path: Path):
     rows = captions(*(("a", "train", "word " * 40) for _ in range(100)), ("b", "val", "word " * 1000))
     assert written(rows, tmp_path)["retrieval"].options["size_txt"] == 100
