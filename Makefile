@@ -19,10 +19,10 @@ demo-all: $(READY)  ## the same, and then one model for four tasks beside four m
 	$(BIN)/python -m lavender.demo --all
 
 test: $(READY)  ## the quick suite
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not gpu"
 
 test-all: $(READY)  ## everything that this machine can run
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .
