@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "tasks": GROUND | {"text", "metrics", "data", "models", "tasks"},
     "engine": GROUND | {"text", "metrics", "data", "models", "tasks", "engine"},
     "prepare": GROUND | {"text", "metrics", "data", "prepare"},
-    "lavender": {"inference"},  # its __init__, which names what users import
+    "lavender": {"runtime", "inference"},  # what users import and start: __init__ and predict
     "inference": GROUND | {"text", "metrics", "data", "models", "tasks", "inference"},
     "check": GROUND | {"text", "metrics", "data", "models", "check"},
     "demo": GROUND | {"text", "data", "demo"},

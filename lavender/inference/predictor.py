@@ -150,7 +150,7 @@ class Predictor:
         """
         task = cast(PairTask, self._task("retrieval", score_fn="probability"))
         source = self._source(task.config, _several(video))
-        scores = torch.from_numpy(self._scores(task, source, texts))  # (N texts, M videos)
+        scores = torch.from_numpy(self._scores(task, self._encode(task, source), texts))  # (N texts, M videos)
         by_word = isinstance(task, RetrievalTask)
         chances = torch.sigmoid(scores) if by_word else (scores / task.config.temp).softmax(dim=0)
         found = []
@@ -171,7 +171,7 @@ class Predictor:
         task = cast(PairTask, self._task("retrieval", score_fn="probability"))
         source = self._source(task.config, gallery)
         found = []
-        for text, row in zip(several, self._scores(task, source, several), strict=True):
+        for text, row in zip(several, self._scores(task, self._encode(task, source), several), strict=True):
             order = np.argsort(-row, kind="stable")[:k].tolist()
             found.append(Found(text, [Hit(n, source.video(n).video_id, float(row[n])) for n in order]))
         return found[0] if isinstance(texts, str) else found
@@ -182,6 +182,15 @@ class Predictor:
         task = self._task(form if form != "pretrain" else "retrieval")
         states = self._encode(task, self._source(task.config, _several(video))).states
         return _as_asked([one.float().cpu().numpy() for one in states], video)
+
+    def scores_of(self, videos: Encoded, texts: Sequence[str]) -> np.ndarray:
+        """How well texts match videos whose `features` are (M, V, D), on any device: (N texts, M videos)."""
+        return self._scores(cast(PairTask, self._task("retrieval", score_fn="probability")), videos, texts)
+
+    def shape_of_features(self) -> tuple[int, int]:
+        """(V, D) of `features`."""
+        size = self.config.size_img
+        return self.features(np.zeros((1, size, size, 3), np.uint8)).shape
 
     # --- how it is done -----------------------------------------------------------------------------------------------
 
@@ -224,17 +233,18 @@ class Predictor:
         ]
         return whole(torch.cat(pieces).to(PRECISIONS[self.precision]))
 
-    def _scores(self, task: PairTask, source: GivenVideos, texts: Sequence[str]) -> np.ndarray:
-        """How well texts match videos, (N texts, M videos)."""
+    def _scores(self, task: PairTask, videos: Encoded, texts: Sequence[str]) -> np.ndarray:
+        """How well texts match videos (M, V, D): (N texts, M videos)."""
         if not texts or not all(text.strip() for text in texts):
             raise DataError("no texts are given, or one is empty")
-        videos = self._encode(task, source)
-        scores = np.zeros((len(texts), len(source)), np.float32)
+        scores = np.zeros((len(texts), len(videos.states)), np.float32)
         with torch.inference_mode(), autocast(self.precision, self.device):
             groups = encode_texts(self.model, map(task.encode_caption, texts), self.device, self.precision)
-            for rows, columns, group, v, t in blocks(np.arange(len(source)), groups, AT_ONCE):
+            for rows, columns, group, v, t in blocks(np.arange(len(videos.states)), groups, AT_ONCE):
                 index = torch.from_numpy(np.stack([v, t])).to(self.device)
-                pairs = gather(videos, index[0]), gather(group, index[1])
+                some = gather(videos, index[0].to(videos.states.device))
+                states = some.states.to(self.device, PRECISIONS[self.precision])
+                pairs = Encoded(states, some.mask.to(self.device)), gather(group, index[1])
                 scores[rows, columns] = task.pair_scores(self.model, *pairs).float().cpu().numpy()
         return scores
 

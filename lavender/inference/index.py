@@ -1,0 +1,150 @@
+"""A folder of clips, encoded once: what a search compares with texts. It holds numbers and text, no pickles."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lavender.data.sources.base import stamp
+from lavender.data.video_folders import find_videos
+from lavender.inference.predictor import Predictor
+from lavender.inference.results import Found, Hit
+from lavender.models.all_pairs import whole
+from lavender.models.weights import weights_digest
+from lavender.runtime.errors import DataError
+from lavender.runtime.files import atomic_file, looked_from
+from lavender.runtime.logging import progress
+
+HEAD, CLIPS, FEATURES = "index.json", "clips.jsonl", "features.f16"
+GONE = "it is no longer in the folder"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A clip of an index; the last line of a path counts.
+
+    Args:
+        path: of its file; size, changed: of the file as it was encoded; row: of its features.
+        caption: that the model gave it, "" without one; fault: why it has no features.
+    """
+
+    path: str
+    size: int
+    changed: int
+    row: int = -1
+    caption: str = ""
+    fault: str = ""
+
+
+class GalleryIndex:
+    """A folder of three files: the model that made it, a line for each clip, and their features in 16 bits.
+
+    Clips are appended, features before their line: what a killed command left is cut off by the next one.
+
+    Args:
+        folder: of the index.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        try:
+            self.head: dict[str, Any] = json.loads((folder / HEAD).read_text(encoding="utf-8"))
+            self.shape = (int(self.head["shape"][0]), int(self.head["shape"][1]))  # (V, D)
+            text = (folder / CLIPS).read_bytes() if (folder / CLIPS).is_file() else b""
+            self.bytes_of_lines = text.rfind(b"\n") + 1  # a line that was cut is none
+            lines = text[: self.bytes_of_lines].decode().split("\n")
+            entries = [Entry(**json.loads(line)) for line in lines if line]
+        except FileNotFoundError:
+            raise DataError(f"{folder}: there is no index here{looked_from(folder)}; make one: index") from None
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise DataError(f"{folder}: the index is damaged ({error}); remove it, and make it again") from None
+        self.rows = 1 + max((entry.row for entry in entries), default=-1)
+        self.entries = {entry.path: entry for entry in entries}
+        self.clips = [entry for entry in self.entries.values() if not entry.fault]
+
+    def features(self) -> np.ndarray:
+        """Of `clips`, float16 (M, V, D), mapped: they are read as they are used. DataError where some are missing."""
+        path, shape = self.folder / FEATURES, (self.rows, *self.shape)
+        if not self.clips:
+            return np.zeros((0, *self.shape), np.float16)
+        if path.stat().st_size < 2 * self.rows * self.shape[0] * self.shape[1]:
+            raise DataError(f"{path}: features are missing at its end; remove the index, and make it again")
+        stored = np.memmap(path, np.float16, "r", shape=shape)
+        return stored[[entry.row for entry in self.clips]]
+
+    def check_model(self, predictor: Predictor) -> None:
+        """Raises DataError where another model made it."""
+        if self.head["weights"] != weights_digest(predictor.model):
+            raise DataError(f"{self.folder}: another checkpoint made this index; make one with this checkpoint")
+
+    def search(self, predictor: Predictor, texts: Sequence[str], k: int = 5) -> list[Found]:
+        """The `k` clips that match each text best."""
+        self.check_model(predictor)
+        if not self.clips:
+            raise DataError(f"{self.folder}: no clip of this index could be read")
+        scores = predictor.scores_of(whole(torch.from_numpy(self.features())), texts)
+        found = []
+        for text, row in zip(texts, scores, strict=True):
+            order = np.argsort(-row, kind="stable")[:k].tolist()
+            found.append(Found(text, [Hit(n, self.clips[n].path, float(row[n])) for n in order]))
+        return found
+
+
+def build_index(predictor: Predictor, clips: Path, folder: Path, captions: bool = False) -> list[Entry]:
+    """Encodes the videos of a folder, and goes on where it was stopped; a clip that changed is encoded again.
+
+    Args:
+        captions: caption each clip, too.
+
+    Returns:
+        the clips that could not be read
+
+    Raises:
+        DataError: there are no videos, or another model made the index that is there.
+    """
+    files = sorted(map(str, find_videos(clips).values())) if clips.is_dir() else []
+    if not files:
+        raise DataError(f"{clips}: no videos are in this folder{looked_from(clips)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / HEAD).is_file():
+        head = {"weights": weights_digest(predictor.model), "shape": list(predictor.shape_of_features())}
+        with atomic_file(folder / HEAD) as file:
+            file.write(json.dumps(head).encode())
+    index = GalleryIndex(folder)
+    index.check_model(predictor)
+    rows, size_of_row = index.rows, 2 * index.shape[0] * index.shape[1]
+    with open(folder / CLIPS, "ab") as lines, open(folder / FEATURES, "ab") as features:
+        lines.truncate(index.bytes_of_lines)
+        features.truncate(rows * size_of_row)
+
+        def add(entry: Entry, states: np.ndarray | None) -> None:
+            if states is not None:
+                features.write(states.tobytes())
+                features.flush()
+            lines.write((json.dumps(asdict(entry), ensure_ascii=False) + "\n").encode())
+            lines.flush()
+            index.entries[entry.path] = entry
+
+        for path in progress(files, desc="encoding clips", unit="clip"):
+            _, size, changed = stamp(Path(path))
+            earlier = index.entries.get(path)
+            if earlier and (earlier.size, earlier.changed) == (size, changed) and (earlier.caption or not captions):
+                continue
+            try:
+                states = predictor.features(path).astype(np.float16)
+                caption = predictor.caption(path).text if captions else ""
+            except DataError as fault:
+                add(Entry(path, size, changed, fault=str(fault)), None)
+                continue
+            add(Entry(path, size, changed, rows, caption), states)
+            rows += 1
+        for path in index.entries.keys() - set(files):
+            add(Entry(path, 0, 0, fault=GONE), None)
+    return [entry for entry in index.entries.values() if entry.fault not in ("", GONE)]

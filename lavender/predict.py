@@ -1,0 +1,141 @@
+"""python -m lavender.predict answer phone.mp4 "what is the man doing" --path_ckpt _snapshot/_msrvtt-qa_20261128
+
+Captions, answers, choices and matches for one's own videos, and searches in a folder of them:
+
+    caption CLIP …                       answer CLIP QUESTION
+    choose CLIP QUESTION OPTION …        match CLIP TEXT …
+    index FOLDER -o clips.index          search clips.index TEXT …
+"""
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lavender.runtime.errors import LavenderError
+
+if TYPE_CHECKING:
+    from lavender.inference.predictor import Predictor
+
+BAD_INPUT, INTERRUPTED = 2, 130
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Does what the command line says; returns the exit code: 1 where clips were left out, 2 for bad input."""
+    arguments = _parser().parse_args(words)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        from lavender.inference.predictor import Predictor  # heavy: --help and wrong words are answered at once
+
+        predictor = Predictor.from_pretrained(arguments.path_ckpt, arguments.device, **_options(arguments))
+        return arguments.do(predictor, arguments)
+    except (LavenderError, OSError) as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lavender.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--path_ckpt", required=True, help="a .pt file, a run's folder, an exported folder, or a hub name"
+    )
+    common.add_argument("--txt_backbone", help="folder or name of BERT, in place of the training's")
+    common.add_argument("--fusion_encoder", help="the same of the fusion encoder")
+    common.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    common.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, do: Any, what: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, parents=[common], help=what)
+        command.set_defaults(do=do)
+        return command
+
+    command = add("caption", _caption, "a caption of each clip")
+    command.add_argument("clips", nargs="+")
+    command.add_argument("--num_beams", type=int, default=1)
+    command.add_argument("--keep", type=int, default=1, help="captions of a clip")
+    command = add("answer", _answer, "the most probable answers to a question")
+    command.add_argument("clip")
+    command.add_argument("question")
+    command.add_argument("--k", type=int, default=5)
+    command = add("choose", _choose, "the options of a question with their probabilities")
+    command.add_argument("clip")
+    command.add_argument("question")
+    command.add_argument("options", nargs="+")
+    command = add("match", _match, "texts by how well they match a clip")
+    command.add_argument("clip")
+    command.add_argument("texts", nargs="+")
+    command = add("index", _index, "encode the clips of a folder for search; goes on where it was stopped")
+    command.add_argument("folder", type=Path)
+    command.add_argument("-o", "--output", type=Path, required=True, help="folder of the index")
+    command.add_argument("--captions", action="store_true", help="caption the clips, too")
+    command = add("search", _search, "the clips of an index that match a text best")
+    command.add_argument("index", type=Path)
+    command.add_argument("texts", nargs="+")
+    command.add_argument("--k", type=int, default=5)
+    return parser
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, str]:
+    names = ("txt_backbone", "fusion_encoder")
+    return {name: getattr(arguments, name) for name in names if getattr(arguments, name)}
+
+
+def _caption(predictor: "Predictor", arguments: argparse.Namespace) -> int:
+    results = predictor.caption(arguments.clips, arguments.num_beams, arguments.keep)
+    return _tell(results, arguments.json)
+
+
+def _answer(predictor: "Predictor", arguments: argparse.Namespace) -> int:
+    return _tell([predictor.answer(arguments.clip, arguments.question, arguments.k)], arguments.json)
+
+
+def _choose(predictor: "Predictor", arguments: argparse.Namespace) -> int:
+    return _tell([predictor.choose(arguments.clip, arguments.question, arguments.options)], arguments.json)
+
+
+def _match(predictor: "Predictor", arguments: argparse.Namespace) -> int:
+    return _tell([predictor.match(arguments.clip, arguments.texts)], arguments.json)
+
+
+def _index(predictor: "Predictor", arguments: argparse.Namespace) -> int:
+    from lavender.inference.index import build_index
+
+    faults = build_index(predictor, arguments.folder, arguments.output, arguments.captions)
+    for entry in faults:
+        print(f"skipped: {entry.fault}", file=sys.stderr)
+    print(f"{arguments.output}: {len(faults)} clips could not be read" if faults else f"{arguments.output} is whole")
+    return 1 if faults else 0
+
+
+def _search(predictor: "Predictor", arguments: argparse.Namespace) -> int:
+    from lavender.inference.index import GalleryIndex
+
+    return _tell(GalleryIndex(arguments.index).search(predictor, arguments.texts, arguments.k), arguments.json)
+
+
+def _tell(results: Sequence[Any], as_json: bool) -> int:
+    for result in results:
+        if as_json:
+            facts = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+            facts.pop("frames", None)
+            lists = {
+                name: [dataclasses.asdict(one) for one in facts[name]] for name in ("guesses", "hits") if name in facts
+            }
+            print(json.dumps(facts | lists, ensure_ascii=False))
+        else:
+            print(result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
