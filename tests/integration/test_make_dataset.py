@@ -53,7 +53,7 @@ def train(train_here: Callable[..., Run], script: str, config: Path) -> Run:
     return train_here(task=script, released=ground, small=tuple(map(str, QUICK)), data=Path()).check_passed()
 
 
-@pytest.mark.parametrize("source", ["tsv", "videos"])
+@pytest.mark.parametrize("source", [pytest.param("tsv", marks=pytest.mark.slow), "videos"])
 def test_every_task_trains(
     train_here, clips: Path, tables: list[Path], tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
 ):

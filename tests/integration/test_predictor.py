@@ -1,6 +1,7 @@
 """A predictor says of a clip what evaluation says of it, for every task."""
 
 import base64
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,9 @@ def check_answers(predictor: Predictor, run: Run, clip: Callable[[str], Video]) 
         assert len(result.frames) == 5
 
 
-@pytest.mark.parametrize("script", ["main_qaoe_mlm.py", "main_qaoe_task_specific.py"])
+@pytest.mark.parametrize(
+    "script", [pytest.param("main_qaoe_mlm.py", marks=pytest.mark.slow), "main_qaoe_task_specific.py"]
+)
 def test_answers(ask, clip, script: str):
     run = ask(script, "msvd-qa", *LIVELY, "--size_vocab", 4).check_passed()
     check_answers(Predictor.from_pretrained(run.folder, device="cpu"), run, clip)
@@ -78,8 +81,8 @@ def test_a_checkpoint_and_an_exported_folder(ask, clip, tmp_path: Path):
     ("script", "config"),
     [
         ("main_qamc_mlm_gen_ans_idx.py", "tgif-action"),
-        ("main_qamc_task_specific.py", "tgif-action"),
-        ("main_retmc_mlm_head.py", "lsmdc-mc --dataset_type retmc"),
+        pytest.param("main_qamc_task_specific.py", "tgif-action", marks=pytest.mark.slow),
+        pytest.param("main_retmc_mlm_head.py", "lsmdc-mc --dataset_type retmc", marks=pytest.mark.slow),
         ("main_retmc_task_specific.py", "lsmdc-mc --dataset_type retmc"),
     ],
 )
@@ -101,7 +104,8 @@ def start_toy(train_here: Callable[..., Run], script: str, config: str, *options
     ).check_passed()
 
 
-def test_captions(train_here, clip):
+def test_captions(train_here, clip, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)  # METEOR without its Java: seconds less
     yamls = [f"--{split}_yaml=CAP/{split}.yaml" for split in ("train", "val", "test")]
     run = start_toy(train_here, "main_caption.py", "msrvtt-cap", *yamls, "--num_beams", 2, "--num_keep_best", 2)
     predictor = Predictor.from_pretrained(run.folder, device="cpu")
@@ -112,7 +116,9 @@ def test_captions(train_here, clip):
         assert [one.probability for one in result.guesses] == pytest.approx(confidences, **CLOSE)
 
 
-@pytest.mark.parametrize("script", ["main_retrieval_tsv.py", "main_retrieval_task_specific.py"])
+@pytest.mark.parametrize(
+    "script", ["main_retrieval_tsv.py", pytest.param("main_retrieval_task_specific.py", marks=pytest.mark.slow)]
+)
 def test_matches(train_here, clip, script: str):
     words = ("--dataset", "toy", "--task", "toy-retrieval")
     run = start_toy(train_here, script, "msrvtt-retrieval", *words)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import lavender.check.doctor
 import lavender.check.videos
 from lavender.check.doctor import examine
 from lavender.config.load import load_config
@@ -31,6 +32,13 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(lavender.check.videos, "in_processes", work_off)
     monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without picture and estimate, which take a second."""
+    monkeypatch.setattr(lavender.check.doctor, "draw", lambda *_: False)
+    monkeypatch.setattr(lavender.check.doctor, "costs", lambda *_: [])
 
 
 class World:
@@ -86,6 +94,7 @@ def test_a_sound_data_set(world: World, capsys: pytest.CaptureFixture[str]):
     assert (world.folder / "check" / "check.png").stat().st_size > 10_000
 
 
+@pytest.mark.usefixtures("quick")
 def test_videos_that_are_missing(world: World):
     texts = sound()
     texts["train"] += [question("gone"), question("gone", "who"), question("V1")]
@@ -97,6 +106,7 @@ def test_videos_that_are_missing(world: World):
     assert "v1" in finding["examples"][1]
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_video_that_cannot_be_decoded(world: World):
     (world.folder / "videos" / "v1" / "2.png").write_bytes(png(1)[:60])
     world.texts(**sound())
@@ -106,6 +116,7 @@ def test_a_video_that_cannot_be_decoded(world: World):
     assert "2.png" in finding["examples"][0]
 
 
+@pytest.mark.usefixtures("quick")
 def test_answers(world: World):
     texts = sound()
     texts["train"] += [question("v1", "who", "red car"), question("v1", "why", "zzyzx")]
@@ -118,6 +129,7 @@ def test_answers(world: World):
     assert (test["level"], test["count"]) == ("warning", 2)
 
 
+@pytest.mark.usefixtures("quick")
 def test_answers_outside_the_closed_vocabulary(world: World):
     texts = sound()
     texts["test"] = [question("v3"), question("v4", answer="cat") | {"answer": -1}]
@@ -129,6 +141,7 @@ def test_answers_outside_the_closed_vocabulary(world: World):
     assert ("outside the vocabulary", "own train") not in found
 
 
+@pytest.mark.usefixtures("quick")
 def test_malformed_and_repeated_items_and_a_repaired_copy(world: World, tmp_path: Path):
     texts = sound()
     texts["train"] += [{"video": "v1"}, {"question": "whose"}, question("v0"), question("gone"), question("v1", "who")]
@@ -144,12 +157,14 @@ def test_malformed_and_repeated_items_and_a_repaired_copy(world: World, tmp_path
     assert world.examine("msvd-qa", "--txt_dir", tmp_path / "mended") == (0, {})
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_copy_never_replaces_its_original(world: World):
     world.texts(**sound())
     with pytest.raises(DataError, match=r"txt_own\.json.*--fix"):
         world.examine("msvd-qa", fix=world.folder)
 
 
+@pytest.mark.usefixtures("quick")
 def test_texts_that_are_cut(world: World):
     texts = sound()
     texts["val"] = [question("v2", "what " * 60)]
@@ -162,6 +177,7 @@ def test_texts_that_are_cut(world: World):
     assert ("truncated", "own val") not in world.examine("msvd-qa", "--size_txt", 100)[1]
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_video_that_is_trained_and_tested_on(world: World):
     """Under the same id, and under another one with the same content."""
     write_images(world.folder / "videos" / "twin", *(20 * 1 + frame for frame in range(5)))
@@ -174,6 +190,7 @@ def test_a_video_that_is_trained_and_tested_on(world: World):
     assert finding["examples"] == ["twin = v1", "v0"]
 
 
+@pytest.mark.usefixtures("quick")
 def test_one_id_in_training_and_test_without_its_video(world: World):
     texts = sound()
     texts["train"] += [question("gone")]
@@ -184,6 +201,7 @@ def test_one_id_in_training_and_test_without_its_video(world: World):
     assert (finding["level"], finding["examples"]) == ("error", ["gone"])
 
 
+@pytest.mark.usefixtures("quick")
 def test_two_ids_of_one_content(world: World):
     write_images(world.folder / "videos" / "twin", *range(5))
     texts = sound()
@@ -194,6 +212,7 @@ def test_two_ids_of_one_content(world: World):
     assert found["same content", "own train"]["examples"] == ["twin = v0"]
 
 
+@pytest.mark.usefixtures("quick")
 def test_few_and_small_frames(world: World):
     write_images(world.folder / "videos" / "short", 1, 2)
     texts = sound()
@@ -229,6 +248,7 @@ def test_every_kind_of_item(world: World, config: str, item: dict[str, Any]):
     assert set(found) == {("malformed", "own val"), ("trained and evaluated on", "own train, own test")}
 
 
+@pytest.mark.usefixtures("quick")
 def test_pretraining_shards(tmp_path: Path):
     (tmp_path / "tars").mkdir()
     samples = {f"k{number}": picture(20 * number, "a dog") for number in range(4)}
@@ -242,6 +262,7 @@ def test_pretraining_shards(tmp_path: Path):
     assert content["splits"][0]["samples"] == 4
 
 
+@pytest.mark.usefixtures("quick")
 def test_captions_and_several_tasks(tmp_path: Path):
     """A data set that was just made is sound, and is not once a task trains on what another one tests on."""
     for number in range(4):
@@ -269,6 +290,7 @@ def test_captions_and_several_tasks(tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick")
 def test_processes_of_their_own(world: World, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lavender.check.videos, "in_processes", in_processes)
     monkeypatch.setattr(lavender.check.videos, "_CHUNK", 2)
