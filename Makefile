@@ -1,8 +1,9 @@
 # Each command makes .venv and installs into it what it needs, when that is not there yet.
 PYTHON ?= python3
 BIN := .venv/bin
-# Processes that share the tests.
+# Processes that share the tests, and threads of each: more threads than cores wait for each other.
 WORKERS ?= 2
+OMP_NUM_THREADS ?= 1
 READY := .venv/.ready
 
 .PHONY: demo demo-all test test-all lint clean
@@ -19,10 +20,10 @@ demo-all: $(READY)  ## the same, and then one model for four tasks beside four m
 	$(BIN)/python -m lavender.demo --all
 
 test: $(READY)  ## the quick suite
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not gpu"
+	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not gpu"
 
 test-all: $(READY)  ## everything that this machine can run
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -50,10 +50,19 @@ def run_trajectory(tmp_path: Path, case: str, engine: str, processes: int) -> di
     return json.loads(out.read_text())
 
 
-ENGINES = [("torch", 0, "TorchEngine"), ("torch", 2, "DistributedDataParallel"), ("deepspeed", 2, "DeepSpeedEngine")]
+ONE, DDP, DEEPSPEED = ENGINES = [
+    ("torch", 0, "TorchEngine"),
+    ("torch", 2, "DistributedDataParallel"),
+    ("deepspeed", 2, "DeepSpeedEngine"),
+]
 
 
-@pytest.mark.parametrize(("engine", "processes", "class_name"), ENGINES)
+def quick(*some: tuple[str, int, str]) -> list:
+    """All engines; those that are not in `some` are slow tests. Each is quick in one of the two."""
+    return [engine if engine in some else pytest.param(*engine, marks=pytest.mark.slow) for engine in ENGINES]
+
+
+@pytest.mark.parametrize(("engine", "processes", "class_name"), quick(ONE, DDP))
 def test_six_losses(kit, tmp_path, engine, processes, class_name):
     case = kit.case("optimizer")
     ours = run_trajectory(tmp_path, "optimizer", engine, processes)
@@ -62,7 +71,7 @@ def test_six_losses(kit, tmp_path, engine, processes, class_name):
     assert ours["grad_norms"] == pytest.approx(case["grad_norms"].tolist(), rel=1e-5)
 
 
-@pytest.mark.parametrize(("engine", "processes", "class_name"), ENGINES)
+@pytest.mark.parametrize(("engine", "processes", "class_name"), quick(DEEPSPEED))
 def test_ten_losses_with_decay(kit, tmp_path, engine, processes, class_name):
     case = kit.case("optimizer_decay")
     ours = run_trajectory(tmp_path, "optimizer_decay", engine, processes)
