@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import BertConfig
 
 from lavender.config.load import load_config
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 KIT = ROOT / "tests" / "conformance" / "kit"
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line.split("   #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
 SCRIPTS = [command for command in COMMANDS if re.search(r"\b(main|eval)_\w+\.py", command)]
 SMALL = (
@@ -174,9 +176,24 @@ def test_export(tmp_path, small_checkpoint):
     first, last = (torch.load(path, weights_only=True) for path in (checkpoint, tmp_path / "lavender.pt"))
     assert first.keys() == last.keys()
     assert all(torch.equal(first[name], last[name]) for name in first)
-    (lines,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (lines,) = (block for block in PYTHON if "load_pretrained" in block)
     done = run([sys.executable, "-c", lines + "assert not model.training"], tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_question_about_a_video(tmp_path, small_checkpoint):
+    """The lines of Python, as written, but for the names of the checkpoint and of the video."""
+    (lines,) = (block for block in PYTHON if "Predictor" in block)
+    bert = dict.fromkeys(("txt_backbone", "fusion_encoder"), str(KIT / "bert_micro"))
+    (tmp_path / "args.json").write_text(json.dumps({**bert, "size_img": 64}))
+    shutil.copy(small_checkpoint, tmp_path / "small.pt")
+    (tmp_path / "frames").mkdir()
+    for number in range(5):
+        Image.new("RGB", (64, 64), (50 * number,) * 3).save(tmp_path / "frames" / f"{number}.png")
+    lines = re.sub(r'from_pretrained\("[^"]+"\)', f'from_pretrained("{tmp_path / "small.pt"}", "cpu")', lines)
+    done = run([sys.executable, "-c", lines.replace('"phone.mp4"', f'"{tmp_path / "frames"}"')])
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "frames: what is the man doing" in done.stdout
 
 
 def test_files_that_pages_name_are_there():
