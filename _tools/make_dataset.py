@@ -5,8 +5,8 @@ WebDataset tars. The columns of a table are `video, caption`, or `video, questio
 option_0 …, answer`; and `split`, if you have one. Tars that bring captions need no table.
 
 Writes frames (img_NAME.tsv), the texts of every task that the columns allow, and a configuration for each task, and
-ends with the commands to run. The same command goes on where it was stopped, and does not extract again what has not
-changed. Broken clips are listed and left out.
+ends with the commands to run. After a stop, run the same command again: it continues, and extracts only what is new or
+has changed. Broken clips are listed and left out.
 """
 
 import argparse

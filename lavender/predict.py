@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     command = add("match", _match, "texts by how well they match a clip")
     command.add_argument("clip")
     command.add_argument("texts", nargs="+")
-    command = add("index", _index, "encode the clips of a folder for search; goes on where it was stopped")
+    command = add("index", _index, "encode the clips of a folder for search; after a stop it continues")
     command.add_argument("folder", type=Path)
     command.add_argument("-o", "--output", type=Path, required=True, help="folder of the index")
     command.add_argument("--captions", action="store_true", help="caption the clips, too")

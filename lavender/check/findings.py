@@ -112,7 +112,7 @@ def of_videos(
 def of_ids(videos: Videos) -> Iterator[Finding]:
     """Ids that two videos of a source have."""
     advice = "which of them is meant is unknown; remove one of the rows"
-    for name, source in videos.files().items():
+    for name, source in zip(videos.names, videos.sources, strict=True):
         counts = Counter(map(source.video_id, range(len(source))))
         twice = tuple(shown(video) for video, count in counts.items() if count > 1)
         yield Finding("duplicate ids", ERROR, name, len(twice), len(source), advice, twice[:EXAMPLES])

@@ -46,14 +46,15 @@ class Videos:
     def __init__(self, splits: Sequence[Split]):
         self.sources: list[FrameSource] = []
         self.of: list[list[Video | None]] = []  # for each split, the video of each sample
-        places: dict[int, int] = {}
+        places: dict[tuple[type, str], int] = {}  # two splits or tasks may have opened one file
         for split in splits:
             numbers = []
             for source in split.sources:
-                if id(source) not in places:
-                    places[id(source)] = len(self.sources)
+                key = (type(source), str(source.path))
+                if key not in places:
+                    places[key] = len(self.sources)
                     self.sources.append(source)
-                numbers.append(places[id(source)])
+                numbers.append(places[key])
             self.of.append(
                 [
                     None if source == MISSING else Video(numbers[source], number)
@@ -72,10 +73,6 @@ class Videos:
             except DataError:
                 continue
         return marks
-
-    def files(self) -> dict[str, FrameSource]:
-        """Name → source; two splits may have opened one file twice."""
-        return dict(zip(self.names, self.sources, strict=True))
 
     def where(self, video: Video) -> str:
         """Its id and place."""

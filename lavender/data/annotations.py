@@ -29,7 +29,7 @@ SPLIT_NAMES = {  # what other programs call our splits
 
 
 def read_json(path: Path, expected: str = "") -> dict[str, Any]:
-    """The object of a text JSON; of a key that stands twice the last value counts, and a line says so.
+    """The object of a text JSON; where a key stands twice, the last value counts, and the log tells it.
 
     Args:
         expected: what a file of another project is to be replaced by, a key of `official.EXPECTED`.

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lavender.data.ids import VIDEO_EXTENSIONS, unfit
-from lavender.data.image_folders import walk
+from lavender.data.image_folders import find_images, walk
 from lavender.runtime.errors import DataError
+from lavender.runtime.files import looked_from
 from lavender.runtime.quoting import shown
 
 
@@ -38,6 +39,31 @@ def find_videos(folder: Path) -> dict[str, Path]:
     return name_videos(
         filter(looks_like_video, files), lambda file: file.relative_to(folder).with_suffix("").as_posix()
     )
+
+
+def find_clips(folder: Path, option: str, single: bool = False) -> tuple[dict[str, Path], dict[str, list[Path]]]:
+    """All videos and folders of images, by their ids: what training reads directly, and what is extracted.
+
+    Of a video and an image of the same name beside it, its thumbnail, the video counts.
+
+    Args:
+        option: that names the folder, for messages; single: every image is a video of its own.
+
+    Raises:
+        DataError: the folder is missing or has neither, or two of them would be one video.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder{looked_from(folder)}; check {option}")
+    videos, images = find_videos(folder), find_images(folder, needed=False, single=single)[0]
+    for name in videos.keys() & images.keys():
+        if images[name][0].parent != videos[name].parent:
+            raise DataError(f"{videos[name]} and {images[name][0]} would both be video {name!r}: rename one of them")
+        del images[name]
+    if not videos and not images:
+        raise DataError(
+            f"{folder}: neither videos ({', '.join(sorted(VIDEO_EXTENSIONS))}) nor images are there; check {option}"
+        )
+    return videos, images
 
 
 def looks_like_video(file: Path) -> bool:

@@ -70,7 +70,7 @@ class GalleryIndex:
         self.clips = [entry for entry in self.entries.values() if not entry.fault]
 
     def features(self) -> np.ndarray:
-        """Of `clips`, float16 (M, V, D), mapped: they are read as they are used. DataError where some are missing."""
+        """Of `clips`, float16 (M, V, D). DataError where some are missing."""
         path, shape = self.folder / FEATURES, (self.rows, *self.shape)
         if not self.clips:
             return np.zeros((0, *self.shape), np.float16)
@@ -98,7 +98,7 @@ class GalleryIndex:
 
 
 def build_index(predictor: Predictor, clips: Path, folder: Path, captions: bool = False) -> list[Entry]:
-    """Encodes the videos of a folder, and goes on where it was stopped; a clip that changed is encoded again.
+    """Encodes the new and changed videos of a folder; after a stop the next call continues.
 
     Args:
         captions: caption each clip, too.

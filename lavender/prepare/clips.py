@@ -13,9 +13,8 @@ from lavender.data.sources.base import stamp
 from lavender.data.sources.shard_names import find_shards
 from lavender.data.sources.shards import ShardSample, ShardSource
 from lavender.data.video import ClipBytes, extract_frames
-from lavender.data.video_folders import find_videos
+from lavender.data.video_folders import find_clips, find_videos
 from lavender.runtime.errors import DataError
-from lavender.runtime.files import looked_from
 
 
 class Clip(ABC):
@@ -126,16 +125,7 @@ class Clips:
             self._places = {self.shards.video_id(number): number for number in range(len(self.shards))}
 
     def _find(self, folder: Path) -> None:
-        if not folder.is_dir():
-            raise DataError(f"{folder}: there is no such folder{looked_from(folder)}; check --videos")
-        videos, images = find_videos(folder), find_images(folder, needed=False)[0]
-        for name in videos.keys() & images.keys():
-            if len(images[name]) == 1 and images[name][0].parent == videos[name].parent:
-                del images[name]  # the thumbnail beside a video
-        if both := sorted(videos.keys() & images.keys()):
-            raise DataError(f"{videos[both[0]]} and a folder of images would both be video {both[0]!r}: rename one")
-        if not videos and not images:
-            raise DataError(f"{folder}: neither videos, folders of images nor tars are there; check --videos")
+        videos, images = find_clips(folder, "--videos")
         self._clips = {name: VideoClip(file) for name, file in videos.items()}
         self._clips |= {name: ImagesClip(tuple(files)) for name, files in images.items()}
 

@@ -7,13 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from lavender.data.frames import MAX_PIXELS
-from lavender.data.ids import VIDEO_EXTENSIONS
-from lavender.data.image_folders import find_images, read_image
+from lavender.data.image_folders import read_image
 from lavender.data.sources.base import FrameSource, StoredVideo, fingerprint_of_files, stamp
-from lavender.data.video_folders import find_videos
+from lavender.data.video_folders import find_clips
 from lavender.data.video_seek import read_frames
-from lavender.runtime.errors import ConfigError, DataError
-from lavender.runtime.files import looked_from
+from lavender.runtime.errors import ConfigError
 
 
 class VideoFile(StoredVideo):
@@ -65,21 +63,9 @@ class VideoFolder(FrameSource):
     ):
         self.path = Path(path)
         self._count, self._max_pixels = stored_frames, max_pixels
-        if not self.path.is_dir():
-            raise DataError(f"{self.path}: there is no such folder{looked_from(self.path)}; check --video_dir")
-        files = find_videos(self.path)
+        files, images = find_clips(self.path, "--video_dir", single_images)
         if files and find_spec("av") is None:
             raise ConfigError(f"{self.path} holds video files, which PyAV decodes: pip install av")
-        images, _ = find_images(self.path, needed=False, single=single_images)
-        if not files and not images:
-            raise DataError(
-                f"{self.path}: neither videos ({', '.join(sorted(VIDEO_EXTENSIONS))}) nor images are there; check "
-                "--video_dir"
-            )
-        if both := sorted(files.keys() & images.keys()):
-            raise DataError(
-                f"{files[both[0]]} and {images[both[0]][0]} would both be video {both[0]!r}: rename one of them"
-            )
         self._files: dict[str, list[Path]] = {**{name: [file] for name, file in files.items()}, **images}
         self._decoded = frozenset(files)
         self._names = sorted(self._files)

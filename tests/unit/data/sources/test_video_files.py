@@ -16,7 +16,7 @@ from lavender.data.retrieval import RetrievalDataset
 from lavender.data.samples import SampleKey
 from lavender.data.sources.choose import frame_source
 from lavender.data.sources.tsv import TSVSource
-from lavender.data.sources.video_files import VideoFolder
+from lavender.data.sources.video_files import VideoFile, VideoFolder
 from lavender.data.tsv import TSVWriter
 from lavender.data.video import extract_frames, sample_frames
 from lavender.data.video_folders import find_videos
@@ -78,6 +78,17 @@ def test_a_run_on_videos_differs_from_one_on_their_tsv_by_jpeg(videos: Path, tmp
             np.testing.assert_array_equal(stored["ids"], direct["ids"])
             difference = stored["img"].int() - direct["img"].int()
             assert difference.abs().max() <= 3, "the clip's frames are 5 grey levels apart"
+
+
+def test_a_video_and_images_of_one_name(videos: Path):
+    """An image beside the video is its thumbnail; a folder of images could be meant."""
+    (videos / "b.jpg").write_bytes((videos / "b.mkv").read_bytes()[:10])
+    assert isinstance(VideoFolder(videos).find("b"), VideoFile)
+    (videos / "b").mkdir()
+    (videos / "b" / "0.jpg").write_bytes(b"x")
+    (videos / "b.jpg").unlink()
+    with pytest.raises(DataError, match=r"b\.mkv and .*0\.jpg would both be video 'b'"):
+        VideoFolder(videos)
 
 
 def test_auto_takes_the_tsv_where_it_is_there(videos: Path, tmp_path: Path):
