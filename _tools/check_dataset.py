@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument(
         "--decode", type=_videos, default=1000, help="videos that are decoded, evenly chosen, or all (default: 1000)"
     )
-    parser.add_argument("--fix", type=Path, help="folder of repaired copies of the text files")
+    parser.add_argument("--fix", type=Path, help="folder of repaired copies, without what cannot be used")
     parser.add_argument(
         "--tflops",
         type=float,

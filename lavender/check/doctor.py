@@ -46,6 +46,6 @@ def examine(config: Config, output: Path, decode: int, fix: Path | None, tflops:
         + (f", {output / 'check.png'}" if drawn else "; for a picture: pip install matplotlib")
     )
     if fix is not None:
-        for path, count in write_repaired(splits, videos, decoded, fix).items():
-            print(f"{path}: {count:,} items left out; --txt_dir {fix} reads it")
+        for copy in write_repaired(config, splits, videos, decoded, fix):
+            print(f"{copy.path}: {copy.removed:,} {copy.unit} left out; {copy.option} reads it")
     return 1 if any(finding.level == ERROR for finding in findings) else 0

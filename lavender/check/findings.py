@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lavender.check.fix import can_repair
 from lavender.check.splits import LONGEST, MISSING, Split
 from lavender.check.videos import Decoded, Video, Videos
 from lavender.runtime.quoting import shown
@@ -60,7 +59,7 @@ def of_texts(split: Split) -> Iterator[Finding]:
     """Malformed, unanswerable, repeated and truncated texts."""
     samples, config = len(split.videos), split.config
     faults = list(dict.fromkeys(split.malformed.values()))
-    advice = f"mend the file{_FIX if can_repair(split) else ''}"
+    advice = f"mend the file{_FIX}"
     yield _finding("malformed", ERROR, split, len(split.malformed), samples + len(split.malformed), advice, faults)
     count = len(split.unanswerable)
     level = ERROR if split.name == "train" and count == samples else WARNING if 2 * count > samples else NOTE
@@ -90,12 +89,12 @@ def of_videos(
     config, samples = split.config, len(split.videos)
     missing = np.flatnonzero(split.places[:, 0] == MISSING).tolist() if samples else []
     names = list(dict.fromkeys(split.videos[number] for number in missing))
-    advice = f"{len(names):,} videos; they need frames, or the samples must go{_FIX if can_repair(split) else ''}"
+    advice = f"{len(names):,} videos; they need frames, or the samples must go{_FIX}"
     examples = [f"{shown(name)}{split.hints.get(name, '')}" for name in names[:EXAMPLES]]
     yield _finding("video missing", ERROR, split, len(missing), samples, advice, examples)
     tried = {video: decoded[video] for video in dict.fromkeys(videos) if video is not None and video in decoded}
     broken = [one.fault for one in tried.values() if one.fault]
-    advice = f"of the videos that were tried{_FIX if can_repair(split) else ''}"
+    advice = f"of the videos that were tried{_FIX}"
     yield _finding("cannot be decoded", ERROR, split, len(broken), len(tried), advice, broken)
     size_frame = 1 if config.type == "pretrain" and _single(tried.values()) else config.size_frame
     few = [video for video, one in tried.items() if not one.fault and one.frames < size_frame]

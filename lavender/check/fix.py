@@ -1,62 +1,70 @@
-"""Repaired copies of text files: without the samples that a run could not use."""
+"""Repaired copies of what a configuration reads: without the samples that a run could not use."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lavender.check.copies import Repaired, own_folder
+from lavender.check.fix_captions import write_captioning
+from lavender.check.fix_corpora import write_corpora
 from lavender.check.splits import Split
 from lavender.check.videos import Decoded, Video, Videos
+from lavender.config.schema import Config
 from lavender.data.annotations import read_json
 from lavender.runtime.errors import DataError
-from lavender.runtime.files import atomic_file, refuse_overwriting
-
-REPAIRED = ("qaoe", "fib", "qamc", "retmc", "retrieval")  # types whose texts are a list of items
-
-
-def can_repair(split: Split) -> bool:
-    """Whether a copy of its text file can be repaired."""
-    return split.config.type in REPAIRED
+from lavender.runtime.files import atomic_file
 
 
 def write_repaired(
-    splits: Sequence[Split], videos: Videos, decoded: Mapping[Video, Decoded], folder: Path
-) -> dict[Path, int]:
-    """Writes a copy of each text file without malformed and repeated items and those whose video is missing or broken.
+    config: Config, splits: Sequence[Split], videos: Videos, decoded: Mapping[Video, Decoded], folder: Path
+) -> list[Repaired]:
+    """Writes copies without malformed and repeated samples and those whose video is missing or broken.
 
-    Returns:
-        copy → items that were left out
+    Texts that are a list of items go to `folder`, captioning folders to a folder of their task in it, and pretraining
+    data sets as they lie in theirs. Frame files are linked; a pretraining TSV with broken rows is copied without them.
 
     Raises:
-        DataError: the copy would overwrite its original, or nothing would be left.
+        DataError: a copy would overwrite its original, or nothing would be left.
     """
+    usable = [
+        [video is not None and not (video in decoded and decoded[video].fault) for video in of] for of in videos.of
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    done = []
+    for entry in config.entries() if config.datasets else [config]:
+        chosen = [place for place, split in enumerate(splits) if _belongs(split, entry)]
+        own, kept = [splits[place] for place in chosen], [usable[place] for place in chosen]
+        if entry.type == "pretrain":
+            done += write_corpora(entry, own, kept, folder)
+        elif entry.type == "captioning":
+            done.append(write_captioning(entry, own, kept, folder))
+        else:
+            done += _write_items(own, kept, folder)
+    return done
+
+
+def _belongs(split: Split, entry: Config) -> bool:
+    return split.config.type == entry.type and (entry.type == "pretrain" or split.config.task == entry.task)
+
+
+def _write_items(splits: Sequence[Split], usable: Sequence[Sequence[bool]], folder: Path) -> list[Repaired]:
+    """One copy of each text file."""
     copies: dict[str, dict[str, Any]] = {}
-    removed: dict[Path, int] = {}
-    for place, split in enumerate(splits):
-        if not can_repair(split):
-            continue
+    removed: dict[str, int] = {}
+    for split, good in zip(splits, usable, strict=True):
         copy = copies.setdefault(split.where, dict(read_json(Path(split.where))))
-        target = folder / Path(split.where).name
-        refuse_overwriting(target, split.where, error=DataError, option="--fix")
         repeated = set(split.repeated)
-        kept = [
-            number
-            for at, number in enumerate(split.numbers)
-            if at not in repeated and _is_usable(videos.of[place][at], decoded)
-        ]
+        kept = [number for at, number in enumerate(split.numbers) if good[at] and at not in repeated]
         items = copy[split.name]
-        removed[target] = removed.get(target, 0) + len(items) - len(kept)
+        removed[split.where] = removed.get(split.where, 0) + len(items) - len(kept)
         copy[split.name] = [items[number] for number in kept]
         if items and not kept:
             raise DataError(f"{split.where}: no {split.name} item would be left; nothing is written")
-    if not copies:
-        raise DataError("--fix repairs the texts of questions, multiple choice and retrieval, not captions")
-    folder.mkdir(parents=True, exist_ok=True)
+    done = []
     for source, copy in copies.items():
-        with atomic_file(folder / Path(source).name) as file:
+        target = own_folder(folder, Path(source).parent) / Path(source).name
+        with atomic_file(target) as file:
             file.write((json.dumps(copy, ensure_ascii=False) + "\n").encode())
-    return removed
-
-
-def _is_usable(video: Video | None, decoded: Mapping[Video, Decoded]) -> bool:
-    return video is not None and not (video in decoded and decoded[video].fault)
+        done.append(Repaired(target, removed[source], "items", f"--txt_dir {folder}"))
+    return done

@@ -177,15 +177,10 @@ def _lengths(dataset: ItemDataset, items: list[Item]) -> np.ndarray:
 
 
 def _captions(config: Config, tokenizer: TextTokenizer) -> Iterator[Split]:
-    folder = Path(config.data_dir)
-    within = None if config.outside_paths else folder
     for name in SPLITS:
-        file = getattr(config, f"{name}_yaml")
-        if not file:
+        if not getattr(config, f"{name}_yaml"):
             continue
-        captions = CaptionFolder(
-            *(folder / file, True, within, name != "train"), open_source=partial(frame_source, config)
-        )
+        captions = open_captions(config, name)
         split = Split(
             *(config.task, name, str(captions.path), config, captions.videos, captions.frames, captions.frame_rows),
             lengths=np.array(
@@ -206,10 +201,21 @@ def _captions(config: Config, tokenizer: TextTokenizer) -> Iterator[Split]:
         yield split
 
 
-def _corpora(config: Config, tokenizer: TextTokenizer) -> Iterator[Split]:
+def open_captions(config: Config, name: str) -> CaptionFolder:
+    """One split of a captioning folder, as far as it can be read."""
+    folder = Path(config.data_dir)
+    path, within = folder / getattr(config, f"{name}_yaml"), None if config.outside_paths else folder
+    return CaptionFolder(path, True, within, name != "train", partial(frame_source, config))
+
+
+def corpus_folders(config: Config) -> dict[str, str]:
+    """The pretraining data sets of a configuration → their folders."""
     names = [config.dataset] if isinstance(config.dataset, str) else config.dataset
-    folders: dict[str, str] = names if isinstance(names, dict) else dict.fromkeys(names, config.data_dir)
-    for name, folder in folders.items():
+    return names if isinstance(names, dict) else dict.fromkeys(names, config.data_dir)
+
+
+def _corpora(config: Config, tokenizer: TextTokenizer) -> Iterator[Split]:
+    for name, folder in corpus_folders(config).items():
         frames = CorpusFrames(config, name, folder)
         try:
             path: Path | None = corpora.text_file(folder, name)

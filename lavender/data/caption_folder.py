@@ -47,6 +47,7 @@ class CaptionFolder:
 
     Attributes:
         videos: the id of each row; frame_rows: (rows, 2) source and number of its frames; else `NO_FRAMES`.
+        texts: the caption TSVs, or the frames where there are none; firsts: the row at which each of them starts.
 
     Raises:
         DataError: a file that is missing or not what it should be, an annotation without its video, an empty caption;
@@ -65,24 +66,24 @@ class CaptionFolder:
         self.facts = _read_yaml(path)
         self.composite = self._flag("composite")
         self.frames = self._open_frames(open_source or (lambda find: TSVSource(find())))
-        self._captions: Sequence[TSVReader | FrameSource] = self.frames
+        self.texts: Sequence[TSVReader | FrameSource] = self.frames
         if not blind or "caption" in self.facts:
-            self._captions = [TSVReader(file) for file in self._files("caption")]
-        if len(self.frames) != len(self._captions):
-            raise DataError(f"{path}: {len(self.frames)} img files, but {len(self._captions)} caption files")
+            self.texts = [TSVReader(file) for file in self._files("caption")]
+        if len(self.frames) != len(self.texts):
+            raise DataError(f"{path}: {len(self.frames)} img files, but {len(self.texts)} caption files")
         rows = list(self._read_captions())
         if not rows:
-            raise DataError(f"{', '.join(str(file.path) for file in self._captions)}: no captions")
+            raise DataError(f"{', '.join(str(file.path) for file in self.texts)}: no captions")
         self.videos = [row["video"] for row in rows]
         self.rows = ItemTable(rows)
         self._counts = np.array([len(row["captions"]) for row in rows])
-        self.firsts = np.cumsum([0, *(len(file) for file in self._captions)])  # row at which each caption TSV starts
+        self.firsts = np.cumsum([0, *(len(file) for file in self.texts)])
         self.frame_rows = self._match()
 
     def where(self, row: int) -> str:
         """How messages call a row: the caption TSV and its line."""
         file = int(np.searchsorted(self.firsts, row, side="right")) - 1
-        return self._captions[file].where(row - int(self.firsts[file]))
+        return self.texts[file].where(row - int(self.firsts[file]))
 
     def caption(self, row: int, number: int) -> str:
         """One caption of a row."""
@@ -121,7 +122,7 @@ class CaptionFolder:
             DataError: a video without references (unless `blind`), references without a video (unless `tolerant`), or
                 a broken file.
         """
-        path = self._coco_path()
+        path = self.coco_path()
         if path is None:
             references = {row: self.rows[row]["captions"] for row in rows}
             source = self.caption_names
@@ -138,7 +139,7 @@ class CaptionFolder:
     @property
     def caption_names(self) -> str:
         """The files that say which videos there are, as messages name them."""
-        return ", ".join(str(file.path) for file in self._captions)
+        return ", ".join(str(file.path) for file in self.texts)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -177,7 +178,7 @@ class CaptionFolder:
         return ", ".join(map(str, self._files(key)))
 
     def _read_captions(self) -> Iterator[dict[str, Any]]:
-        for reader in self._captions:
+        for reader in self.texts:
             for number in range(len(reader)):
                 if isinstance(reader, FrameSource):
                     yield {"video": reader.video_id(number), "captions": []}
@@ -190,7 +191,7 @@ class CaptionFolder:
 
     def _read_linelist(self) -> np.ndarray:
         """(lines, 2) of row and caption number; every line is checked against the captions that there are."""
-        path = self._files("caption_linelist")[0]
+        path = self.linelist_path()
         lines = read_text(path, DataError).rstrip().splitlines()  # blank lines at the end are none
         columns = ("file", "row", "caption number")[0 if self.composite else 1 :]
         pairs = []
@@ -200,7 +201,7 @@ class CaptionFolder:
                 raise DataError(f"{path}, line {line}: {shown(text)} is not {', a tab, '.join(columns)}")
             *files, row, caption = map(int, numbers)
             file = files[0] if files else 0
-            if file >= len(self._captions) or row >= len(self._captions[file]):
+            if file >= len(self.texts) or row >= len(self.texts[file]):
                 raise DataError(f"{path}, line {line}: {shown(text)} is a row that is not in {self._names('caption')}")
             row += int(self.firsts[file])
             if caption >= self._counts[row] and (self._counts[row] or not self.blind):
@@ -213,7 +214,12 @@ class CaptionFolder:
             raise DataError(f"{path}: the line list is empty")
         return np.array(pairs, dtype=np.int64)
 
-    def _coco_path(self) -> Path | None:
+    def linelist_path(self) -> Path:
+        """The file under `caption_linelist`. DataError where it is missing."""
+        return self._files("caption_linelist")[0]
+
+    def coco_path(self) -> Path | None:
+        """The COCO file of the references, where there is one. DataError where the YAML names one that is missing."""
         if "caption_coco_format" in self.facts:
             return self._files("caption_coco_format")[0]
         path = self.path.with_name(f"{self.path.stem}_caption_coco_format.json")
@@ -272,7 +278,7 @@ class CaptionFolder:
     def _tell_unused(self, frames: FrameSource, shown: list[str], used: set[str], file: int) -> None:
         """Frames of other splits may be in the same TSV, and are passed over."""
         if unused := sum(name not in used for name in shown):
-            captions = self._captions[file].path
+            captions = self.texts[file].path
             LOGGER.info(
                 "%s: %d of %d rows are not used: %s has none of them", frames.path, unused, len(shown), captions
             )

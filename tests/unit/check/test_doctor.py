@@ -160,7 +160,7 @@ def test_malformed_and_repeated_items_and_a_repaired_copy(world: World, tmp_path
 @pytest.mark.usefixtures("quick")
 def test_a_copy_never_replaces_its_original(world: World):
     world.texts(**sound())
-    with pytest.raises(DataError, match=r"txt_own\.json.*--fix"):
+    with pytest.raises(DataError, match=r"originals.*--fix"):
         world.examine("msvd-qa", fix=world.folder)
 
 
