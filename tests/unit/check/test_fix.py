@@ -159,7 +159,7 @@ def test_several_pretraining_data_sets(tmp_path: Path, capsys: pytest.CaptureFix
         folder = tmp_path / name
         folder.mkdir()
         tsv(folder / f"{name}_train_0.tsv", *sound("v0", "v1"), (f"cut-{name}", png(1)[:60]))
-        (folder / f"txt_{name}.json").write_text(json.dumps({"train": {v: "a" for v in ("v0", "v1", f"cut-{name}")}}))
+        (folder / f"txt_{name}.json").write_text(json.dumps({"train": dict.fromkeys(("v0", "v1", f"cut-{name}"), "a")}))
         folders[name] = str(folder)
     options = ["--size_part", 1, "--size_frame", 1]
     assert check(tmp_path, "pretrain", *options, "--dataset", json.dumps(folders), fix=tmp_path / "fix") == 1
