@@ -19,6 +19,8 @@ from lavender.prepare.table import Table, read_table
 from lavender.prepare.texts import TASKS, possible_tasks, write_tasks
 from lavender.runtime.errors import DataError
 
+ROOT = Path(__file__).resolve().parents[2]  # of the scripts
+
 
 def make_dataset(
     name: str,
@@ -93,6 +95,8 @@ def make_dataset(
         config = write_config(task, output, args_dir or output / "_args", options, lengths)
         said += ["", f"{task.name}: " + ", ".join(f"{number:,} {split}" for split, number in task.counts.items())]
         said += [f"  {line}" for line in (*task.notes, *commands(task, config))]
+    if Path.cwd() != ROOT:
+        said.append(f"\nThese commands are run in {ROOT}")
     print("\n".join(said))
     if clips.faults:
         words = "clips cannot be decoded and were left out; they are listed above"

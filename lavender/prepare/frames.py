@@ -15,6 +15,7 @@ from lavender.data.video_processes import in_processes
 from lavender.prepare.clips import Clip, Clips
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import atomic_file
+from lavender.runtime.quoting import one_line
 
 
 def write_frames(clips: Clips, used: list[str], path: Path, count: int, workers: int, **options: Any) -> list[str]:
@@ -131,7 +132,14 @@ class _Part:
         except OSError:  # a file system without locks
             pass
         self._file.seek(0)
-        if self._file.readline() != self._head:
+        if (head := self._file.readline()) != self._head:
+            if len(head) < (rest := self.path.stat().st_size):
+                self._file.close()
+                options = one_line(head.decode(errors="replace").strip())
+                raise DataError(
+                    f"{self.path}: {rest:,} bytes of frames were extracted with other options, {options}; give these "
+                    "again, or delete the file"
+                )
             self._file.truncate(0)
             self._file.write(self._head)
             self._file.flush()

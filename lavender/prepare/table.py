@@ -79,7 +79,7 @@ def _from_csv(path: Path, text: str) -> Table:
     if named := re.match(r"sep=(.)\r?\n", text):  # as Excel writes it
         text = "\n" + text[named.end() :]
     delimiter = "\t" if path.suffix.lower() == ".tsv" else named[1] if named else _delimiter(text)
-    rows = csv_rows(path, io.StringIO(text, newline=""), delimiter)
+    rows = _tab_rows(path, text) if delimiter == "\t" else csv_rows(path, io.StringIO(text, newline=""), delimiter)
     try:
         _, columns = next(rows)
     except StopIteration:
@@ -99,6 +99,25 @@ def _from_csv(path: Path, text: str) -> Table:
             )
         kept.append((line, [cell.strip() for cell in cells[: len(columns)]]))
     return Table(path, columns, kept)
+
+
+def _tab_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Rows of a TSV, in which quotes may be those of a CSV, or signs of the texts.
+
+    They are signs where rows cannot be read otherwise, or only with line ends in texts, and each line has as many cells
+    as the first.
+    """
+    lines = enumerate(text.split("\n"), start=1)  # splitlines would cut at signs within texts, too
+    plain = [(number, line.rstrip("\r").split("\t")) for number, line in lines if line.strip()]
+    is_even = len({len(cells) for _, cells in plain}) == 1
+    try:
+        rows = list(csv_rows(path, io.StringIO(text, newline=""), "\t"))
+    except DataError:
+        if not is_even:
+            raise
+        rows = plain
+    spans_lines = any("\n" in cell for _, cells in rows for cell in cells)
+    yield from plain if is_even and spans_lines else rows
 
 
 def _delimiter(text: str) -> str:

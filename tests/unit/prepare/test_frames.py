@@ -127,6 +127,17 @@ def test_a_command_that_was_stopped_goes_on(tmp_path: Path, here: list[Clip], mo
     assert {name: grey_of(row[0]) for name, row in rows_of(path).items()} == {name: ord(name) for name in "abcd"}
 
 
+def test_a_stopped_command_is_not_continued_with_other_options(tmp_path: Path, here: list[Clip]):
+    write_images(tmp_path / "clips" / "a", 1)
+    part = tmp_path / "img.tsv.part"
+    part.write_bytes(b'{"count": 9}\na\tstamp\tframe\n')
+    with pytest.raises(DataError, match=r'img\.tsv\.part.*"count": 9'):
+        store(tmp_path / "clips", tmp_path / "img.tsv")
+    assert b"frame" in part.read_bytes()
+    part.write_bytes(b'{"count": 9}\n')
+    assert store(tmp_path / "clips", tmp_path / "img.tsv") == ["a"], "nothing is lost"
+
+
 def test_clips_of_another_command_stay(tmp_path: Path, here: list[Clip]):
     for name in "abc":
         write_images(tmp_path / "clips" / name, ord(name))

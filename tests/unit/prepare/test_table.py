@@ -65,6 +65,24 @@ def test_a_tsv_keeps_its_commas(tmp_path: Path):
     assert table.rows == [(2, ["a", "one, two; three"])]
 
 
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        ('a\t"Stop" he said\nb\tand "go"\n', [["a", '"Stop" he said'], ["b", 'and "go"']]),
+        ('a\t"Stop he said\nb\tgo"\n', [["a", '"Stop he said'], ["b", 'go"']]),
+        ('a\t"Stop ""now"""\nb\tgo\n', [["a", 'Stop "now"'], ["b", "go"]]),
+        ('a\t"Stop\nnow"\nb\tgo\n', [["a", "Stop\nnow"], ["b", "go"]]),
+    ],
+)
+def test_quotes_in_a_tsv_are_signs_of_the_text_or_those_of_a_csv(tmp_path: Path, content: str, rows: list[list[str]]):
+    assert [cells for _, cells in table_of(tmp_path, f"video\tcaption\n{content}", "t.tsv").rows] == rows
+
+
+def test_an_endless_quote_in_an_uneven_tsv(tmp_path: Path):
+    with pytest.raises(DataError, match="line 2"):
+        table_of(tmp_path, 'video\tcaption\na\t"Stop\nb\n', "t.tsv")
+
+
 @pytest.mark.parametrize("name", ["t.json", "t.jsonl"])
 def test_json(tmp_path: Path, name: str):
     entries = ['{"video": "a", "captions": ["x", "y"], "n": 3}', '{"video": "b", "captions": " z ", "extra": null}']
