@@ -1,5 +1,7 @@
-"""Every command of the README starts, and every file that it names is there."""
+"""Every command of the README and of the pages in docs starts, and every file that they name is there."""
 
+import dataclasses
+import functools
 import json
 import os
 import re
@@ -17,6 +19,7 @@ from PIL import Image
 from transformers import BertConfig
 
 from lavender.config.load import load_config
+from lavender.config.schema import Config
 from lavender.demo.toy import write_video
 from lavender.models.backbones.video_swin import VideoSwin
 from lavender.models.lavender import Heads, Lavender
@@ -24,10 +27,23 @@ from lavender.models.lavender import Heads, Lavender
 ROOT = Path(__file__).resolve().parents[1]
 KIT = ROOT / "tests" / "conformance" / "kit"
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-COMMANDS = [line.split("   #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = "\n".join(page.read_text() for page in PAGES)
+BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
+PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+COMMANDS = list(
+    dict.fromkeys(
+        line.split("   #")[0].strip()
+        for block in BLOCKS
+        for line in block.splitlines()
+        if line.strip() and not line.startswith("#")
+    )
+)
 SCRIPTS = [command for command in COMMANDS if re.search(r"\b(main|eval)_\w+\.py", command)]
+TOOL = re.compile(r"python (_tools/[\w-]+\.py|-m lavender\.\w+)")
+TOOLS = [command for command in [*COMMANDS, *re.findall(r"`(python [^`]+)`", TEXT)] if TOOL.match(command)]
+OTHERS = ("make ", "pip ", "cd _tools", "python extract_", "python make_id2", "python visualize_")  # tested below
+FOREIGN = ("video2dataset", "img2dataset")  # of other projects
 SMALL = (
     *("--data_dir", str(KIT / "data"), "--dataset", "toy", "--size_part", "1", "--size_epoch", "1"),
     *("--size_batch", "2", "--vis_backbone_size", "micro", "--vis_backbone_init", "random", "--size_img", "64"),
@@ -63,6 +79,33 @@ def run(command: list[str], folder: Path = ROOT) -> subprocess.CompletedProcess:
 def test_commands_are_found():
     assert len(COMMANDS) >= 10
     assert len(SCRIPTS) >= 4
+    assert len(TOOLS) >= 4
+    unknown = [c for c in COMMANDS if c not in SCRIPTS and c not in TOOLS and not c.startswith((*OTHERS, *FOREIGN))]
+    assert not unknown, "no test runs these"
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 200
+
+
+@functools.cache
+def help_of(tool: str) -> str:
+    words = tool.split()
+    commands = [[]]
+    if words[-1] == "lavender.predict":
+        commands = [[word] for word in ("caption", "answer", "choose", "match", "index", "search")]
+    return "".join(run([sys.executable, *words, *command, "--help"]).stdout for command in commands)
+
+
+@pytest.mark.parametrize("command", TOOLS)
+def test_tools_know_their_options(command):
+    tool = TOOL.match(command).group(1)
+    known = help_of(tool)
+    own = {word for word in re.findall(r"--[\w-]+", command) if word not in known}
+    if "_tools/check_dataset.py" in command:  # options of the scripts may follow
+        own -= {f"--{field.name}" for field in dataclasses.fields(Config)}
+    assert known
+    assert not own
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
@@ -72,7 +115,7 @@ def test_make_targets(command):
 
 
 def test_one_line_installation():
-    (line,) = [command for command in COMMANDS if command.startswith("pip ")]
+    (line,) = [command for command in COMMANDS if command.startswith("pip install -r")]
     requirements = (ROOT / shlex.split(line)[-1]).read_text()
     names = [entry for entry in requirements.splitlines() if entry and not entry.startswith("#")]
     assert names
@@ -85,7 +128,10 @@ def test_script_options_are_read(command, monkeypatch):
     words = shlex.split(command)
     number = next(n for n, word in enumerate(words) if re.fullmatch(r"(main|eval)_\w+\.py", word))
     assert (ROOT / words[number]).is_file()
-    assert load_config(words[number + 1 :]).config.startswith("_args/")
+    config = words[words.index("--config") + 1]
+    assert (ROOT / config).is_file()
+    assert config.startswith("_args/")
+    assert load_config(words[number + 1 :]).config == config
 
 
 def toy_options(command: str) -> tuple[str, ...]:
@@ -176,14 +222,14 @@ def test_export(tmp_path, small_checkpoint):
     first, last = (torch.load(path, weights_only=True) for path in (checkpoint, tmp_path / "lavender.pt"))
     assert first.keys() == last.keys()
     assert all(torch.equal(first[name], last[name]) for name in first)
-    (lines,) = (block for block in PYTHON if "load_pretrained" in block)
+    (lines,) = dict.fromkeys(block for block in PYTHON if "load_pretrained" in block)
     done = run([sys.executable, "-c", lines + "assert not model.training"], tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_a_question_about_a_video(tmp_path, small_checkpoint):
+@pytest.mark.parametrize("lines", dict.fromkeys(block for block in PYTHON if "Predictor" in block))
+def test_a_question_about_a_video(lines, tmp_path, small_checkpoint):
     """The lines of Python, as written, but for the names of the checkpoint and of the video."""
-    (lines,) = (block for block in PYTHON if "Predictor" in block)
     bert = dict.fromkeys(("txt_backbone", "fusion_encoder"), str(KIT / "bert_micro"))
     (tmp_path / "args.json").write_text(json.dumps({**bert, "size_img": 64}))
     shutil.copy(small_checkpoint, tmp_path / "small.pt")
@@ -204,6 +250,7 @@ def test_files_that_pages_name_are_there():
         path = parent + name if line.startswith(" ") else name
         parent = name if not line.startswith(" ") else parent
         assert list(ROOT.glob(path)), f"the README's tree names {path}"
-    for page in ("README.md", "CONTRIBUTING.md"):
-        for target in re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / page).read_text()):
-            assert (ROOT / target).exists() or (ROOT / f"{target}.md").exists(), f"{page} links to {target}"
+    for page in (*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "_models" / "README.md", ROOT / "_datasets" / "README.md"):
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
+            place = page.parent / target
+            assert place.exists() or Path(f"{place}.md").exists(), f"{page} links to {target}"
