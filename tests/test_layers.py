@@ -24,9 +24,10 @@ MAY_IMPORT = {
     "prepare": GROUND | {"text", "metrics", "data", "prepare"},
     "lavender": {"runtime", "inference"},  # what users import and start: __init__ and predict
     "inference": GROUND | {"text", "metrics", "data", "models", "tasks", "inference"},
+    "report": GROUND | {"text", "metrics", "data", "models", "tasks", "report"},
     "check": GROUND | {"text", "metrics", "data", "models", "check"},
     "demo": GROUND | {"text", "data", "demo"},
-    "_tools": GROUND | {"data", "models", "prepare", "check"},
+    "_tools": GROUND | {"data", "models", "prepare", "check", "report"},
     "script": GROUND | {"text", "metrics", "data", "models", "tasks", "engine"},
 }
 OPTIONAL = {

@@ -1,0 +1,36 @@
+"""python _tools/report.py _snapshot/_msrvtt-qa_20261128120000 [RUN …]
+
+Writes one HTML page about a run, or about several side by side: metrics at the best epochs with tables to paste into a
+paper, curves, examples with their frames, accuracy by answer. Runs that differ by their seed alone are one column, with
+mean and standard deviation. The page needs no other file and no network.
+"""
+
+import argparse
+from pathlib import Path
+
+from _root import run, whole
+
+from lavender.report.page import write_page
+from lavender.report.runs import open_run
+from lavender.runtime.errors import DataError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument("--output", type=Path, help="the page (default: report.html in the first folder)")
+    parser.add_argument(
+        "--examples", type=whole(0, 1000), default=12, help="predictions shown of each split (default: %(default)s)"
+    )
+    arguments = parser.parse_args()
+    output = arguments.output or arguments.runs[0] / "report.html"
+    if output.is_dir():
+        raise DataError(f"{output} is a folder: name the page, such as {output / 'report.html'}")
+    write_page([open_run(folder) for folder in arguments.runs], output, arguments.examples)
+    print(output)
+
+
+if __name__ == "__main__":
+    run(main)

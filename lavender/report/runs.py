@@ -1,0 +1,145 @@
+"""What a run left in its folder, and which runs differ by their seed alone."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lavender.config.load import from_dict, read_object
+from lavender.config.schema import Config
+from lavender.runtime.errors import DataError
+from lavender.runtime.files import looked_from
+from lavender.tasks.splits import task_and_split
+
+Key = tuple[str, str, str]  # task ("" for one that is alone), split, metric
+Points = list[tuple[float, float]]  # (epoch, value)
+
+_OF_A_SEED = ("seed", "path_output", "config", "n_workers", "resume", "given", "remarks")  # may differ in a group
+_NO_SPLITS = {"epoch", "dataset", "part", "train", "tasks", "chosen"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder.
+
+    Args:
+        folder: that a script wrote; options: of its args.json; results: of its results.json.
+    """
+
+    folder: Path
+    options: Mapping[str, Any]
+    results: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The folder's name without the underscore in front."""
+        return self.folder.name.removeprefix("_")
+
+    @cached_property
+    def config(self) -> Config:
+        """Its options, for reading its data. ConfigError where args.json cannot be understood."""
+        return from_dict(dict(self.options), str(self.folder / "args.json"), strict=False)
+
+    def config_of(self, task: str) -> Config:
+        """The options of one of several tasks."""
+        if not task:
+            return self.config
+        return next((entry for entry in self.config.entries() if entry.task == task), self.config)
+
+    def best(self) -> dict[Key, float]:
+        """The metrics of each task at its best epoch; of the zero-shot evaluation where there are no epochs."""
+        entry = self.results.get("best") or self.results.get("zero_shot") or {}
+        return dict(_metrics(entry))
+
+    def best_epochs(self) -> dict[str, Any]:
+        """Task → its best epoch."""
+        best = self.results.get("best") or {}
+        return {task: splits["epoch"] for task, splits in _tasks(best).items() if "epoch" in splits}
+
+    def curves(self) -> dict[str, Points]:
+        """Name → its values over the epochs: what training said, and each metric of each split."""
+        curves: dict[str, Points] = {}
+        entries = self.results.get("epochs", [])
+        for number, entry in enumerate(entries, start=1):
+            values = {f"train {name}": value for name, value in entry.get("train", {}).items()}
+            values |= {" ".join(filter(None, key)): value for key, value in _metrics(entry)}
+            for name, value in values.items():
+                if isinstance(value, int | float) and math.isfinite(value):
+                    curves.setdefault(name, []).append((number, value))
+        return curves
+
+    def predictions(self) -> dict[str, list[dict[str, Any]]]:
+        """Split, with its task in front where there are several → the records of its best epoch.
+
+        Raises:
+            DataError: a line is not JSON.
+        """
+        place = self.folder / "predictions"
+        files = sorted(path for path in place.rglob("*.jsonl") if not path.stem.endswith(".latest"))
+        return {str(path.relative_to(place).with_suffix("")): _records(path) for path in files}
+
+
+def open_run(folder: Path) -> Run:
+    """The run of a folder. DataError where it is none, or has no results yet."""
+    for name in ("args.json", "results.json"):
+        if not (folder / name).is_file():
+            reason = "it has no results yet" if (folder / "args.json").is_file() else "this is no run's folder"
+            raise DataError(f"{folder / name} is missing{looked_from(folder)}: {reason}")
+    return Run(folder, read_object(folder / "args.json"), read_object(folder / "results.json"))
+
+
+def groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Name → the runs that differ by their seed alone, in the order given."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        alike = {key: value for key, value in run.options.items() if key not in _OF_A_SEED}
+        found.setdefault(json.dumps(alike, sort_keys=True), []).append(run)
+    named: dict[str, list[Run]] = {}
+    for members in found.values():
+        name = members[0].name if len(members) == 1 else f"{members[0].name} and {len(members) - 1} more seeds"
+        named[name] = members
+    return named
+
+
+def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Option → its value in each run, of those that are not alike in all."""
+    keys = dict.fromkeys(key for run in runs for key in run.options)
+    values = {key: [json.dumps(run.options.get(key), ensure_ascii=False) for run in runs] for key in keys}
+    return {key: row for key, row in values.items() if len(set(row)) > 1 and key not in ("given", "remarks", "config")}
+
+
+def _tasks(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    return entry.get("tasks", {"": entry})
+
+
+def _metrics(entry: Mapping[str, Any]) -> list[tuple[Key, float]]:
+    found = []
+    for task, splits in _tasks(entry).items():
+        for split, metrics in splits.items():
+            if split not in _NO_SPLITS and isinstance(metrics, dict):
+                found += [((task, split, name), value) for name, value in metrics.items() if _is_number(value)]
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if line.strip():
+            try:
+                records.append(json.loads(line))
+            except ValueError as error:
+                raise DataError(f"{path}, line {number}: not valid JSON ({error})") from None
+    return records
+
+
+def title(name: str) -> str:
+    """How a page calls a file of predictions."""
+    task, split = task_and_split(name)
+    return " ".join(filter(None, (task, split)))

@@ -1,0 +1,74 @@
+"""Metrics of several runs side by side: as numbers, as Markdown, as LaTeX."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lavender.report.runs import Key, Run
+
+PERCENT = ("acc", "r@", "v2t_r@")  # metrics that are shares
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of metrics: `rows` name → a cell for each column, "" where a run lacks it."""
+
+    columns: list[str]
+    rows: dict[str, list[str]]
+
+    def markdown(self) -> str:
+        """To paste into a README."""
+        lines = [["metric", *self.columns], ["---"] * (1 + len(self.columns))]
+        lines += [[name, *cells] for name, cells in self.rows.items()]
+        return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+    def latex(self) -> str:
+        """To paste into a paper: a `tabular` with booktabs' rules, a run a row."""
+        head = " & ".join(["run", *map(_tex, self.rows)])
+        lines = [
+            " & ".join([_tex(column), *(_tex(cells[n]) or "--" for cells in self.rows.values())]) + r" \\"
+            for n, column in enumerate(self.columns)
+        ]
+        rules = [rf"\begin{{tabular}}{{l{'r' * len(self.rows)}}}", r"\toprule", head + r" \\", r"\midrule"]
+        return "\n".join([*rules, *lines, r"\bottomrule", r"\end{tabular}"])
+
+
+def compare(groups: Mapping[str, Sequence[Run]]) -> Table:
+    """The metrics of each group at the best epochs; of several seeds their mean ± standard deviation."""
+    values = {name: [run.best() for run in runs] for name, runs in groups.items()}
+    keys: dict[Key, None] = {key: None for runs in values.values() for best in runs for key in best}
+    rows = {}
+    for key in keys:
+        name = " ".join(filter(None, key))
+        rows[name] = [_cell(key[2], [best[key] for best in runs if key in best]) for runs in values.values()]
+    epochs = {name: [run.best_epochs() for run in runs] for name, runs in groups.items()}
+    for task in dict.fromkeys(task for runs in epochs.values() for found in runs for task in found):
+        name = " ".join(filter(None, (task, "best epoch")))
+        rows[name] = [", ".join(str(found[task]) for found in runs if task in found) for runs in epochs.values()]
+    return Table(list(groups), rows)
+
+
+def number(metric: str, value: float) -> str:
+    """A value as people read it: shares in percent, whole numbers whole, others with four digits."""
+    if not math.isfinite(value):
+        return str(value)
+    if metric.startswith(PERCENT) and 0 <= value <= 1:
+        return f"{100 * value:.1f}"
+    return f"{value:.0f}" if float(value).is_integer() and abs(value) >= 1 else f"{value:.4g}"
+
+
+def _cell(metric: str, values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    mean = number(metric, statistics.fmean(values))
+    if len(values) == 1:
+        return mean
+    scale = 100 if metric.startswith(PERCENT) else 1
+    return f"{mean} ± {scale * statistics.stdev(values):.2g} (n = {len(values)})"
+
+
+def _tex(text: str) -> str:
+    for sign in "&%$#_{}":
+        text = text.replace(sign, rf"\{sign}")
+    return text.replace("±", r"$\pm$")
