@@ -1,6 +1,7 @@
 """Checks of options against each other, and where an option was set."""
 
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 
 from lavender.config.declare import ENTRY_TYPES
 from lavender.config.schema import Config
@@ -86,6 +87,8 @@ def _faults(config: Config) -> Iterator[tuple[str, ...]]:
             "num_beams",
         )
     yield from _source_faults(config)
+    if "wandb" in config.report_to and find_spec("wandb") is None:
+        yield "report_to wandb: it is not installed; pip install wandb, or leave it out", "report_to"
     if config.do_sample and config.num_beams > 1:
         yield ("do_sample draws words and num_beams searches for them; choose one", "do_sample", "num_beams")
     if config.checkpoint_offload and not config.use_checkpoint:

@@ -306,6 +306,9 @@ class Config:
     resume: str = _run(
         NOWHERE, "", "go on with a stopped run: auto finds the last one of these options, or name its folder"
     )
+    report_to: list[str] = _run(
+        NOWHERE, ["tensorboard"], "where curves and pictures of examples go", choices=("tensorboard", "wandb")
+    )
     eval_every: int = _run(
         RUN, 1, "parts of training between two evaluations; the last is always evaluated", minimum=1, limit=1_000_000
     )

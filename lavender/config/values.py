@@ -66,6 +66,9 @@ class Option:
         Raises:
             ConfigError: of another type, outside the choices or outside the bounds.
         """
+        if self.choices and get_origin(self.kind) is list:  # a,b as well as a b
+            words = [value] if isinstance(value, str) else value
+            value = [part for word in words for part in word.split(",")] if _are_texts(words) else value
         try:
             converted = convert(value, self.kind)
         except ValueError:
@@ -107,6 +110,10 @@ class Option:
             and (self.above is None or item > self.above)
             and (self.limit is None or item <= self.limit)
         )
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def convert(value: Any, kind: Any) -> Any:

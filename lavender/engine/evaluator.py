@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lavender.data.loaders import evaluation_loader
@@ -12,6 +13,7 @@ from lavender.data.samples import ClipDataset
 from lavender.engine.checkpoint import write_jsonl
 from lavender.engine.output import LATEST, RunFolder
 from lavender.engine.parallel import Engine
+from lavender.engine.trackers import EXAMPLES
 from lavender.models.weights import weights_digest
 from lavender.runtime import distributed
 from lavender.runtime.device import to_device
@@ -27,11 +29,12 @@ def evaluate(
     device: torch.device,
     folder: RunFolder,
     checkpoint: Path,
+    step: int = 0,
 ) -> Metrics:
     """Predicts a whole split and scores it; the records go to `predictions/<split>.latest.jsonl`.
 
     Args:
-        checkpoint: the file of the weights, or what it will be.
+        checkpoint: the file of the weights, or what it will be; step: of the training, for the trackers.
 
     Returns:
         the metrics, equal on all processes and equal to those of a single one; one of NaN where a score is not finite.
@@ -42,8 +45,9 @@ def evaluate(
     if distributed.broadcast_object(earlier is not None):
         shares = [earlier or []]
         faults: list[str] = []
+        frames: list[np.ndarray] = []
     else:
-        records, faults = predict(own, engine, title, dataset, device)
+        records, faults, frames = predict(own, engine, title, dataset, device)
         shares = distributed.gather_objects(records)
     bad = report_faults(distributed.gather_objects(faults), title)
     metrics: Metrics = {}
@@ -56,6 +60,7 @@ def evaluate(
             metrics = {**own.metrics(ordered, split), **({"bad_samples": bad} if bad else {})}
             write_jsonl(ordered, folder.predictions(title, LATEST))
             own.publish(split, checkpoint, weights, ordered, metrics)
+            folder.examples(f"{title}/examples", frames, shares[0][: len(frames)], step)
         counts = " + ".join(str(len(share)) for share in shares)
         LOGGER.info("%s: %d samples (%s by process): %s", title, len(ordered), counts, in_words(metrics))
     return distributed.broadcast_object(metrics)
@@ -63,16 +68,19 @@ def evaluate(
 
 def predict(
     task: Task, engine: Engine, split: str, dataset: ClipDataset, device: torch.device
-) -> tuple[list[Record], list[str]]:
-    """Records and faults of this process's share of a split."""
+) -> tuple[list[Record], list[str], list[np.ndarray]]:
+    """Records and faults of this process's share of a split, and the frames of its first samples, (T, H, W, 3) each."""
     engine.model.eval()
     records: list[Record] = []
     faults: list[str] = []
+    frames: list[np.ndarray] = []
     with torch.inference_mode(), engine.evaluating():
         for batch in progress(evaluation_loader(dataset), desc=f"evaluating {split}", unit="batch", leave=False):
             faults += batch["faults"]
+            if not frames:
+                frames = list(batch["img"][:EXAMPLES].permute(0, 1, 3, 4, 2).numpy())
             records += task.predict(engine.model, to_device(batch, device))
-    return records, faults
+    return records, faults, frames
 
 
 def _is_finite(value: Any) -> bool:

@@ -1,11 +1,15 @@
 """The folder of a run: `args.json`, `stdout.txt`, `log.json`, `results.json`, curves, checkpoints."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lavender.engine.checkpoint import write_json
+from lavender.engine.trackers import Record, Trackers
 from lavender.runtime import distributed
 from lavender.runtime.errors import TrainingError
 from lavender.runtime.files import unwritable_advice
@@ -40,9 +44,21 @@ class RunFolder:
 
     Args:
         resumed: the folder of a run that goes on; state: what it goes on from.
+        report_to: names of trackers; options: of the run, for them.
+
+    Raises:
+        ConfigError: a tracker cannot be opened. TrainingError: the folder cannot be made.
     """
 
-    def __init__(self, path_output: str, name: str, resumed: Path | None = None, state: Path | None = None):
+    def __init__(
+        self,
+        path_output: str,
+        name: str,
+        resumed: Path | None = None,
+        state: Path | None = None,
+        report_to: Sequence[str] = ("tensorboard",),
+        options: Mapping[str, Any] | None = None,
+    ):
         self._is_new = state is None
         made = resumed or (make_folder(path_output, name) if distributed.is_main() else Path(path_output))
         self.path: Path = distributed.broadcast_object(made)
@@ -53,7 +69,7 @@ class RunFolder:
                 "that all hosts share",
                 self.path,
             )
-        self._curves: Any = None
+        self._trackers = Trackers(report_to if distributed.is_main() else (), self.path, options or {})
         log_to_file(self.path / "stdout.txt")
 
     def remove_unused(self) -> None:
@@ -89,16 +105,13 @@ class RunFolder:
             latest.unlink()
 
     def curve(self, name: str, value: float, step: int) -> None:
-        """A point of a TensorBoard curve."""
-        if not distributed.is_main():
-            return
-        if self._curves is None:
-            from torch.utils.tensorboard import SummaryWriter
+        """A point of a curve."""
+        self._trackers.scalar(name, value, step)
 
-            self._curves = SummaryWriter(str(self.path))
-        self._curves.add_scalar(name, value, step)
+    def examples(self, name: str, frames: Sequence[np.ndarray], records: Sequence[Record], step: int) -> None:
+        """A picture of samples, uint8 (T, H, W, 3) each, and of their predictions."""
+        self._trackers.examples(name, frames, records, step)
 
     def close(self) -> None:
         """Writes the curves out."""
-        if self._curves is not None:
-            self._curves.close()
+        self._trackers.close()

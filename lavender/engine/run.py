@@ -66,7 +66,9 @@ def run(task_class: type[Trainable], config: Config, work: Work = train) -> dict
             distributed.stop()
             return read_object(claim.run / "results.json")
         failed = False
-        folder = RunFolder(config.path_output, task.run_name(), claim.run, claim.state)
+        folder = RunFolder(
+            config.path_output, task.run_name(), claim.run, claim.state, config.report_to, config.to_dict()
+        )
         try:
             with watched_hosts(config.host_timeout, lost):
                 for notice in [*config.notices(), *notices]:

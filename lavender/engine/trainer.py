@@ -243,7 +243,8 @@ class Trainer:
         """
         figures = {}
         for split, dataset in sets.items():
-            figures[split] = evaluate(self.task, self.engine, split, dataset, self.device, self.folder, checkpoint)
+            words = (self.task, self.engine, split, dataset, self.device, self.folder, checkpoint, self.step)
+            figures[split] = evaluate(*words)
         draw_as_loaders(len(sets))
         for split, metrics in figures.items():
             for name, value in metrics.items():
