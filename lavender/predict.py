@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lavender.runtime.errors import LavenderError
+from lavender.runtime.files import atomic_file
 
 if TYPE_CHECKING:
     from lavender.inference.predictor import Predictor
@@ -61,12 +62,12 @@ def _parser() -> argparse.ArgumentParser:
 
     command = add("caption", _caption, "a caption of each clip")
     command.add_argument("clips", nargs="+")
-    command.add_argument("--num_beams", type=int, default=1)
-    command.add_argument("--keep", type=int, default=1, help="captions of a clip")
+    command.add_argument("--num_beams", type=_count, default=1)
+    command.add_argument("--keep", type=_count, default=1, help="captions of a clip")
     command = add("answer", _answer, "the most probable answers to a question")
     command.add_argument("clip")
     command.add_argument("question")
-    command.add_argument("--k", type=int, default=5)
+    command.add_argument("--k", type=_count, default=5)
     command = add("choose", _choose, "the options of a question with their probabilities")
     command.add_argument("clip")
     command.add_argument("question")
@@ -81,8 +82,22 @@ def _parser() -> argparse.ArgumentParser:
     command = add("search", _search, "the clips of an index that match a text best")
     command.add_argument("index", type=Path)
     command.add_argument("texts", nargs="+")
-    command.add_argument("--k", type=int, default=5)
+    command.add_argument("--k", type=_count, default=5)
+    command.add_argument("--sheet", type=Path, metavar="PNG", help="write a picture of the hits")
+    command.add_argument(
+        "--shortlist",
+        type=_count,
+        default=0,
+        metavar="K",
+        help="match only the K clips whose captions fit best (index --captions)",
+    )
     return parser
+
+
+def _count(text: str) -> int:
+    if text.isdecimal() and 0 < int(text) < 2**31:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number from 1 on")
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, str]:
@@ -120,7 +135,15 @@ def _index(predictor: "Predictor", arguments: argparse.Namespace) -> int:
 def _search(predictor: "Predictor", arguments: argparse.Namespace) -> int:
     from lavender.inference.index import GalleryIndex
 
-    return _tell(GalleryIndex(arguments.index).search(predictor, arguments.texts, arguments.k), arguments.json)
+    found = GalleryIndex(arguments.index).search(predictor, arguments.texts, arguments.k, arguments.shortlist)
+    _tell(found, arguments.json)
+    if arguments.sheet:
+        from lavender.inference.sheet import contact_sheet
+
+        with atomic_file(arguments.sheet) as file:
+            contact_sheet(found).save(file, format="PNG")
+        print(f"{arguments.sheet}: written", file=sys.stderr)
+    return 0
 
 
 def _tell(results: Sequence[Any], as_json: bool) -> int:

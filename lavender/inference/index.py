@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import torch
 from lavender.data.sources.base import stamp
 from lavender.data.video_folders import find_videos
 from lavender.inference.predictor import Predictor
-from lavender.inference.results import Found, Hit
+from lavender.inference.results import Found
+from lavender.inference.shortlist import CaptionRanking
 from lavender.models.all_pairs import whole
 from lavender.models.weights import weights_digest
 from lavender.runtime.errors import DataError
@@ -29,14 +30,14 @@ class Entry:
 
     Args:
         path: of its file; size, changed: of the file as it was encoded; row: of its features.
-        caption: that the model gave it, "" without one; fault: why it has no features.
+        caption: that the model gave it, None where it was not asked; fault: why it has no features.
     """
 
     path: str
     size: int
     changed: int
     row: int = -1
-    caption: str = ""
+    caption: str | None = None
     fault: str = ""
 
 
@@ -69,32 +70,54 @@ class GalleryIndex:
         self.entries = {entry.path: entry for entry in entries}
         self.clips = [entry for entry in self.entries.values() if not entry.fault]
 
-    def features(self) -> np.ndarray:
-        """Of `clips`, float16 (M, V, D). DataError where some are missing."""
+    def features(self, numbers: Sequence[int] | None = None) -> np.ndarray:
+        """Of `clips`, or of those with these numbers, float16 (M, V, D). DataError where some are missing."""
         path, shape = self.folder / FEATURES, (self.rows, *self.shape)
-        if not self.clips:
+        clips = self.clips if numbers is None else [self.clips[number] for number in numbers]
+        if not clips:
             return np.zeros((0, *self.shape), np.float16)
         if path.stat().st_size < 2 * self.rows * self.shape[0] * self.shape[1]:
             raise DataError(f"{path}: features are missing at its end; remove the index, and make it again")
         stored = np.memmap(path, np.float16, "r", shape=shape)
-        return stored[[entry.row for entry in self.clips]]
+        return stored[[entry.row for entry in clips]]
 
     def check_model(self, predictor: Predictor) -> None:
         """Raises DataError where another model made it."""
         if self.head["weights"] != weights_digest(predictor.model):
             raise DataError(f"{self.folder}: another checkpoint made this index; make one with this checkpoint")
 
-    def search(self, predictor: Predictor, texts: Sequence[str], k: int = 5) -> list[Found]:
-        """The `k` clips that match each text best."""
+    def search(self, predictor: Predictor, texts: Sequence[str], k: int = 5, shortlist: int = 0) -> list[Found]:
+        """The `k` clips that match each text best.
+
+        Args:
+            shortlist: match only so many clips with each text, those whose captions fit it best; 0: all clips.
+
+        Raises:
+            DataError: another model made the index, no clip could be read, or for a shortlist captions are missing.
+        """
         self.check_model(predictor)
         if not self.clips:
             raise DataError(f"{self.folder}: no clip of this index could be read")
-        scores = predictor.scores_of(whole(torch.from_numpy(self.features())), texts)
-        found = []
-        for text, row in zip(texts, scores, strict=True):
-            order = np.argsort(-row, kind="stable")[:k].tolist()
-            found.append(Found(text, [Hit(n, self.clips[n].path, float(row[n])) for n in order]))
-        return found
+        if not shortlist:
+            return self._search(predictor, texts, k, range(len(self.clips)))
+        ranking = CaptionRanking(self._captions())
+        return [one for text in texts for one in self._search(predictor, [text], k, ranking.best(text, shortlist))]
+
+    def _search(self, predictor: Predictor, texts: Sequence[str], k: int, numbers: Sequence[int]) -> list[Found]:
+        """`search` in the clips with these numbers."""
+        states = whole(torch.from_numpy(self.features(numbers)))
+        names = [self.clips[number].path for number in numbers]
+        found = predictor.search_features(states, names, texts, k)
+        return [Found(one.text, [replace(hit, number=numbers[hit.number]) for hit in one.hits]) for one in found]
+
+    def _captions(self) -> list[str]:
+        captions = [clip.caption for clip in self.clips if clip.caption is not None]
+        if missing := len(self.clips) - len(captions):
+            raise DataError(
+                f"{self.folder}: {missing} of {len(self.clips)} clips have no caption, by which a shortlist is made; "
+                "run index --captions on the same folder first"
+            )
+        return captions
 
 
 def build_index(predictor: Predictor, clips: Path, folder: Path, captions: bool = False) -> list[Entry]:
@@ -135,11 +158,12 @@ def build_index(predictor: Predictor, clips: Path, folder: Path, captions: bool 
         for path in progress(files, desc="encoding clips", unit="clip"):
             _, size, changed = stamp(Path(path))
             earlier = index.entries.get(path)
-            if earlier and (earlier.size, earlier.changed) == (size, changed) and (earlier.caption or not captions):
+            known = earlier and (earlier.size, earlier.changed) == (size, changed)
+            if earlier and known and (earlier.fault or earlier.caption is not None or not captions):
                 continue
             try:
                 states = predictor.features(path).astype(np.float16)
-                caption = predictor.caption(path).text if captions else ""
+                caption = predictor.caption(path).text if captions else None
             except DataError as fault:
                 add(Entry(path, size, changed, fault=str(fault)), None)
                 continue

@@ -170,10 +170,8 @@ class Predictor:
         several = [texts] if isinstance(texts, str) else list(texts)
         task = cast(PairTask, self._task("retrieval", score_fn="probability"))
         source = self._source(task.config, gallery)
-        found = []
-        for text, row in zip(several, self._scores(task, self._encode(task, source), several), strict=True):
-            order = np.argsort(-row, kind="stable")[:k].tolist()
-            found.append(Found(text, [Hit(n, source.video(n).video_id, float(row[n])) for n in order]))
+        names = [video.video_id for video in source.videos]
+        found = self._found(task, self._encode(task, source), names, several, k)
         return found[0] if isinstance(texts, str) else found
 
     def features(self, video: Video | Videos) -> Any:
@@ -183,9 +181,10 @@ class Predictor:
         states = self._encode(task, self._source(task.config, _several(video))).states
         return _as_asked([one.float().cpu().numpy() for one in states], video)
 
-    def scores_of(self, videos: Encoded, texts: Sequence[str]) -> np.ndarray:
-        """How well texts match videos whose `features` are (M, V, D), on any device: (N texts, M videos)."""
-        return self._scores(cast(PairTask, self._task("retrieval", score_fn="probability")), videos, texts)
+    def search_features(self, videos: Encoded, names: Sequence[str], texts: Sequence[str], k: int = 5) -> list[Found]:
+        """`search` in videos whose `features` are (M, V, D), on any device, and whose names are these M."""
+        task = cast(PairTask, self._task("retrieval", score_fn="probability"))
+        return self._found(task, videos, names, texts, k)
 
     def shape_of_features(self) -> tuple[int, int]:
         """(V, D) of `features`."""
@@ -247,6 +246,17 @@ class Predictor:
                 pairs = Encoded(states, some.mask.to(self.device)), gather(group, index[1])
                 scores[rows, columns] = task.pair_scores(self.model, *pairs).float().cpu().numpy()
         return scores
+
+    def _found(
+        self, task: PairTask, videos: Encoded, names: Sequence[str], texts: Sequence[str], k: int
+    ) -> list[Found]:
+        """The `k` videos (M, V, D) that match each text best."""
+        found = []
+        for text, row in zip(texts, self._scores(task, videos, texts), strict=True):
+            order = np.argsort(-row, kind="stable")[:k].tolist()
+            chances = torch.sigmoid(torch.from_numpy(row)).tolist() if isinstance(task, RetrievalTask) else None
+            found.append(Found(text, [Hit(n, names[n], float(row[n]), chances[n] if chances else None) for n in order]))
+        return found
 
     def _vocabulary(self, config: Config) -> dict[str, Any]:
         """What names the classes of a task-specific head: the given answers, else the text file of the training."""

@@ -84,11 +84,17 @@ class Match(Result):
 
 @dataclass(frozen=True)
 class Hit:
-    """A video that a search found; `number` is its place in the gallery."""
+    """A video that a search found.
+
+    Args:
+        number: its place in the gallery. score: by which the hits are ranked.
+        probability: that it matches the text; None of a task-specific head, whose scores only rank.
+    """
 
     number: int
     video: str
     score: float
+    probability: float | None = None
 
 
 @dataclass(frozen=True)
