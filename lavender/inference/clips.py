@@ -1,39 +1,89 @@
 """Videos as people hand them over, as a frame source that lives in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from PIL import Image, ImageOps
 
 from lavender.data.frames import MAX_PIXELS
 from lavender.data.image_folders import EXTENSIONS, natural
 from lavender.data.sources.base import FrameSource, StoredVideo
 from lavender.data.sources.video_files import ImageFiles, VideoFile
 from lavender.data.video import ClipBytes
+from lavender.data.video_folders import looks_like_video
 from lavender.data.video_seek import read_frames
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import looked_from
 from lavender.runtime.quoting import shown
 
-Video = str | Path | bytes | np.ndarray  # a file, a folder of images, the bytes of a file, or frames (T, H, W, 3)
+# A file, a folder of images, the bytes of a file, frames (T, H, W, 3) or (T, 3, H, W), or images. Arrays of three
+# dimensions in a list are frames, too, which types cannot say.
+Video = str | Path | bytes | np.ndarray | torch.Tensor | list[Image.Image]
+KINDS = (
+    "the path of a file or of a folder of images, the bytes of a file, uint8 frames (T, H, W, 3) or (T, 3, H, W) as an "
+    "array or a tensor, or a list of PIL images; of several videos a list of these"
+)
 
 
 class FramesInMemory(StoredVideo):
-    """Frames (T, H, W, 3), uint8 RGB."""
+    """Frames that are in memory already.
 
-    def __init__(self, video_id: str, frames: np.ndarray):
-        super().__init__(video_id, f"the array {video_id}")
-        if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or not frames.size:
-            raise DataError(
-                f"{self.where}: uint8 frames of shape (T, H, W, 3) are expected, not {frames.dtype} of {frames.shape}"
-            )
-        self._frames = frames
+    Args:
+        frames: uint8 RGB, an array or a tensor (T, H, W, 3) or (T, 3, H, W), or a list of such frames and PIL images.
+
+    Raises:
+        DataError: other numbers or another shape.
+    """
+
+    def __init__(self, video_id: str, frames: Any):
+        several = isinstance(frames, list | tuple)
+        super().__init__(video_id, f"the {'frames of ' if several else 'array '}{video_id}")
+        if several:
+            self._frames = [self._checked(frame, "(H, W, 3)", 3) for frame in frames]
+        else:
+            self._frames = list(self._checked(frames, "(T, H, W, 3) or (T, 3, H, W)", 4))
+
+    def _checked(self, frames: Any, shape: str, dimensions: int) -> np.ndarray:
+        """Frames with their colours last."""
+        if isinstance(frames, Image.Image):
+            return _pixels(frames)
+        is_bytes = frames.dtype in (np.uint8, torch.uint8)
+        array = np.asarray(frames.detach().cpu() if isinstance(frames, torch.Tensor) else frames) if is_bytes else None
+        if array is not None and array.ndim == dimensions and array.size:
+            if array.shape[-1] == 3:
+                return array
+            if array.shape[-3] == 3:
+                return np.moveaxis(array, -3, -1)
+        raise DataError(
+            f"{self.where}: uint8 frames of shape {shape} are expected, not {frames.dtype} of {tuple(frames.shape)}"
+        )
 
     def __len__(self) -> int:
         return len(self._frames)
 
     def frames(self, numbers: Sequence[int]) -> list[np.ndarray]:
         return [self._frames[number] for number in numbers]
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """As files of images are read: upright, transparent pixels blended with white."""
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return np.asarray(image.convert("RGB"))
+
+
+def is_frames(video: Any) -> bool:
+    """Whether a list holds the frames of one video: images, or arrays and tensors of three dimensions, and no else."""
+    return isinstance(video, list | tuple) and bool(video) and all(map(_is_frame, video))
+
+
+def _is_frame(item: Any) -> bool:
+    return isinstance(item, Image.Image) or (isinstance(item, np.ndarray | torch.Tensor) and item.ndim == 3)
 
 
 class VideoInMemory(StoredVideo):
@@ -60,18 +110,30 @@ def open_video(video: Video, name: str, count: int, max_pixels: int = MAX_PIXELS
     Raises:
         DataError: the file is missing, an address, or what is there is no video.
     """
-    if isinstance(video, np.ndarray):
+    if isinstance(video, np.ndarray | torch.Tensor) or is_frames(video):
         return FramesInMemory(name, video)
-    if isinstance(video, bytes):
-        return VideoInMemory(name, video, count, max_pixels)
+    if isinstance(video, bytes | bytearray | memoryview):
+        return VideoInMemory(name, bytes(video), count, max_pixels)
+    if not isinstance(video, str | Path):
+        advice = "; make a list of it first: list(…)" if isinstance(video, Iterator) else ""
+        raise DataError(f"{name}: a {type(video).__name__} is no video{advice}; a video is {KINDS}")
     if "://" in str(video):
         raise DataError(f"{shown(str(video))} is an address: only files are read; download it first")
     path = Path(video)
+    try:
+        return _open_path(path, count, max_pixels)
+    except OSError as error:
+        raise DataError(f"{shown(str(path))}: cannot be read ({error.strerror})") from None
+
+
+def _open_path(path: Path, count: int, max_pixels: int) -> StoredVideo:
     if path.is_dir():
         names = sorted((entry.name for entry in path.iterdir()), key=natural)
         files = [path / entry for entry in names if _is_image(path / entry) and not entry.startswith(".")]
         if not files:
-            raise DataError(f"{path}: no image ({', '.join(sorted(EXTENSIONS))}) is in this folder")
+            several = any(looks_like_video(path / entry) for entry in names)
+            advice = "; it holds videos: give a list of them, or make an index for searches" if several else ""
+            raise DataError(f"{path}: no image ({', '.join(sorted(EXTENSIONS))}) is in this folder{advice}")
         return ImageFiles(path.name, files, max_pixels)
     if not path.exists():
         raise DataError(f"{path}: there is no such video{looked_from(path)}")

@@ -15,7 +15,7 @@ from lavender.config.schema import Config
 from lavender.data.formats import format_of
 from lavender.data.items import Item, ItemDataset, ItemFile
 from lavender.data.samples import ClipDataset, Failure, SampleKey
-from lavender.inference.clips import GivenVideos, Seen, Video, open_video
+from lavender.inference.clips import GivenVideos, Seen, Video, is_frames, open_video
 from lavender.inference.given import SPLIT, GivenClips, GivenItems
 from lavender.inference.heads import find_task, trained_formats
 from lavender.inference.opening import open_checkpoint
@@ -38,8 +38,9 @@ One = TypeVar("One")
 class Predictor:
     """A model that is asked one video at a time, or many.
 
-    A video is the path of a file or of a folder of images, the bytes of a file, or an array of frames (T, H, W, 3),
-    uint8 RGB. Where a list is given, a list comes back.
+    A video is the path of a file or of a folder of images, the bytes of a file, uint8 RGB frames as an array or a
+    tensor, (T, H, W, 3) or (T, 3, H, W), or a list of PIL images or of frames (H, W, 3). Where a list of videos is
+    given, a list comes back.
 
     Args:
         model: in evaluation mode; config: the options that it was trained with.
@@ -73,10 +74,8 @@ class Predictor:
     @overload
     def caption(self, video: Video, num_beams: int = 1, keep: int = 1, **options: Any) -> Caption: ...
     @overload
-    def caption(self, video: Videos, num_beams: int = 1, keep: int = 1, **options: Any) -> list[Caption]: ...
-    def caption(
-        self, video: Video | Videos, num_beams: int = 1, keep: int = 1, **options: Any
-    ) -> Caption | list[Caption]:
+    def caption(self, video: Videos, num_beams: int = 1, keep: int = 1, **options: Any) -> Any: ...
+    def caption(self, video: Video | Videos, num_beams: int = 1, keep: int = 1, **options: Any) -> Any:
         """Captions of a video.
 
         Args:
@@ -169,7 +168,7 @@ class Predictor:
         """
         several = [texts] if isinstance(texts, str) else list(texts)
         task = cast(PairTask, self._task("retrieval", score_fn="probability"))
-        source = self._source(task.config, gallery)
+        source = self._source(task.config, _several(gallery))
         names = [video.video_id for video in source.videos]
         found = self._found(task, self._encode(task, source), names, several, k)
         return found[0] if isinstance(texts, str) else found
@@ -273,7 +272,12 @@ class Predictor:
 
 
 def _several(video: Video | Videos) -> Videos:
-    return list(video) if isinstance(video, list | tuple) else [cast(Video, video)]
+    return list(cast(Videos, video)) if _is_list(video) else [cast(Video, video)]
+
+
+def _is_list(given: Any) -> bool:
+    """Of videos or questions; a list of frames is one video."""
+    return isinstance(given, list | tuple) and not is_frames(given)
 
 
 def _paired(video: Video | Videos, question: str | Sequence[str]) -> tuple[Videos, list[str]]:
@@ -290,4 +294,4 @@ def _paired(video: Video | Videos, question: str | Sequence[str]) -> tuple[Video
 
 def _as_asked(found: list[One], *asked: Any) -> Any:
     """One result where nothing that was asked is a list."""
-    return found if any(isinstance(one, list | tuple) for one in asked) else found[0]
+    return found if any(map(_is_list, asked)) else found[0]
