@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "report": GROUND | {"text", "metrics", "data", "models", "tasks", "report"},
     "check": GROUND | {"text", "metrics", "data", "models", "check"},
     "demo": GROUND | {"text", "data", "demo"},
-    "_tools": GROUND | {"data", "models", "prepare", "check", "report"},
+    "_tools": GROUND | {"data", "models", "prepare", "check", "report", "inference"},
     "script": GROUND | {"text", "metrics", "data", "models", "tasks", "engine"},
 }
 OPTIONAL = {

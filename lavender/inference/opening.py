@@ -7,11 +7,11 @@ from typing import Any
 
 from lavender.config.load import from_dict, read_object
 from lavender.config.schema import Config
+from lavender.inference.hub import download
 from lavender.models.lavender import Lavender
 from lavender.models.pretrained import ARGUMENTS_FILE, load_pretrained, read_checkpoint
 from lavender.models.weights import exported_config, load_state
 from lavender.runtime.errors import ConfigError, WeightsError
-from lavender.runtime.files import looked_from
 
 _CHECKPOINT = re.compile(r"ckpt_.*?(\d+)\.pt")
 RESULTS_FILE = "results.json"
@@ -53,7 +53,7 @@ def _find(path: str | Path) -> Path:
         return _best(place)
     if place.exists():
         return place
-    return _download(str(path))
+    return download(str(path))
 
 
 def _best(run: Path) -> Path:
@@ -64,18 +64,3 @@ def _best(run: Path) -> Path:
     best = read_object(run / RESULTS_FILE).get("best")
     number = best.get("epoch") if isinstance(best, dict) else None
     return epochs.get(number, epochs[max(epochs)])  # type: ignore[arg-type]
-
-
-def _download(name: str) -> Path:
-    """An exported folder of the hub; only safetensors are fetched, never pickles."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors"], etag_timeout=10))
-    except (HfHubHTTPError, HTTPError, HFValidationError, OSError) as error:
-        reason = str(error).split("\n")[0][:120]
-        raise WeightsError(
-            f"{name}: no such checkpoint here{looked_from(name)}, and none of that name could be fetched from the hub "
-            f"({reason})"
-        ) from error
