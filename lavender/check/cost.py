@@ -17,6 +17,7 @@ from lavender.models.backbones.table import build_backbone
 from lavender.models.encoders import Encoded
 from lavender.models.lavender import Heads, Lavender
 from lavender.models.pairs import gather
+from lavender.models.shapes import shapes_only
 from lavender.models.weights import bert_config
 from lavender.runtime.errors import LavenderError
 
@@ -99,7 +100,7 @@ def _pairs(config: Config) -> float:
 def _model(config: Config) -> Lavender:
     """The model without storage."""
     free = dataclasses.replace(config, vis_backbone_init="random")
-    with torch.device("meta"):
+    with shapes_only():
         model = Lavender(
             build_backbone(free),
             bert_config(config.txt_backbone, "text"),

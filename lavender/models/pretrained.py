@@ -23,6 +23,7 @@ from lavender.models.checkpoint_file import UNREADABLE, State, reason, refuse_no
 from lavender.models.checkpoint_folder import WEIGHTS_FILE, read_state
 from lavender.models.foreign import from_swinbert, is_swinbert, model_names
 from lavender.models.lavender import Heads, Lavender
+from lavender.models.shapes import shapes_only
 from lavender.models.weights import EXPORTED, KNOWN_EXTRAS, SHARED_BIAS, bert_config, exported_config, load_state
 from lavender.runtime.errors import ConfigError, WeightsError
 from lavender.runtime.files import atomic_file, looked_from
@@ -92,7 +93,7 @@ def load_pretrained(folder: str | Path) -> Lavender:
         raise WeightsError(f"{folder}: no {CONFIG_FILE} of an exported model there; make one: _tools/export.py")
     try:
         description = Description.from_json(written)
-        with torch.device("meta"):  # numbers of a damaged file may be of a model that no machine holds
+        with shapes_only():  # numbers of a damaged file may be of a model that no machine holds
             own = description.build().state_dict()
     except (*UNREADABLE, ConfigError) as error:
         raise WeightsError(f"{folder / CONFIG_FILE}: describes no model ({reason(error)}); export it again") from error
@@ -195,7 +196,7 @@ def describe(
         text=text.to_dict(),
         fusion=fusion.to_dict(),
     )
-    with torch.device("meta"):  # names and shapes alone
+    with shapes_only():  # names and shapes alone
         own = description.build().state_dict()
     own = {name: tensor for name, tensor in own.items() if not name.endswith(KNOWN_EXTRAS)}
     given = set(SHARED_BIAS if any(name in state for name in SHARED_BIAS) else ()) | state.keys()

@@ -21,6 +21,7 @@ from lavender.models.foreign import (
 from lavender.models.heads import HEADS, classifier_name
 from lavender.models.lavender import Heads, Lavender
 from lavender.models.load_report import LoadReport, Origins
+from lavender.models.shapes import shapes_only
 from lavender.models.transformers_import import transformers
 from lavender.runtime.errors import ConfigError, WeightsError
 from lavender.runtime.files import read_text
@@ -216,7 +217,7 @@ def _read_bert(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     package, state = transformers(), read_state(folder)
     try:
         config = package.BertConfig.from_dict(_config_json(folder))
-        with torch.device("meta"):
+        with shapes_only():
             names = set(package.BertForMaskedLM(config).state_dict())
         old = {name.replace("LayerNorm.weight", "LayerNorm.gamma") for name in names}
         names |= old | {name.removeprefix("bert.") for name in (*names, *old)}

@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -64,12 +65,14 @@ def shifted_window_mask(size: Size3, window: Size3, shift: Size3, device: torch.
 
 
 def relative_position_index(window: Size3) -> Tensor:
-    """(N, N) rows of the relative-position table for each pair of the N tokens of a full window."""
-    grids = torch.meshgrid(*[torch.arange(w) for w in window], indexing="ij")
-    coordinates = torch.stack([grid.flatten() for grid in grids])  # (3, N)
+    """(N, N) rows of the relative-position table for each pair of the N tokens of a full window.
+
+    By NumPy: on the device "meta", on which checkpoints are looked at, torch would import its compiler for these lines.
+    """
+    coordinates = np.indices(window).reshape(3, -1)  # (3, N)
     offsets = coordinates[:, :, None] - coordinates[:, None, :]  # (3, N, N)
     t, h, w = (offset + size - 1 for offset, size in zip(offsets, window, strict=True))
-    return (t * (2 * window[1] - 1) + h) * (2 * window[2] - 1) + w
+    return torch.from_numpy((t * (2 * window[1] - 1) + h) * (2 * window[2] - 1) + w)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
