@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lavender import Predictor
 from lavender.inference.index import CLIPS, FEATURES, GalleryIndex, build_index
@@ -83,6 +84,40 @@ def test_an_index_goes_on_where_it_was_stopped(run: Path, clips: Path, tmp_path:
     assert sorted(Path(entry.path).name for entry in index.clips) == ["c1.mp4", "c2.mp4"]
     for entry, row in zip(index.clips, index.features(), strict=True):
         assert row == pytest.approx(encode(entry.path), abs=2e-2)
+
+
+def test_a_shortlist_and_a_sheet(run: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    index, words = str(tmp_path / "index"), ["--path_ckpt", str(run), "--device", "cpu"]
+    assert main(["index", str(clips), "-o", index, *words]) == 0
+    capsys.readouterr()
+    assert main(["search", index, "a dog", "--shortlist", "2", *words]) == 2
+    assert "index --captions" in capsys.readouterr().err
+    assert main(["index", str(clips), "-o", index, "--captions", *words]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "index" / CLIPS).read_text().splitlines()]
+    for line, caption in zip(lines[3:], ["a red dog", "a cat", "a blue car"], strict=True):
+        line["caption"] = caption
+    (tmp_path / "index" / CLIPS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    capsys.readouterr()
+    sheet = tmp_path / "hits.png"
+    (clips / "c2.mp4").unlink()
+    assert (
+        main(["search", index, "a blue dog", "zebra", "--json", "--shortlist", "2", "--sheet", str(sheet), *words]) == 0
+    )
+    said = capsys.readouterr()
+    assert str(sheet) in said.err
+    with Image.open(sheet) as picture:
+        assert picture.format == "PNG"
+    known, unknown = (json.loads(line)["hits"] for line in said.out.splitlines())
+    assert {Path(hit["video"]).name for hit in known} == {"c0.mp4", "c2.mp4"}
+    assert len(unknown) == 2  # no caption shares a word with it
+    everything = Predictor.from_pretrained(run, device="cpu")
+    (full,) = GalleryIndex(Path(index)).search(everything, ["a blue dog"])
+    scores = {hit.video: hit for hit in full.hits}
+    for hit in known:  # a shortlist changes which clips are matched, and no score
+        assert hit["score"] == pytest.approx(scores[hit["video"]].score, abs=1e-5)
+        assert hit["number"] == scores[hit["video"]].number
+        assert 0 < hit["probability"] < 1
+    assert known[0]["score"] >= known[1]["score"]
 
 
 def test_bad_input(run: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -9,6 +9,7 @@ from typing import Any
 import huggingface_hub
 import numpy as np
 import pytest
+from PIL import Image
 
 from lavender import Predictor
 from lavender.data.sources.tsv import TSVSource
@@ -181,6 +182,12 @@ def test_bad_input(ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         Predictor.from_pretrained("nobody/nowhere")
     with pytest.raises(LavenderError, match="size_frames"):
         Predictor.from_pretrained(run.folder, size_frames=3)
+    images = [Image.fromarray(frame) for frame in frames]
+    assert predictor.caption(images).text == predictor.caption(frames).text  # a list of images is one video
+    assert predictor.match(list(frames), ["a dog"]) == predictor.match(frames, ["a dog"])
+    assert [one.text for one in predictor.answer([images, frames], "who")] == [predictor.answer(frames, "who").text] * 2
+    with pytest.raises(LavenderError, match="generator"):
+        predictor.features(frame for frame in frames)
     result = predictor.answer(frames, "who")
     assert "<img" in result._repr_html_()
     assert "who" in str(result)

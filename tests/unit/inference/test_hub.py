@@ -1,6 +1,9 @@
 """Models of the hub, without a network: a hub that only remembers what it was given."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +18,8 @@ from lavender.inference.hub import check_upload, push
 from lavender.inference.model_card import write_card
 from lavender.models.pretrained import export
 from lavender.runtime.errors import ConfigError, WeightsError
+
+ROOT = Path(__file__).parents[3]
 
 
 class FakeApi:
@@ -87,6 +92,17 @@ def test_faults(hub, exported: Path):
         with pytest.raises(WeightsError, match=r"me/it.*hf auth login"):
             push(exported, "me/it")
     assert issubclass(HfHubHTTPError, OSError)  # what a hub that refuses raises
+
+
+def test_no_network(tmp_path: Path):
+    code = "from lavender.inference.hub import download; download('nobody/nowhere')"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+    last = done.stderr.splitlines()[-1]
+    assert "WeightsError: nobody/nowhere: no such checkpoint here" in last
+    assert "hub" in last
 
 
 def test_before_a_model_is_exported(monkeypatch: pytest.MonkeyPatch):
