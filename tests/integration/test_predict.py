@@ -143,6 +143,14 @@ def test_bad_input(run: Path, clips: Path, tmp_path: Path, capsys: pytest.Captur
         GalleryIndex(tmp_path / "index")
 
 
+def test_a_question_does_not_wait_for_what_it_does_not_need(run: Path, clips: Path):
+    words = ["answer", str(clips / "c0.mp4"), "who", "--path_ckpt", str(run), "--device", "cpu"]
+    code = f"import sys; from lavender.predict import main; assert main({words}) == 0; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert not {"torch._dynamo", "transformers", "bm25s", "scipy"} & set(done.stdout.split())
+
+
 def test_help_needs_no_model():
     code = "import sys, runpy; sys.argv = ['x', '--help']; runpy.run_module('lavender.predict', run_name='__main__')"
     code = f"try:\n    {code}\nfinally:\n    assert 'torch' not in sys.modules"
