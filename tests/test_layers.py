@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "lavender": {"runtime", "inference"},  # what users import and start: __init__ and predict
     "inference": GROUND | {"text", "metrics", "data", "models", "tasks", "inference"},
     "report": GROUND | {"text", "metrics", "data", "models", "tasks", "report"},
+    "app": GROUND | {"data", "inference", "app"},
     "check": GROUND | {"text", "metrics", "data", "models", "check"},
     "demo": GROUND | {"text", "data", "demo"},
     "_tools": GROUND | {"data", "models", "prepare", "check", "report", "inference"},

@@ -1,0 +1,132 @@
+"""What the page does when a button is pressed. It knows no browser: text goes in, HTML comes out."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lavender.app import drawing
+from lavender.app.clips import Clip, KeptClips, Uploads
+from lavender.app.decoding import Decoder
+from lavender.app.drawing import Tile
+from lavender.data.frames import evaluation_indices
+from lavender.inference.index import GalleryIndex
+from lavender.inference.predictor import Predictor
+from lavender.runtime.errors import DataError
+
+MOST_LETTERS = 500  # of a text
+MOST_OPTIONS = 20  # of a question
+MOST_TEXTS = 50  # to compare
+TOP = 5
+
+
+class Desk:
+    """One model in memory, and all that is asked of it.
+
+    Args:
+        examples: clips that can be chosen. indexes: name → an index to search.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        decoder: Decoder,
+        uploads: Uploads,
+        examples: Sequence[Path] = (),
+        indexes: Mapping[str, GalleryIndex] | None = None,
+    ):
+        self.predictor, self.decoder, self.uploads = predictor, decoder, uploads
+        self.examples, self.indexes = list(examples), dict(indexes or {})
+        self.kept = KeptClips()
+        for index in self.indexes.values():
+            index.check_model(predictor)
+
+    # --- clips --------------------------------------------------------------------------------------------------------
+
+    def take_upload(self, payload: Any) -> tuple[str, str]:
+        """Decodes an upload and removes it, whatever comes of it; returns the key of its frames, and the frames.
+
+        Raises:
+            DataError: it is none, or it cannot be decoded within the limits.
+        """
+        try:
+            path, name = self.uploads.find(payload)
+            return self._take(path, name)
+        finally:
+            self.uploads.remove(payload)
+
+    def take_example(self, number: Any) -> tuple[str, str]:
+        """The same of an example, by its number from 0; its file stays."""
+        if not isinstance(number, int) or not 0 <= number < len(self.examples):
+            raise DataError("there is no such example")
+        return self._take(self.examples[number], self.examples[number].name)
+
+    def _take(self, path: Path, name: str) -> tuple[str, str]:
+        config = self.predictor.config
+        count = max(config.stored_frames, config.size_frame)  # as a predictor takes them of a file
+        frames = self.decoder.frames(path, count, name)
+        seen = [frames[number] for number in evaluation_indices(count, config.size_frame)]
+        return self.kept.add(Clip(name, frames)), drawing.frames(name, seen)
+
+    def show_examples(self) -> str:
+        """The examples with a frame of each."""
+        return drawing.buttons(self._tiles(self.examples, [""] * len(self.examples)))
+
+    def _tiles(self, paths: Sequence[Path], notes: Sequence[str]) -> list[Tile]:
+        found = self.decoder.each(paths, 1)
+        frames = [None if isinstance(one, DataError) else one[0] for one in found]
+        return [Tile(frame, path.name, note) for frame, path, note in zip(frames, paths, notes, strict=True)]
+
+    # --- questions ----------------------------------------------------------------------------------------------------
+
+    def ask(self, key: str | None, question: str) -> str:
+        """The most probable answers to a question."""
+        frames = self._frames(key)
+        return drawing.bars(self.predictor.answer(frames, _text(question, "question"), k=TOP).guesses)
+
+    def caption(self, key: str | None) -> str:
+        """A caption."""
+        result = self.predictor.caption(self._frames(key))
+        return drawing.sentence(result.text, result.probability)
+
+    def choose(self, key: str | None, question: str, options: str) -> str:
+        """The options of a question, one a line, with their probabilities. The question may be empty."""
+        frames, lines = self._frames(key), _lines(options, "options", MOST_OPTIONS)
+        asked = _text(question, "question") if question.strip() else ""
+        return drawing.bars(self.predictor.choose(frames, asked, lines).guesses)
+
+    def compare(self, key: str | None, texts: str) -> str:
+        """Texts, one a line, by how well they match."""
+        frames, lines = self._frames(key), _lines(texts, "texts", MOST_TEXTS)
+        return drawing.bars(self.predictor.match(frames, lines).guesses)
+
+    def search(self, name: str, text: str) -> str:
+        """The clips of an index that match a text best."""
+        if name not in self.indexes:
+            raise DataError("there is no such index")
+        (found,) = self.indexes[name].search(self.predictor, [_text(text, "text")], TOP)
+        notes = [f"{rank}. score {hit.score:.2f}" for rank, hit in enumerate(found.hits, 1)]
+        return drawing.tiles(self._tiles([Path(hit.video) for hit in found.hits], notes))
+
+    def _frames(self, key: str | None) -> np.ndarray:
+        return self.kept.get(key).frames
+
+
+def _text(text: str, what: str) -> str:
+    text = str(text or "").strip()
+    if not text:
+        raise DataError(f"the {what} is empty")
+    if len(text) > MOST_LETTERS:
+        raise DataError(f"the {what} has {len(text):,} characters; at most {MOST_LETTERS} are allowed")
+    return text
+
+
+def _lines(text: str, what: str, most: int) -> list[str]:
+    """The lines of a text that are not empty."""
+    lines = [line.strip() for line in str(text or "").splitlines() if line.strip()]
+    if not lines:
+        raise DataError(f"give {what}, one a line")
+    if len(lines) > most:
+        raise DataError(f"{len(lines):,} {what} are given; at most {most} are allowed")
+    return [_text(line, what) for line in lines]

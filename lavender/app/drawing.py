@@ -1,0 +1,91 @@
+"""What the page shows of clips and predictions, as HTML. All text of users and files is escaped here."""
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from lavender.inference.results import Guess
+
+_SIDE = 320  # pixels of the longer side of a picture
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A clip in a row of clips: its frame, or None where it could not be read, and what stands under it."""
+
+    frame: np.ndarray | None
+    title: str
+    note: str = ""
+
+
+def picture(frame: np.ndarray, what: str) -> str:
+    """A frame (H, W, 3), uint8 RGB, within the page itself: nothing is stored for it."""
+    image = Image.fromarray(frame)
+    image.thumbnail((_SIDE, _SIDE))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=85)
+    code = base64.b64encode(file.getvalue()).decode()
+    return f'<img alt="{html.escape(what)}" src="data:image/jpeg;base64,{code}">'
+
+
+def frames(name: str, seen: Sequence[np.ndarray]) -> str:
+    """The frames of a clip side by side."""
+    pictures = "".join(f"<figure>{picture(frame, f'frame {n}')}</figure>" for n, frame in enumerate(seen, 1))
+    many = f"the {len(seen)} frames" if len(seen) != 1 else "the one frame"
+    return f"<p><b>{html.escape(name)}</b>: {many} that the model sees</p><div class='lav-frames'>{pictures}</div>"
+
+
+def bars(guesses: Iterable[Guess]) -> str:
+    """Texts with their probabilities."""
+    rows = "".join(
+        f"<tr><td>{html.escape(one.text)}</td><td><div class='lav-bar'><i style='width:{100 * one.probability:.1f}%'>"
+        f"</i></div></td><td>{one.probability:.1%}</td></tr>"
+        for one in guesses
+    )
+    return f"<table class='lav-bars'>{rows}</table>"
+
+
+def sentence(text: str, probability: float) -> str:
+    """A caption."""
+    return f"<p class='lav-caption'>{html.escape(text)}</p><p class='lav-note'>mean of its words: {probability:.1%}</p>"
+
+
+def tiles(shown: Iterable[Tile]) -> str:
+    """Clips side by side."""
+    return f"<div class='lav-tiles'>{''.join(map(_tile, shown))}</div>"
+
+
+def buttons(shown: Iterable[Tile]) -> str:
+    """Clips that can be chosen: a click says which, counted from 0."""
+    rows = "".join(
+        f"<button type='button' data-number='{number}' title='{html.escape(tile.title)}'>{_tile(tile)}</button>"
+        for number, tile in enumerate(shown)
+    )
+    return f"<div class='lav-tiles lav-examples'>{rows}</div>"
+
+
+def _tile(tile: Tile) -> str:
+    inside = "<div class='lav-gone'>no picture</div>" if tile.frame is None else picture(tile.frame, tile.title)
+    note = f"<span>{html.escape(tile.note)}</span>" if tile.note else ""
+    return f"<figure>{inside}<figcaption>{html.escape(tile.title)}{note}</figcaption></figure>"
+
+
+def fault(text: object) -> str:
+    """What went wrong."""
+    return f"<p class='lav-fault' role='alert'>{html.escape(str(text))}</p>"
+
+
+def note(text: str) -> str:
+    """A remark."""
+    return f"<p class='lav-note'>{html.escape(text)}</p>"
+
+
+def facts(rows: Iterable[tuple[str, str]]) -> str:
+    """Names and values, one pair a line."""
+    lines = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in rows)
+    return f"<dl class='lav-facts'>{lines}</dl>"

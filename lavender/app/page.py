@@ -1,0 +1,144 @@
+"""The page: which boxes and buttons there are, and what they call."""
+
+import logging
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
+
+import gradio as gr
+
+from lavender.app import drawing
+from lavender.app.about import Part
+from lavender.app.clips import EXTENSIONS
+from lavender.app.desk import MOST_LETTERS, MOST_OPTIONS, MOST_TEXTS, Desk
+from lavender.runtime.errors import LavenderError
+
+LOGGER = logging.getLogger("lavender.app")
+STYLE = files("lavender.app").joinpath("page.css").read_text(encoding="utf-8")
+FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]  # of the reader's machine
+MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
+LABELS = {"ask": "Ask", "caption": "Caption", "choose": "Choose", "compare": "Compare texts", "search": "Search"}
+QUEUE: dict[str, Any] = {
+    "concurrency_limit": 1,
+    "concurrency_id": "model",
+    "api_visibility": "private",
+    "show_progress": "minimal",
+}
+WAITING = 20  # requests in the queue
+_SAY_WHICH = """element.addEventListener('click', (event) => {
+    const button = event.target.closest('[data-number]');
+    if (button) trigger('click', {number: Number(button.dataset.number)});
+});"""
+_UNFORESEEN = "This could not be done. The log of the page on its machine says why."
+
+
+def theme() -> gr.themes.Base:
+    """Colours and fonts; no font is fetched."""
+    return gr.themes.Default(primary_hue="violet", neutral_hue="slate", font=FONTS, font_mono=MONO)
+
+
+def build(desk: Desk, rows: list[tuple[str, str]], parts: dict[str, Part], index_hint: str) -> gr.Blocks:
+    """The page.
+
+    Args:
+        rows: of its head, see `about.describe`. parts: what the checkpoint can do.
+        index_hint: how to make an index, where there is none.
+    """
+    limits = desk.uploads.limits
+    with gr.Blocks(title="LAVENDER", analytics_enabled=False, delete_cache=(60, 600)) as page:
+        gr.HTML(f"<h1>LAVENDER</h1>{drawing.facts(rows)}", elem_id="lav-head")
+        key = gr.State(None, time_to_live=3600, delete_callback=desk.kept.remove)
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=2, min_width=300):
+                upload = gr.File(label="A clip", file_types=list(EXTENSIONS), height=150, elem_id="lav-upload")
+                size = f"{limits.upload:g} MB, {limits.seconds:g} seconds"
+                gr.HTML(drawing.note(f"A video of up to {size}. It is removed once its frames are read."))
+                examples = None
+                if desk.examples:
+                    gr.HTML("<h2>Examples</h2>")
+                    examples = gr.HTML(desk.show_examples(), js_on_load=_SAY_WHICH, elem_id="lav-choose-example")
+            with gr.Column(scale=5, min_width=400):
+                seen = gr.HTML(drawing.note("Choose a clip: the frames that the model sees are shown here."))
+                seen.elem_id = "lav-seen"
+                with gr.Tabs():
+                    _add_parts(desk, key, parts, index_hint)
+        # As the browser sends it: Gradio would make a file of its own for each upload.
+        upload.upload(_loads(desk.take_upload, seen), [upload], [upload, key, seen], preprocess=False, **QUEUE)
+        if examples is not None:
+            load = _loads(desk.take_example, seen)
+
+            def chosen(event: gr.EventData) -> Any:
+                return load(getattr(event, "number", None))[1:]
+
+            examples.click(chosen, None, [key, seen], **QUEUE)
+    page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
+    return page
+
+
+def _add_parts(desk: Desk, key: gr.State, parts: dict[str, Part], index_hint: str) -> None:
+    with gr.Tab(LABELS["ask"], id="ask"):
+        question = _box("Question", "what is the man doing")
+        _part(parts["ask"], desk.ask, [key, question], "Answer", [question])
+    with gr.Tab(LABELS["caption"], id="caption"):
+        _part(parts["caption"], desk.caption, [key], "Write a caption")
+    with gr.Tab(LABELS["choose"], id="choose"):
+        question = _box("Question (may be empty)", "which animal is it")
+        options = _box(f"Options, one a line, {MOST_OPTIONS} at most", "a dog\na cat", lines=4)
+        _part(parts["choose"], desk.choose, [key, question, options], "Choose")
+    with gr.Tab(LABELS["compare"], id="compare"):
+        texts = _box(f"Texts, one a line, {MOST_TEXTS} at most", "a dog runs\na man cooks", lines=4)
+        _part(parts["compare"], desk.compare, [key, texts], "Compare")
+    with gr.Tab(LABELS["search"], id="search"):
+        if not desk.indexes:
+            gr.HTML(f"<p class='lav-note'>No index of a folder is open. To search:</p>{index_hint}")
+            return
+        names = list(desk.indexes)
+        name = gr.Dropdown(names, value=names[0], label="Folder", visible=len(names) > 1)
+        text = _box("Text", "a dog runs")
+        _part(parts["search"], desk.search, [name, text], "Search", [text])
+
+
+def _box(label: str, example: str, lines: int = 1) -> gr.Textbox:
+    longest = MOST_LETTERS if lines == 1 else MOST_LETTERS * MOST_TEXTS
+    return gr.Textbox(label=label, placeholder=example, lines=lines, max_lines=max(lines, 12), max_length=longest)
+
+
+def _part(part: Part, do: Callable[..., str], inputs: list[Any], label: str, enter: list[gr.Textbox] | None = None):
+    """A button with its result under it; the Enter key in a box of `enter` presses it, too."""
+    if part.note:
+        gr.HTML(drawing.note(part.note))
+    button = gr.Button(label, variant="primary", interactive=part.can, elem_id=f"lav-do-{part.name}")
+    result = gr.HTML("", elem_id=f"lav-{part.name}-result", min_height=40)
+    if part.can:
+        for event in [button.click, *(box.submit for box in enter or [])]:
+            event(_readable(do), inputs, [result], **QUEUE)
+
+
+def _readable(do: Callable[..., str]) -> Callable[..., str]:
+    """With a message in place of the result where there is none."""
+
+    def done(*inputs: Any) -> str:
+        try:
+            return do(*inputs)
+        except (LavenderError, OSError) as fault:
+            return drawing.fault(fault)
+        except Exception:
+            LOGGER.exception("a request failed")
+            return drawing.fault(_UNFORESEEN)
+
+    return done
+
+
+def _loads(take: Callable[[Any], tuple[str, str]], seen: gr.HTML) -> Callable[[Any], tuple[Any, Any, str]]:
+    """For an upload or an example: (nothing, the key of its frames, what is shown of it)."""
+
+    def load(what: Any) -> tuple[None, str | None, str]:
+        try:
+            return (None, *take(what))
+        except (LavenderError, OSError) as fault:
+            return None, None, drawing.fault(fault)
+        except Exception:
+            LOGGER.exception("a clip could not be taken")
+            return None, None, drawing.fault(_UNFORESEEN)
+
+    return load
