@@ -6,7 +6,10 @@ WORKERS ?= 2
 OMP_NUM_THREADS ?= 1
 READY := .venv/.ready
 
-.PHONY: demo demo-all test test-all lint clean
+CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+NO_CHROMIUM := the test of the page needs Chromium, and it could not be installed: apt-get install chromium, as root
+
+.PHONY: demo demo-all test test-all test-page lint clean
 
 $(READY): requirements.txt
 	$(PYTHON) -m venv .venv
@@ -20,10 +23,18 @@ demo-all: $(READY)  ## the same, and then one model for four tasks beside four m
 	$(BIN)/python -m lavender.demo --all
 
 test: $(READY)  ## the quick suite
-	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not gpu"
+	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not gpu and not page"
 
 test-all: $(READY)  ## everything that this machine can run
 	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+test-page: $(READY)  ## the page in a headless Chromium, which Debian and Ubuntu have as a package
+ifeq ($(CHROMIUM),)
+	@test "$$(id -u)" = 0 || { echo "$(NO_CHROMIUM)" >&2; exit 1; }
+	@apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium \
+		|| { echo "$(NO_CHROMIUM)" >&2; exit 1; }
+endif
+	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(BIN)/python -m pytest -m page tests/page
 
 lint: $(READY)
 	$(BIN)/ruff check .

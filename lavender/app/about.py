@@ -19,6 +19,13 @@ _WORDS = {  # data format → what a checkpoint learns of it
     "pretrain": "masked words and video-text matching",
 }
 _MATCHING = ("retrieval", "retmc", "pretrain")
+_NAMES = {  # part of the page → what it gives
+    "ask": "answers",
+    "caption": "captions",
+    "choose": "choosing between options",
+    "compare": "comparing texts",
+    "search": "search",
+}
 PARTS = {  # part of the page → formats that serve it, formats that train it
     "ask": (("qaoe",), ("qaoe",)),
     "caption": (("captioning",), ("captioning",)),
@@ -62,10 +69,10 @@ def describe(predictor: Predictor, checkpoint: str, parts: Iterable[Part]) -> li
         ("Checkpoint", f"{checkpoint} ({size / 1e6:.1f} million parameters, on {predictor.device.type})"),
         ("Trained for", trained),
     ]
-    if untrained := [part.name for part in parts if part.can and not part.trained]:
+    if untrained := [_NAMES[part.name] for part in parts if part.can and not part.trained]:
         rows.append(("Not trained for", f"{', '.join(untrained)}: the results may mean nothing"))
-    if missing := [part.name for part in parts if not part.can]:
-        rows.append(("Cannot", f"{', '.join(missing)}: it has no head for it"))
+    if missing := [_NAMES[part.name] for part in parts if not part.can]:
+        rows.append(("Cannot do", f"{', '.join(missing)}: it has no head for that"))
     return rows
 
 
@@ -79,5 +86,4 @@ def _has_head(predictor: Predictor, form: str) -> bool:
 
 def _training(config: Config) -> str:
     form = format_of(config)
-    names = config.task or ", ".join(filter(None, [config.dataset] if isinstance(config.dataset, str) else []))
-    return f"{_WORDS.get(form, form)}{f' ({names})' if names else ''}"
+    return f"{_WORDS.get(form, form)}{f' ({config.task})' if config.task else ''}"

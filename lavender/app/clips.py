@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 
 from lavender.app.decoding import Limits
-from lavender.data.ids import VIDEO_EXTENSIONS
 from lavender.runtime.errors import DataError
 from lavender.runtime.quoting import one_line
 
 MEGABYTE = 2**20
-EXTENSIONS = sorted(f".{extension}" for extension in VIDEO_EXTENSIONS)
+# Of the many names of videos those that cameras, telephones and sites give; browsers check them, too.
+# fmt: off
+EXTENSIONS = [
+    ".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".ogv", ".wmv", ".flv", ".3gp",
+]
+# fmt: on
 _LONGEST_NAME = 60
 
 
@@ -64,7 +68,7 @@ class Uploads:
         file, limit = Path(str(path)).resolve(), self.limits.upload
         name = one_line(str(payload.get("orig_name") or file.name), _LONGEST_NAME)
         if file.suffix.lower() not in EXTENSIONS:
-            raise DataError(f"{name}: files of this type are not read; give a video: mp4, webm, mkv, mov, avi, gif …")
+            raise DataError(f"{name}: files of this type are not read; give a video: {', '.join(EXTENSIONS)}")
         if file.stat().st_size > limit * MEGABYTE:
             raise DataError(f"{name}: it is {file.stat().st_size / MEGABYTE:,.0f} MB; at most {limit:g} are allowed")
         return file, name

@@ -71,12 +71,12 @@ class Desk:
 
     def show_examples(self) -> str:
         """The examples with a frame of each."""
-        return drawing.buttons(self._tiles(self.examples, [""] * len(self.examples)))
+        frames = self._one_frame_each(self.examples)
+        return drawing.buttons(Tile(frame, path.stem) for frame, path in zip(frames, self.examples, strict=True))
 
-    def _tiles(self, paths: Sequence[Path], notes: Sequence[str]) -> list[Tile]:
-        found = self.decoder.each(paths, 1)
-        frames = [None if isinstance(one, DataError) else one[0] for one in found]
-        return [Tile(frame, path.name, note) for frame, path, note in zip(frames, paths, notes, strict=True)]
+    def _one_frame_each(self, paths: Sequence[Path]) -> list[np.ndarray | None]:
+        """A frame of each clip; None where it cannot be read."""
+        return [None if isinstance(one, DataError) else one[0] for one in self.decoder.each(paths, 1)]
 
     # --- questions ----------------------------------------------------------------------------------------------------
 
@@ -106,8 +106,11 @@ class Desk:
         if name not in self.indexes:
             raise DataError("there is no such index")
         (found,) = self.indexes[name].search(self.predictor, [_text(text, "text")], TOP)
-        notes = [f"{rank}. score {hit.score:.2f}" for rank, hit in enumerate(found.hits, 1)]
-        return drawing.tiles(self._tiles([Path(hit.video) for hit in found.hits], notes))
+        paths = [Path(hit.video) for hit in found.hits]
+        hits = enumerate(zip(self._one_frame_each(paths), paths, found.hits, strict=True), 1)
+        return drawing.tiles(
+            Tile(frame, f"{n}. {path.name}", f"score {hit.score:.2f}") for n, (frame, path, hit) in hits
+        )
 
     def _frames(self, key: str | None) -> np.ndarray:
         return self.kept.get(key).frames

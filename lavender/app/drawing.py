@@ -43,11 +43,11 @@ def frames(name: str, seen: Sequence[np.ndarray]) -> str:
 def bars(guesses: Iterable[Guess]) -> str:
     """Texts with their probabilities."""
     rows = "".join(
-        f"<tr><td>{html.escape(one.text)}</td><td><div class='lav-bar'><i style='width:{100 * one.probability:.1f}%'>"
-        f"</i></div></td><td>{one.probability:.1%}</td></tr>"
+        f"<div><span>{html.escape(one.text)}</span><div><i style='width:{100 * one.probability:.1f}%'></i></div>"
+        f"<span>{one.probability:.1%}</span></div>"
         for one in guesses
     )
-    return f"<table class='lav-bars'>{rows}</table>"
+    return f"<div class='lav-bars'>{rows}</div>"
 
 
 def sentence(text: str, probability: float) -> str:

@@ -50,22 +50,21 @@ def build(desk: Desk, rows: list[tuple[str, str]], parts: dict[str, Part], index
         key = gr.State(None, time_to_live=3600, delete_callback=desk.kept.remove)
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=300):
-                upload = gr.File(label="A clip", file_types=list(EXTENSIONS), height=150, elem_id="lav-upload")
-                size = f"{limits.upload:g} MB, {limits.seconds:g} seconds"
-                gr.HTML(drawing.note(f"A video of up to {size}. It is removed once its frames are read."))
+                upload = gr.File(label="A clip", file_types=EXTENSIONS, height=150, elem_id="lav-upload")
+                size = f"{limits.upload:g} MB and {_time(limits.seconds)}"
+                gr.HTML(drawing.note(f"A video of up to {size}. The file is removed once its frames are read."))
                 examples = None
                 if desk.examples:
-                    gr.HTML("<h2>Examples</h2>")
                     examples = gr.HTML(desk.show_examples(), js_on_load=_SAY_WHICH, elem_id="lav-choose-example")
             with gr.Column(scale=5, min_width=400):
-                seen = gr.HTML(drawing.note("Choose a clip: the frames that the model sees are shown here."))
-                seen.elem_id = "lav-seen"
+                waiting = drawing.note("Choose a clip: the frames that the model sees are shown here.")
+                seen = gr.HTML(waiting, elem_id="lav-seen")
                 with gr.Tabs():
                     _add_parts(desk, key, parts, index_hint)
         # As the browser sends it: Gradio would make a file of its own for each upload.
-        upload.upload(_loads(desk.take_upload, seen), [upload], [upload, key, seen], preprocess=False, **QUEUE)
+        upload.upload(_loads(desk.take_upload), [upload], [upload, key, seen], preprocess=False, **QUEUE)
         if examples is not None:
-            load = _loads(desk.take_example, seen)
+            load = _loads(desk.take_example)
 
             def chosen(event: gr.EventData) -> Any:
                 return load(getattr(event, "number", None))[1:]
@@ -96,6 +95,10 @@ def _add_parts(desk: Desk, key: gr.State, parts: dict[str, Part], index_hint: st
         name = gr.Dropdown(names, value=names[0], label="Folder", visible=len(names) > 1)
         text = _box("Text", "a dog runs")
         _part(parts["search"], desk.search, [name, text], "Search", [text])
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 60:g} minutes" if seconds >= 120 and seconds % 60 == 0 else f"{seconds:g} seconds"
 
 
 def _box(label: str, example: str, lines: int = 1) -> gr.Textbox:
@@ -129,7 +132,7 @@ def _readable(do: Callable[..., str]) -> Callable[..., str]:
     return done
 
 
-def _loads(take: Callable[[Any], tuple[str, str]], seen: gr.HTML) -> Callable[[Any], tuple[Any, Any, str]]:
+def _loads(take: Callable[[Any], tuple[str, str]]) -> Callable[[Any], tuple[Any, Any, str]]:
     """For an upload or an example: (nothing, the key of its frames, what is shown of it)."""
 
     def load(what: Any) -> tuple[None, str | None, str]:

@@ -8,15 +8,15 @@ import pytest
 from tests.unit.data.sources.shard_world import png
 
 
-def write_video(path: Path, frames: int = 12, grey: int = 0) -> Path:
+def write_video(path: Path, frames: int = 12, grey: int = 0, rate: int = 25) -> Path:
     """A video that grows lighter."""
     av = pytest.importorskip("av")
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
+        stream = container.add_stream("libx264", rate=rate)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for number in range(frames):
-            picture = np.full((48, 64, 3), grey + 5 * number, np.uint8)
+            picture = np.full((48, 64, 3), (grey + 5 * number) % 256, np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
     return path
