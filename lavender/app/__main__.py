@@ -66,7 +66,7 @@ def _positive(word: str) -> float:
 
 def _serve(arguments: argparse.Namespace) -> None:
     if find_spec("gradio") is None:
-        raise ConfigError("the page needs gradio: pip install 'lavender[app]', or pip install gradio")
+        raise ConfigError("the page needs gradio: pip install -e '.[app]', or pip install gradio")
     checkpoint, clips = arguments.path_ckpt, arguments.examples
     if checkpoint is None:
         toy, toy_clips = find_toy()

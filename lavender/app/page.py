@@ -62,14 +62,15 @@ def build(desk: Desk, rows: list[tuple[str, str]], parts: dict[str, Part], index
                 with gr.Tabs():
                     _add_parts(desk, key, parts, index_hint)
         # As the browser sends it: Gradio would make a file of its own for each upload.
-        upload.upload(_loads(desk.take_upload), [upload], [upload, key, seen], preprocess=False, **QUEUE)
+        load = _loads(desk, desk.take_upload)
+        upload.upload(load, [upload, key], [upload, key, seen], preprocess=False, **QUEUE)
         if examples is not None:
-            load = _loads(desk.take_example)
+            load_example = _loads(desk, desk.take_example)
 
-            def chosen(event: gr.EventData) -> Any:
-                return load(getattr(event, "number", None))[1:]
+            def chosen(earlier: str | None, event: gr.EventData) -> Any:
+                return load_example(getattr(event, "number", None), earlier)[1:]
 
-            examples.click(chosen, None, [key, seen], **QUEUE)
+            examples.click(chosen, [key], [key, seen], **QUEUE)
     page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
     return page
 
@@ -132,10 +133,11 @@ def _readable(do: Callable[..., str]) -> Callable[..., str]:
     return done
 
 
-def _loads(take: Callable[[Any], tuple[str, str]]) -> Callable[[Any], tuple[Any, Any, str]]:
-    """For an upload or an example: (nothing, the key of its frames, what is shown of it)."""
+def _loads(desk: Desk, take: Callable[[Any], tuple[str, str]]) -> Callable[..., tuple[None, str | None, str]]:
+    """For an upload or an example, and the key of the clip before it: (nothing, its own key, what is shown of it)."""
 
-    def load(what: Any) -> tuple[None, str | None, str]:
+    def load(what: Any, earlier: str | None) -> tuple[None, str | None, str]:
+        desk.kept.remove(earlier)
         try:
             return (None, *take(what))
         except (LavenderError, OSError) as fault:

@@ -82,8 +82,11 @@ def serve(
                 css=page.STYLE,
                 app_kwargs={"middleware": [Middleware(Gate, uploads=uploads)], "docs_url": None, "redoc_url": None},
             )
-        except OSError as fault:
-            raise ConfigError(f"the page cannot listen on {host}, port {port or 'from 7860 on'}: {fault}") from None
+        except OSError:
+            raise ConfigError(
+                f"the page cannot listen on {host}, port {port or 'from 7860 on'}: the port is in use, or this machine "
+                "has no such address; give another --port or --host"
+            ) from None
         print(f"{blocks.local_url}   (Ctrl-C stops the page)", flush=True)
         if host not in _HERE and not password:
             print("Everybody who can reach this machine can use the page: see --password_file", flush=True)
