@@ -34,7 +34,7 @@ ifeq ($(CHROMIUM),)
 	@apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium \
 		|| { echo "$(NO_CHROMIUM)" >&2; exit 1; }
 endif
-	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(BIN)/python -m pytest -m page tests/page
+	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(BIN)/python -m pytest -m "page and not slow" tests/page
 
 lint: $(READY)
 	$(BIN)/ruff check .

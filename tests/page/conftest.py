@@ -118,3 +118,4 @@ def page(browser, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) ->
     limits = ("--max_upload", MEGABYTES, "--max_seconds", SECONDS)
     with started(*words, *limits, TMPDIR=str(temporary)) as (url, process):
         yield Served(url, process, temporary, clips, predictor)
+    assert list(temporary.iterdir()) == [], "the page left files when it ended"

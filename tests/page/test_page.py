@@ -209,14 +209,21 @@ def test_no_request_names_a_file_of_this_machine(page: Served):
     Path(stored).unlink()
 
 
-def test_the_page_ends_and_leaves_nothing(browser, checkpoint: Path, tmp_path: Path):
-    (tmp_path / "password").write_text("open sesame".replace(" ", "-"))
-    words = ("--path_ckpt", checkpoint, "--password_file", tmp_path / "password")
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    with started(*words, TMPDIR=str(temporary)) as (url, process):
-        assert request(f"{url}config")[0] == 401
-        assert list(temporary.glob("lavender-page-*"))
-        process.terminate()
-        process.wait(30)
-    assert list(temporary.glob("lavender-page-*")) == []
+@pytest.mark.slow  # another start
+def test_a_password(browser, checkpoint: Path, tmp_path: Path):
+    (tmp_path / "password").write_text("open-sesame\n")
+    with started("--path_ckpt", checkpoint, "--password_file", tmp_path / "password") as (url, _):
+        for path in ("config", "gradio_api/queue/data?session_hash=a", "gradio_api/startup-events/../queue/data"):
+            assert request(url + path)[0] in (401, 404), path
+        assert request(f"{url}gradio_api/queue/join", {"data": []})[0] == 401
+        assert request(f"{url}gradio_api/upload", b"")[0] == 401
+        window = browser.new_page()
+        window.set_default_timeout(PATIENCE)
+        window.goto(url)
+        for password in ("wrong", "open-sesame"):
+            assert window.locator("#lav-do-ask").count() == 0
+            window.get_by_label("username").fill("lavender")
+            window.get_by_label("password").fill(password)
+            window.get_by_role("button", name="Login").click()
+        window.locator("#lav-do-ask").wait_for()
+        window.close()
