@@ -60,42 +60,45 @@ def build(desk: Desk, rows: list[tuple[str, str]], parts: dict[str, Part], index
                 waiting = drawing.note("Choose a clip: the frames that the model sees are shown here.")
                 seen = gr.HTML(waiting, elem_id="lav-seen")
                 with gr.Tabs():
-                    _add_parts(desk, key, parts, index_hint)
+                    results = _add_parts(desk, key, parts, index_hint)
+        load = _loads(desk, desk.take_upload, len(results))
         # As the browser sends it: Gradio would make a file of its own for each upload.
-        load = _loads(desk, desk.take_upload)
-        upload.upload(load, [upload, key], [upload, key, seen], preprocess=False, **QUEUE)
+        upload.upload(load, [upload, key], [upload, key, seen, *results], preprocess=False, **QUEUE)
         if examples is not None:
-            load_example = _loads(desk, desk.take_example)
+            load_example = _loads(desk, desk.take_example, len(results))
 
             def chosen(earlier: str | None, event: gr.EventData) -> Any:
-                return load_example(getattr(event, "number", None), earlier)[1:]
+                return load_example(getattr(event, "number", None), earlier)
 
-            examples.click(chosen, [key], [key, seen], **QUEUE)
+            examples.click(chosen, [key], [upload, key, seen, *results], **QUEUE)
     page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
     return page
 
 
-def _add_parts(desk: Desk, key: gr.State, parts: dict[str, Part], index_hint: str) -> None:
+def _add_parts(desk: Desk, key: gr.State, parts: dict[str, Part], index_hint: str) -> list[gr.HTML]:
+    """The tabs; returns where the results stand that are of the chosen clip."""
+    results = []
     with gr.Tab(LABELS["ask"], id="ask"):
         question = _box("Question", "what is the man doing")
-        _part(parts["ask"], desk.ask, [key, question], "Answer", [question])
+        results.append(_part(parts["ask"], desk.ask, [key, question], "Answer", [question]))
     with gr.Tab(LABELS["caption"], id="caption"):
-        _part(parts["caption"], desk.caption, [key], "Write a caption")
+        results.append(_part(parts["caption"], desk.caption, [key], "Write a caption"))
     with gr.Tab(LABELS["choose"], id="choose"):
         question = _box("Question (may be empty)", "which animal is it")
         options = _box(f"Options, one a line, {MOST_OPTIONS} at most", "a dog\na cat", lines=4)
-        _part(parts["choose"], desk.choose, [key, question, options], "Choose")
+        results.append(_part(parts["choose"], desk.choose, [key, question, options], "Choose"))
     with gr.Tab(LABELS["compare"], id="compare"):
         texts = _box(f"Texts, one a line, {MOST_TEXTS} at most", "a dog runs\na man cooks", lines=4)
-        _part(parts["compare"], desk.compare, [key, texts], "Compare")
+        results.append(_part(parts["compare"], desk.compare, [key, texts], "Compare"))
     with gr.Tab(LABELS["search"], id="search"):
         if not desk.indexes:
             gr.HTML(f"<p class='lav-note'>No index of a folder is open. To search:</p>{index_hint}")
-            return
+            return results
         names = list(desk.indexes)
         name = gr.Dropdown(names, value=names[0], label="Folder", visible=len(names) > 1)
         text = _box("Text", "a dog runs")
         _part(parts["search"], desk.search, [name, text], "Search", [text])
+    return results
 
 
 def _time(seconds: float) -> str:
@@ -107,7 +110,9 @@ def _box(label: str, example: str, lines: int = 1) -> gr.Textbox:
     return gr.Textbox(label=label, placeholder=example, lines=lines, max_lines=max(lines, 12), max_length=longest)
 
 
-def _part(part: Part, do: Callable[..., str], inputs: list[Any], label: str, enter: list[gr.Textbox] | None = None):
+def _part(
+    part: Part, do: Callable[..., str], inputs: list[Any], label: str, enter: list[gr.Textbox] | None = None
+) -> gr.HTML:
     """A button with its result under it; the Enter key in a box of `enter` presses it, too."""
     if part.note:
         gr.HTML(drawing.note(part.note))
@@ -116,6 +121,7 @@ def _part(part: Part, do: Callable[..., str], inputs: list[Any], label: str, ent
     if part.can:
         for event in [button.click, *(box.submit for box in enter or [])]:
             event(_readable(do), inputs, [result], **QUEUE)
+    return result
 
 
 def _readable(do: Callable[..., str]) -> Callable[..., str]:
@@ -133,17 +139,21 @@ def _readable(do: Callable[..., str]) -> Callable[..., str]:
     return done
 
 
-def _loads(desk: Desk, take: Callable[[Any], tuple[str, str]]) -> Callable[..., tuple[None, str | None, str]]:
-    """For an upload or an example, and the key of the clip before it: (nothing, its own key, what is shown of it)."""
+def _loads(desk: Desk, take: Callable[[Any], tuple[str, str]], results: int) -> Callable[..., tuple[Any, ...]]:
+    """For an upload or an example, and the key of the clip before it.
 
-    def load(what: Any, earlier: str | None) -> tuple[None, str | None, str]:
+    What is called returns nothing for the box of uploads, its own key, what is shown of it, and empty results.
+    """
+
+    def load(what: Any, earlier: str | None) -> tuple[Any, ...]:
         desk.kept.remove(earlier)
         try:
-            return (None, *take(what))
+            key, shown = take(what)
         except (LavenderError, OSError) as fault:
-            return None, None, drawing.fault(fault)
+            key, shown = None, drawing.fault(fault)
         except Exception:
             LOGGER.exception("a clip could not be taken")
-            return None, None, drawing.fault(_UNFORESEEN)
+            key, shown = None, drawing.fault(_UNFORESEEN)
+        return None, key, shown, *[""] * results
 
     return load

@@ -86,6 +86,12 @@ def test_upload_ask_and_read(tab: Tab, page: Served, tmp_path: Path):
     tab.fill("Question", " ")
     tab.press("ask")
     tab.shows("ask-result", "the question is empty")
+    tab.fill("Question", "who")
+    tab.tab.get_by_label("Question").locator("visible=true").press("Enter")
+    tab.bars("ask")
+    tab.tab.locator("#lav-choose-example button").first.click()  # what was said of the other clip goes
+    tab.shows("seen", "clip0.mp4")
+    tab.tab.locator("#lav-ask-result .lav-bars").wait_for(state="detached")
 
 
 def test_search_and_an_example(tab: Tab, page: Served):
