@@ -20,7 +20,7 @@ _WORDS = {  # data format → what a checkpoint learns of it
 }
 _MATCHING = ("retrieval", "retmc", "pretrain")
 _NAMES = {  # part of the page → what it gives
-    "ask": "answers",
+    "ask": "answering questions",
     "caption": "captions",
     "choose": "choosing between options",
     "compare": "comparing texts",
@@ -70,9 +70,9 @@ def describe(predictor: Predictor, checkpoint: str, parts: Iterable[Part]) -> li
         ("Trained for", trained),
     ]
     if untrained := [_NAMES[part.name] for part in parts if part.can and not part.trained]:
-        rows.append(("Not trained for", f"{', '.join(untrained)}: the results may mean nothing"))
+        rows.append(("Not trained for", f"{', '.join(untrained)} (the results may mean nothing)"))
     if missing := [_NAMES[part.name] for part in parts if not part.can]:
-        rows.append(("Cannot do", f"{', '.join(missing)}: it has no head for that"))
+        rows.append(("Cannot do", f"{', '.join(missing)} (it has no head for that)"))
     return rows
 
 

@@ -52,7 +52,7 @@ def bars(guesses: Iterable[Guess]) -> str:
 
 def sentence(text: str, probability: float) -> str:
     """A caption."""
-    return f"<p class='lav-caption'>{html.escape(text)}</p><p class='lav-note'>mean of its words: {probability:.1%}</p>"
+    return f"<p class='lav-caption'>{html.escape(text)}</p>" + note(f"mean probability of its words: {probability:.1%}")
 
 
 def tiles(shown: Iterable[Tile]) -> str:

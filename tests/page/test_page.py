@@ -114,7 +114,7 @@ def test_the_other_parts(tab: Tab, page: Served):
     clip = page.clips / "clip0.mp4"
     tab.open("Caption")
     tab.press("caption")
-    assert page.predictor.caption(clip).text in tab.shows("caption-result", "mean of its words")
+    assert page.predictor.caption(clip).text in tab.shows("caption-result", "mean probability of its words")
     tab.open("Choose")
     tab.fill("Options", "one\ntwo\n\nthree")
     tab.press("choose")
