@@ -209,7 +209,7 @@ def test_filter_of_several_tasks(tmp_path):
 
 def test_export(tmp_path, small_checkpoint):
     """The block of exporting, as written, on a checkpoint of that name; then the lines of Python."""
-    (block,) = [block for block in BLOCKS if "export.py" in block]
+    (block,) = [block for block in BLOCKS if "--to_pt" in block]
     shutil.copytree(ROOT / "_tools", tmp_path / "_tools", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "lavender").symlink_to(ROOT / "lavender")
     checkpoint = tmp_path / re.search(r"--checkpoint (\S+)", block).group(1)
