@@ -16,10 +16,10 @@ $(READY): requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-demo: $(READY)  ## toy clips → frames → pretraining → a table and a picture, in minutes
+demo: $(READY)  ## made-up clips → frames → pretraining → one model for four tasks → a page, in minutes
 	$(BIN)/python -m lavender.demo
 
-demo-all: $(READY)  ## the same, and then one model for four tasks beside four models
+demo-all: $(READY)  ## the same, and then controls, a model for each task, and the task-specific heads
 	$(BIN)/python -m lavender.demo --all
 
 test: $(READY)  ## the quick suite

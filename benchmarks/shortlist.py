@@ -1,6 +1,6 @@
 """What a shortlist costs in recall and saves in time, on the toy gallery of `make demo`.
 
-    make demo-all                                   # its model captions and matches
+    make demo                                       # its model captions and matches
     python benchmarks/shortlist.py _demo
     python benchmarks/shortlist.py _demo --path_ckpt _demo/_snapshot/_toy-all_20261128120000
 
@@ -31,7 +31,7 @@ LENGTHS = (5, 10, 20, 30)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("demo", type=Path, help="the folder of the demo")
-    parser.add_argument("--path_ckpt", type=Path, help="a model that captions and matches (default: that of demo-all)")
+    parser.add_argument("--path_ckpt", type=Path, help="a model that captions and matches (default: that of the demo)")
     parser.add_argument("--shortlist", type=int, nargs="+", default=LENGTHS, metavar="K")
     arguments = parser.parse_args()
     checkpoint = arguments.path_ckpt or _trained(arguments.demo)
@@ -73,7 +73,7 @@ def _trained(demo: Path) -> Path:
     """The newest multi-task run of the demo."""
     runs = sorted(demo.glob("_snapshot/_toy-all_*"))
     if not runs:
-        sys.exit(f"{demo}/_snapshot has no run of `make demo-all`; make one, or name a checkpoint with --path_ckpt")
+        sys.exit(f"{demo}/_snapshot has no run of `make demo`; make one, or name a checkpoint with --path_ckpt")
     return runs[-1]
 
 

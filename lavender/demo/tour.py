@@ -2,109 +2,101 @@
 
     python -m lavender.demo
 
-Everything is done by the commands that a user would type, and each is printed before it runs.
+Everything is done by the commands that a user would type; the log files in `_demo/logs` hold them and what they said.
 """
 
 import json
-import shlex
 import shutil
-import subprocess
-import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-from lavender.demo import report
+from lavender.demo import scores
+from lavender.demo.screen import ROOT, Screen, Step
 from lavender.demo.toy import write_toy
-from lavender.runtime.errors import ConfigError, TrainingError
+from lavender.runtime.errors import ConfigError
 
-ROOT = Path(__file__).resolve().parents[2]
+MODEL = (  # of all runs: on small clips an image model that looks at each frame learns faster than Video Swin
+    *("--vis_backbone", "timm:test_resnet", "--vis_backbone_init", "random", "--keep_checkpoints", "last"),
+    *("--size_img", "64", "--size_frame", "2", "--size_txt", "12", "--n_workers", "1"),
+    *("--max_grad_norm", "1", "--p_mask", "0.5"),
+)
+PRETRAINING = ("--pretrain_tasks", "mtm,vtm", "--size_epoch", "6", "--size_batch", "32", "--lr", "1e-3")
+TUNING = ("--size_batch", "16", "--lr", "1e-3")
+TASKS = [  # most steps are of captions, which need all that a clip shows at once
+    {"type": "qaoe", "task": "toy-qa", "dataset": "toy", "data_ratio": 0.25},
+    {"type": "qamc", "task": "toy-mc", "dataset": "toy", "dataset_type": "retmc", "data_ratio": 0.1},
+    {"type": "retrieval", "task": "toy-retrieval", "dataset": "toy", "data_ratio": 0.5, "temp": 0.05},
+    {"type": "captioning", "task": "toy-cap", "train_yaml": "CAP/train.yaml", "test_yaml": "CAP/test.yaml"},
+]
+RETRIEVAL = ("--type", "retrieval", "--task", "toy-retrieval", "--temp", "0.05")
 
 
-def tour(folder: Path, n_train: int, n_test: int = 200) -> tuple[Path, dict[str, Path]]:
+@dataclass(frozen=True)
+class Tour:
+    """What the demo made: its folder, the pretrained checkpoint, and the run of one model for all tasks."""
+
+    folder: Path
+    pretrained: Path
+    run: Path
+    search: Path  # the evaluation of that model's retrieval
+
+
+def tour(folder: Path, n_train: int, n_test: int = 200) -> Tour:
     """Makes the clips, runs the tools and the training scripts, and shows what was learned.
 
     Args:
         n_train, n_test: clips to train on; to validate on, and to test on.
-
-    Returns:
-        the pretrained checkpoint; task → the run of its MLM model (of retrieval the evaluation).
     """
     started = time.monotonic()
     if folder.exists() and any(folder.iterdir()) and not (folder / "facts.json").is_file():
         raise ConfigError(f"{folder} is not empty and no earlier demo's: choose another --output")
     shutil.rmtree(folder, ignore_errors=True)
-    say(f"1. {n_train} clips of one coloured shape each, as mp4 files with captions and questions, in {folder}/")
-    write_toy(folder, n_train=n_train, n_val=n_test, n_test=n_test)
-
-    say("2. Four frames of each clip, in the TSV files that training reads")
-    prepare_frames(folder)
-
-    say("3. Pretraining: first masked words alone, then masked words and video-text matching")
-    words = pretrain(folder, "toy", "--pretrain_tasks", "mtm", "--p_mask", "0.35", "--size_epoch", "9")
-    seeing = pretrain(folder, "toy", "--path_ckpt", str(newest(words)), "--size_epoch", "6")
-    both = newest(seeing)
-
-    say("4. What it can name, on combinations of colour, shape and motion that it never saw; blank clips as a control")
-    blank = pretrain(folder, "toyblank", "--path_ckpt", str(both), "--size_epoch", "0")
-    seen, control = (report.read_predictions(run, "val") for run in (seeing, blank))
-    report.print_pretraining(report.scores(control), report.scores(seen), seeing)
-    report.pretraining_sheet(folder / "toy_val.tsv", seen, folder / "pretraining.png")
-
-    say("5. Fine-tuning, the MLM way and with the task-specific head (a fresh MLP): questions, and multiple choice")
-    questions = ("--type", "qaoe", "--task", "toy-qa", "--size_epoch", "2")
-    choice = ("--type", "qamc", "--task", "toy-mc", "--size_epoch", "1")
-    size_vocab = str(len(json.loads((folder / "txt_toy-qa.json").read_text())["ans2label"]))
-    runs = {
-        "questions": (
-            tune(folder, "main_qaoe_mlm.py", both, *questions),
-            tune(folder, "main_qaoe_task_specific.py", both, *questions, "--size_vocab", size_vocab),
-        ),
-        "multiple choice": (
-            tune(folder, "main_retmc_mlm_head.py", both, *choice),
-            tune(folder, "main_retmc_task_specific.py", both, *choice),
-        ),
-    }
-    report.print_fine_tuning(runs, {"questions": "acc_1", "multiple choice": "acc"})
-    answers = report.read_predictions(runs["questions"][0], "test")
-    report.answer_sheet(folder / "img_toy.tsv", answers, folder / "answers.png")
-
-    say("6. Retrieval: which of the test clips does a caption mean? One clip of each combination, none ever seen")
-    searches = {
-        "MLM": retrieval(folder, "main_retrieval_tsv.py", "eval_retrieval_tsv.py", both),
-        "MLP": retrieval(folder, "main_retrieval_task_specific.py", "eval_retrieval_task_specific.py", both),
-    }
-    report.print_retrieval(searches)
-    found = report.read_predictions(searches["MLM"][1], "test")
-    report.retrieval_sheet(folder / "img_toy.tsv", found, folder / "retrieval.png")
-
-    say("7. Captions of the test clips, word by word; blank clips as a control")
-    captions = caption(folder, both, "--size_epoch", "3", "--test_yaml", "CAP/test.yaml")
-    blank = caption(
-        folder,
-        captions / "ckpt_violet_toy-cap_3.pt",
-        *("--size_epoch", "0", "--test_yaml", "CAP/blank.yaml"),
-    )
-    references = report.read_references(folder, "test") | report.read_references(folder, "blank")
-    report.print_captions(captions, blank, references)
-    described = report.read_predictions(captions, "test")
-    report.caption_sheet(folder / "img_toy.tsv", described, references, folder / "captions.png")
-    pictures = ", ".join(f"{folder}/{name}.png" for name in ("pretraining", "answers", "retrieval", "captions"))
-    say(f"Pictures: {pictures}   logs, curves, checkpoints: {folder}/_snapshot/")
-    print(f"{time.monotonic() - started:.0f} s in all")
-    questions_run, choice_run = runs["questions"][0], runs["multiple choice"][0]
-    return both, {
-        "toy-retrieval": searches["MLM"][1],
-        "toy-qa": questions_run,
-        "toy-mc": choice_run,
-        "toy-cap": captions,
-    }
+    screen = Screen(folder / "logs")
+    print(f"A small model learns to answer, choose, find and caption. All is in {_shown(folder)}\n", flush=True)
+    with screen.step("clips of one coloured shape each") as step:
+        write_toy(folder, n_train=n_train, n_val=n_test, n_test=n_test)
+        step.result = f"{n_train} to train on, {2 * n_test} of other combinations"
+    with screen.step("four frames of each clip") as step:
+        prepare_frames(step, folder)
+        step.result = "in TSV files, as training reads them"
+    with screen.step("pretraining: masked words, matching") as step:
+        seeing = pretrain(step, folder, *PRETRAINING)
+        step.result = scores.words(seeing)
+    with screen.step("one model for four tasks") as step:
+        run = together(step, folder, newest(seeing))
+        step.result = "1 epoch of each"
+    with screen.step("retrieval of all test clips") as step:
+        search = tune(step, folder, "eval_retrieval_tsv.py", newest(run), *RETRIEVAL)
+        step.result = f"{int(scores.metrics_of(search)['videos'])} texts × clips"
+    page = folder / "report.html"
+    with screen.step("a page of curves and examples") as step:
+        step.run("_tools/report.py", run, search, seeing, "--output", page)
+        step.result = _shown(page)
+    print(f"\nOn {n_test} test clips whose combinations of colour, shape and motion were never trained on:\n")
+    print("\n".join(scores.table(run, search, folder)))
+    checkpoint, clip = _shown(newest(run)), _shown(min((folder / "_toy_test").glob("*.mp4")))
+    print(f"\n{time.monotonic() - started:.0f} s in all. What you can do now:\n")
+    print(f"  look at it         {_shown(page)}")
+    print(f'  ask it             python -m lavender.predict answer {clip} "what color is it?" --path_ckpt {checkpoint}')
+    print(f"  use it in a page   python -m lavender.app --path_ckpt {checkpoint}")
+    print("  your own videos    docs/data.md, docs/training.md", flush=True)
+    return Tour(folder, newest(seeing), run, search)
 
 
-def prepare_frames(folder: Path) -> None:
+def together(step: Step, folder: Path, checkpoint: Path) -> Path:
+    """Trains one model on all four tasks; returns its output folder."""
+    settings = folder / "multi-task.json"
+    settings.write_text(json.dumps({"type": "multi-task", "task": "toy-all", "datasets": TASKS}, indent=1) + "\n")
+    words = ("--config", settings, "--path_ckpt", checkpoint, "--task_sampling", "proportional", "--size_epoch", 1)
+    return train(step, folder, "main_multi_task_mlm.py", *words, *TUNING)
+
+
+def prepare_frames(step: Step, folder: Path, splits: tuple[str, ...] = ("train", "val", "test")) -> None:
     """Videos to frame files: one part and a validation file for pretraining, one file of all clips for the tasks."""
-    for split in ("toy_train", "toy_val", "toy_test", "toyblank_val"):
-        call("_tools/extract_video-frame.py", f"--path={folder / split}", "--sample=4")
-        call("_tools/extract_tsv.py", f"--path={folder / split}")
+    for split in splits:
+        step.run("_tools/extract_video-frame.py", f"--path={folder / f'toy_{split}'}", "--sample=4")
+        step.run("_tools/extract_tsv.py", f"--path={folder / f'toy_{split}'}")
     for suffix in (".tsv", ".lineidx"):
         (folder / f"toy_train{suffix}").rename(folder / f"toy_train_0{suffix}")
     together = folder / "img_toy.tsv"
@@ -113,29 +105,34 @@ def prepare_frames(folder: Path) -> None:
             with open(folder / f"{part}.tsv", "rb") as rows:
                 shutil.copyfileobj(rows, out)
     index = together.with_suffix(".id2lineidx.pkl")
-    call("_tools/make_id2lineidx_pkl.py", "--input_file", str(together), "--output_file", str(index))
+    step.run("_tools/make_id2lineidx_pkl.py", "--input_file", together, "--output_file", index)
 
 
-def say(text: str) -> None:
-    """A line of the tour's own."""
-    print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n{text}", flush=True)
-
-
-def call(script: str, *arguments: str) -> None:
-    """Runs one of the project's scripts as a user would.
-
-    Raises:
-        TrainingError: it ended with a fault, which it has told itself.
-    """
-    print("$ python", shlex.join([script, *arguments]), flush=True)
-    done = subprocess.run([sys.executable, str(ROOT / script), *arguments], cwd=ROOT, check=False)
-    if done.returncode:
-        raise TrainingError(f"the demo stops here: {script} ended with exit code {done.returncode}")
-
-
-def pretrain(folder: Path, dataset: str, *options: str) -> Path:
+def pretrain(step: Step, folder: Path, *options: object, dataset: str = "toy") -> Path:
     """One run of the pretraining script on the toy clips; returns its output folder."""
-    return train(folder, "main_pretrain_mlm.py", "--dataset", dataset, "--size_part", "1", *options)
+    return train(step, folder, "main_pretrain_mlm.py", "--dataset", dataset, "--size_part", "1", *options)
+
+
+def tune(step: Step, folder: Path, script: str, checkpoint: Path, *options: object) -> Path:
+    """One run of a task's script from a checkpoint; returns its output folder."""
+    return train(step, folder, script, "--dataset", "toy", "--path_ckpt", checkpoint, *TUNING, *options)
+
+
+def caption(step: Step, folder: Path, checkpoint: Path, *options: object) -> Path:
+    """Trains or evaluates captioning; returns the output folder."""
+    common = ("--type", "captioning", "--task", "toy-cap", "--train_yaml", "CAP/train.yaml")
+    return train(step, folder, "main_caption.py", "--path_ckpt", checkpoint, *TUNING, *common, *options)
+
+
+def train(step: Step, folder: Path, script: str, *options: object) -> Path:
+    """One run of a script on the small model; returns its output folder."""
+    output = folder / "_snapshot"
+    before = set(output.glob("*"))
+    bert = folder / "bert"
+    paths = ("--data_dir", folder, "--path_output", output, "--txt_backbone", bert, "--fusion_encoder", bert)
+    step.run(script, *paths, *MODEL, *options)
+    (run,) = set(output.glob("*")) - before
+    return run
 
 
 def newest(run: Path) -> Path:
@@ -143,37 +140,10 @@ def newest(run: Path) -> Path:
     return max(run.glob("*.pt"), key=lambda path: path.stat().st_mtime)
 
 
-def tune(folder: Path, script: str, checkpoint: Path, *options: str) -> Path:
-    """One run of a task's script from a pretrained checkpoint; returns its output folder."""
-    return train(folder, script, "--dataset", "toy", "--path_ckpt", str(checkpoint), *options)
+def vocabulary(folder: Path) -> int:
+    """How many answers the questions have."""
+    return len(json.loads((folder / "txt_toy-qa.json").read_text())["ans2label"])
 
 
-def retrieval(folder: Path, script: str, evaluation: str, checkpoint: Path) -> tuple[Path, Path]:
-    """Fine-tunes retrieval for an epoch; returns the evaluations before and after."""
-    options = ("--type", "retrieval", "--task", "toy-retrieval", "--temp", "0.05")
-    before = tune(folder, evaluation, checkpoint, *options, "--allow_random", "true")  # a fresh MLP ranks by chance
-    run = tune(folder, script, checkpoint, *options, "--size_epoch", "1", "--size_batch", "16")
-    return before, tune(folder, evaluation, run / "ckpt_violet_toy-retrieval_1.pt", *options)
-
-
-def caption(folder: Path, checkpoint: Path, *options: str) -> Path:
-    """Trains or evaluates captioning; returns the output folder."""
-    common = ("--type", "captioning", "--task", "toy-cap", "--train_yaml", "CAP/train.yaml", "--p_mask", "0.35")
-    return train(folder, "main_caption.py", "--path_ckpt", str(checkpoint), *common, *options)
-
-
-def train(folder: Path, script: str, *options: str) -> Path:
-    """One run of a script on the small model; returns its output folder."""
-    output = folder / "_snapshot"
-    before = set(output.glob("*"))
-    bert = str(folder / "bert")
-    call(
-        *(script, "--data_dir", str(folder), "--path_output", str(output)),
-        *("--vis_backbone_size", "micro", "--vis_backbone_init", "random", "--vis_backbone_drop_path", "0"),
-        *("--txt_backbone", bert, "--fusion_encoder", bert),
-        *("--size_img", "64", "--size_frame", "2", "--size_txt", "12", "--size_batch", "32", "--n_workers", "1"),
-        *("--lr", "1e-3", "--vis_backbone_lr_mul", "0.5", "--max_grad_norm", "1"),
-        *options,
-    )
-    (run,) = set(output.glob("*")) - before
-    return run
+def _shown(path: Path) -> str:
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)

@@ -245,7 +245,7 @@ def write_toy(
     # Threads do: OpenCV draws and encodes without Python's lock.
     with ThreadPoolExecutor(WRITERS) as writers:
         done = writers.map(lambda job: write_video(job[0], job[2](job[1], size, FRAMES), FRAMES_PER_SECOND), jobs)
-        for _ in tqdm(done, "toy clips", len(jobs), unit="clip"):
+        for _ in tqdm(done, "toy clips", len(jobs), unit="clip", leave=False, disable=None):  # on a terminal
             pass
     texts = {f"txt_{name}{ending}.json": content for ending, content in _annotations(clips, seed).items()}
     for file, content in {**texts, "facts.json": _facts(clips)}.items():

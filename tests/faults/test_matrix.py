@@ -37,7 +37,7 @@ CELLS = [
     *(("full disk", stage) for stage in ("start", "saving a state", "saving weights")),
     *(("lost worker", stage) for stage in ("training", "evaluation")),
 ]
-QUICK = {("killed", "saving a state", "plain"), ("terminated", "training", "DDP")}
+QUICK = {("killed", "saving a state", "plain")}
 MATRIX = [
     pytest.param(*cell, engine, marks=() if (*cell, engine) in QUICK else pytest.mark.slow)
     for cell, engine in itertools.product(CELLS, ENGINES)

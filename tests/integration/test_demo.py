@@ -10,26 +10,29 @@ import pytest
 from lavender.demo.tour import tour
 
 ROOT = Path(__file__).parents[2]
-PICTURES = {"pretraining.png", "answers.png", "retrieval.png", "captions.png"}
 
 
 def test_the_tour_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    pretrained, runs = tour(tmp_path / "demo", n_train=32, n_test=12)
-    assert pretrained.name == "ckpt_violet_pretrain_toy_0_6.pt"
-    assert set(runs) == {"toy-retrieval", "toy-qa", "toy-mc", "toy-cap"}
-    assert all((run / "results.json").is_file() for run in runs.values())
-    assert {path.name for path in (tmp_path / "demo").glob("*.png")} == PICTURES
+    done = tour(tmp_path / "demo", n_train=32, n_test=12)
+    assert done.pretrained.name == "ckpt_violet_pretrain_toy_0_6.pt"
+    assert all((run / "results.json").is_file() for run in (done.run, done.search))
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert page.count("data:image/jpeg") > 12
     told = capfd.readouterr().out
-    assert all(name in told for name in PICTURES)
+    assert "report.html" in told
+    assert len(told.splitlines()) < 60
+    commands = [line.split("python ", 1)[1] for line in told.splitlines() if " python " in line]
+    assert [command.split()[1] for command in commands] == ["lavender.predict", "lavender.app"]
+    assert all(Path(command.split("--path_ckpt ")[1]).is_file() for command in commands)
 
 
 @pytest.mark.slow
-def test_one_model_for_all_beside_them(tmp_path: Path):
+def test_the_controls_and_baselines(tmp_path: Path):
     command = [sys.executable, "-m", "lavender.demo", "--all", "--n_train=32", f"--output={tmp_path / 'demo'}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert "four models" in done.stdout
-    assert all(f"toy-{task} " in done.stdout.split("four models")[-1] for task in ("retrieval", "qa", "mc", "cap"))
+    table = done.stdout.split("one model for all")[-1]
+    assert all(f"toy-{task} " in table for task in ("retrieval", "qa", "mc", "cap"))

@@ -1,0 +1,121 @@
+"""The demo's screen: one line a step, with the bar of what runs, its time and its result; all else is in log files."""
+
+import fcntl
+import os
+import pty
+import re
+import shlex
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lavender.runtime.errors import TrainingError
+
+ROOT = Path(__file__).resolve().parents[2]
+_WIDTH = 100  # columns that the scripts are told
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class Step:
+    """What is going on now. `result` is what its line says at the end.
+
+    Args:
+        title: of its line; log: the file of what its scripts say.
+    """
+
+    def __init__(self, title: str, log: Path):
+        self.title, self.log, self.result = title, log, ""
+        self._started = self._shown = time.monotonic()
+
+    def run(self, script: str, *arguments: Any) -> None:
+        """Runs one of the project's scripts, as a user would at a terminal.
+
+        Raises:
+            TrainingError: it ended with a fault; the message holds the end of what it said.
+        """
+        words = [script, *map(str, arguments)]
+        with open(self.log, "a", encoding="utf-8") as log:
+            log.write(f"$ python {shlex.join(words)}\n")
+            log.flush()
+            code = self._follow([sys.executable, str(ROOT / words[0]), *words[1:]], log)
+        if code:
+            end = "".join(self.log.read_text(encoding="utf-8").splitlines(keepends=True)[-12:])
+            raise TrainingError(f"{end}the demo stops here: {script} ended with exit code {code}; see {self.log}")
+
+    def show(self, bar: str = "", end: bool = False) -> None:
+        """Draws the line; on no terminal only its end."""
+        seconds = time.monotonic() - self._started
+        if end:
+            mark = "\r\x1b[K" if sys.stdout.isatty() else ""
+            print(f"{mark}{self.title:<40}{seconds:5.0f} s   {self.result}", flush=True)
+        elif sys.stdout.isatty() and time.monotonic() - self._shown > 0.2:
+            self._shown = time.monotonic()
+            room = os.get_terminal_size().columns - 52
+            print(f"\r\x1b[K{self.title:<40}{seconds:5.0f} s   {bar[: max(room, 0)]}", end="", flush=True)
+
+    def _follow(self, command: list[str], log: Any) -> int:
+        """Runs a command at a terminal of its own, whose bars are shown here; returns its exit code."""
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, _WIDTH, 0, 0))
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        rest = ""
+        try:
+            while data := _read(ours):
+                *lines, rest = (rest + data.decode(errors="replace")).split("\n")
+                for line in lines:
+                    log.write(_last(line.rstrip("\r")) + "\n")
+                self.show(_last(rest))
+            log.write(_last(rest))
+            return process.wait()
+        finally:
+            os.close(ours)
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+
+
+class Screen:
+    """The steps of the demo, numbered.
+
+    Args:
+        logs: folder of their log files.
+    """
+
+    def __init__(self, logs: Path):
+        self.logs = logs
+        self._number = 0
+        logs.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Step]:
+        """One line of the screen."""
+        self._number += 1
+        name = re.sub(r"\W+", "-", title.lower()).strip("-")
+        step = Step(f"{self._number:2d}. {title}", self.logs / f"{self._number:02d}-{name}.log")
+        step.show()
+        try:
+            yield step
+        except BaseException:
+            step.result = "stopped"
+            raise
+        finally:
+            step.show(end=True)
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # the other end is closed
+        return b""
+
+
+def _last(line: str) -> str:
+    """What a terminal shows of a line that was overwritten, without colours."""
+    return _COLOUR.sub("", line.rsplit("\r", 1)[-1])
