@@ -75,10 +75,12 @@ def tour(folder: Path, n_train: int, n_test: int = 200) -> Tour:
         step.result = _shown(page)
     print(f"\nOn {n_test} test clips whose combinations of colour, shape and motion were never trained on:\n")
     print("\n".join(scores.table(run, search, folder)))
-    checkpoint, clip = _shown(newest(run)), _shown(min((folder / "_toy_test").glob("*.mp4")))
+    checkpoint, asked = _shown(newest(run)), json.loads((folder / "txt_toy-qa.json").read_text())["test"][0]
+    clip = _shown(folder / "_toy_test" / f"{asked['video']}.mp4")
+    command = f'python -m lavender.predict answer {clip} "{asked["question"]}" --path_ckpt {checkpoint}'
     print(f"\n{time.monotonic() - started:.0f} s in all. What you can do now:\n")
     print(f"  look at it         {_shown(page)}")
-    print(f'  ask it             python -m lavender.predict answer {clip} "what color is it?" --path_ckpt {checkpoint}')
+    print(f"  ask it             {command}")
     print(f"  use it in a page   python -m lavender.app --path_ckpt {checkpoint}")
     print("  your own videos    docs/data.md, docs/training.md", flush=True)
     return Tour(folder, newest(seeing), run, search)
