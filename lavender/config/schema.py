@@ -245,7 +245,7 @@ class Config:
     size_epoch: int = _training(RUN, 20, "epochs; 0 evaluates path_ckpt without training", minimum=0, limit=1_000_000)
     size_batch: int = _training(RUN, 8, "samples a step on each process", minimum=1, limit=65_536)
     gradient_accumulation: int = _training(RUN, 1, "steps for each update of the weights", minimum=1, limit=1_000_000)
-    lr: float = _training(RUN, 1.2e-5, "highest learning rate", minimum=0)
+    lr: float = _training(RUN, 1.2e-5, "peak learning rate", minimum=0)
     vis_backbone_lr_mul: float = _training(RUN, 1.0, "learning-rate multiplier of the video backbone", minimum=0)
     decay: float = _training(RUN, 1e-3, "weight decay", minimum=0)
     max_grad_norm: float = _training(RUN, -1.0, "gradient norm to clip at; 0 or less: no clipping")

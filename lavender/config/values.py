@@ -153,7 +153,7 @@ def parse_json(text: str, source: str) -> Any:
         if len(result) < len(pairs):
             names = [name for name, _ in pairs]
             twice = next(name for name, count in Counter(names).items() if count > 1)
-            raise ConfigError(f"{source}: the key {shown_json(twice)} stands twice in one object; remove one")
+            raise ConfigError(f"{source}: the key {shown_json(twice)} is given twice in one object; remove one")
         return result
 
     def refuse(constant: str) -> float:

@@ -96,7 +96,7 @@ def check_caption(caption: Any, where: str) -> str:
 def check_text(text: str, what: str, where: str) -> str:
     """The text, if a tokenizer can take it: whole characters, and no more than `MAX_CAPTION_WORDS` words."""
     if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise DataError(f"{where}: {what} holds half a character (a lone surrogate): write it as UTF-8")
+        raise DataError(f"{where}: {what} holds invalid Unicode (a lone surrogate): write it as UTF-8")
     words = len(text.split())
     if words > MAX_CAPTION_WORDS:
         raise DataError(f"{where}: {what} has {words:,} words; over {MAX_CAPTION_WORDS:,} it cannot be one")

@@ -58,7 +58,7 @@ class MixedBatchSampler(Sampler[list[MixedKey]]):
     def __init__(self, datasets: Mapping[str, ClipDataset], weights: Mapping[str, float], seed: int):
         self.datasets, self.seed, self.epoch = datasets, seed, 0
         shares = np.array([weights[name] for name in datasets])
-        self.chances = shares / shares.sum()
+        self.probs = shares / shares.sum()
 
     def set_epoch(self, epoch: int) -> None:
         """New draws and new orders."""
@@ -71,7 +71,7 @@ class MixedBatchSampler(Sampler[list[MixedKey]]):
         """The data set of each batch of the epoch: the same on every process."""
         stream = np.random.Generator(np.random.PCG64(np.random.SeedSequence((self.seed, self.epoch, _DRAWS))))
         names = list(self.datasets)
-        return [names[number] for number in stream.choice(len(names), size=len(self), p=self.chances)]
+        return [names[number] for number in stream.choice(len(names), size=len(self), p=self.probs)]
 
     def __iter__(self) -> Iterator[list[MixedKey]]:
         batches = {name: self._endless(dataset) for name, dataset in self.datasets.items()}

@@ -127,10 +127,10 @@ class QuestionDataset(ItemDataset):
         known = not is_missing(item.get("answer_text")) or not is_missing(item.get("answer"))
         if not known or (not self.words.source and not self.answer(item, where)):
             self.allow_blind(item, where)
-        elif reason := self.hopeless(item, where):
+        elif reason := self.unanswerable_reason(item, where):
             self.unanswerable[id(item)] = f"{where}: {reason}"
 
-    def hopeless(self, item: Item, where: str) -> str:
+    def unanswerable_reason(self, item: Item, where: str) -> str:
         """Why a question can never be right; "" where it can."""
         if self.answer_id(item, where) == IGNORED:
             return f"its answer, {shown(self.answer(item, where))}, is no word of the vocabulary"
@@ -196,8 +196,8 @@ class FillInTheBlankDataset(OpenEndedDataset):
             raise DataError(f"{where}: the question has no [MASK] to fill in: {shown_json(item['question'])}")
         super().check(item, where)
 
-    def hopeless(self, item: Item, where: str) -> str:
-        reason = super().hopeless(item, where)  # first: it checks the answer
+    def unanswerable_reason(self, item: Item, where: str) -> str:
+        reason = super().unanswerable_reason(item, where)  # first: it checks the answer
         if self.encode(item["question"])[1] == NOWHERE:
             return f"its [MASK] lies beyond size_txt, {self.config.size_txt} tokens"
         return reason

@@ -219,13 +219,13 @@ class Trainer:
 
     def stop(self, what: str, losses: dict[str, Tensor], batch: dict[str, Any]) -> None:
         """Ends a run whose loss or gradient is not finite, on all processes."""
-        guilty = what == "gradient" or not math.isfinite(float(losses["loss"].detach()))
-        mine = batch.get("video", batch["index"].tolist()) if guilty else []
-        culprits = [name for share in distributed.gather_objects(mine) for name in share]
+        is_offending = what == "gradient" or not math.isfinite(float(losses["loss"].detach()))
+        mine = batch.get("video", batch["index"].tolist()) if is_offending else []
+        offending = [name for share in distributed.gather_objects(mine) for name in share]
         values = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in losses.items())
         raise TrainingError(
             f"the {what} is not finite at step {self.step + 1} of {self.total_steps} ({values}), in the batch of "
-            f"{', '.join(map(str, culprits))}; {self.kept()}. Look at them, or lower --lr, or set --max_grad_norm 1"
+            f"{', '.join(map(str, offending))}; {self.kept()}. Look at them, or lower --lr, or set --max_grad_norm 1"
         )
 
     def kept(self) -> str:
@@ -239,7 +239,7 @@ class Trainer:
         """Metrics of every split; `checkpoint` is the file of the weights, or what it will be.
 
         Raises:
-            TrainingError: one is not finite: the weights are lost, and are not saved.
+            TrainingError: one is NaN or Inf; the weights are not saved.
         """
         figures = {}
         for split, dataset in sets.items():

@@ -151,9 +151,9 @@ class Predictor:
         source = self._source(task.config, _several(video))
         scores = torch.from_numpy(self._scores(task, self._encode(task, source), texts))  # (N texts, M videos)
         by_word = isinstance(task, RetrievalTask)
-        chances = torch.sigmoid(scores) if by_word else (scores / task.config.temp).softmax(dim=0)
+        probs = torch.sigmoid(scores) if by_word else (scores / task.config.temp).softmax(dim=0)
         found = []
-        for column, seen in zip(chances.T, source.videos, strict=True):
+        for column, seen in zip(probs.T, source.videos, strict=True):
             order = column.sort(descending=True, stable=True).indices.tolist()
             found.append(Match(seen.video_id, [Guess(texts[row], float(column[row])) for row in order], seen.taken))
         return _as_asked(found, video)
@@ -253,8 +253,8 @@ class Predictor:
         found = []
         for text, row in zip(texts, self._scores(task, videos, texts), strict=True):
             order = np.argsort(-row, kind="stable")[:k].tolist()
-            chances = torch.sigmoid(torch.from_numpy(row)).tolist() if isinstance(task, RetrievalTask) else None
-            found.append(Found(text, [Hit(n, names[n], float(row[n]), chances[n] if chances else None) for n in order]))
+            probs = torch.sigmoid(torch.from_numpy(row)).tolist() if isinstance(task, RetrievalTask) else None
+            found.append(Found(text, [Hit(n, names[n], float(row[n]), probs[n] if probs else None) for n in order]))
         return found
 
     def _vocabulary(self, config: Config) -> dict[str, Any]:

@@ -96,12 +96,12 @@ def _one_by_one(
         penalised = penalise_repetition(logits, ids[:, :position], decoding.repetition_penalty)
         if decoding.do_sample:
             assert draws is not None, "sampling needs numbers to draw with"
-            chances = word_chances(penalised, decoding.temperature, decoding.top_k, decoding.top_p)
-            words = draw(chances, draws[:, position])
+            probs = word_probs(penalised, decoding.temperature, decoding.top_k, decoding.top_p)
+            words = draw(probs, draws[:, position])
         else:
             words = penalised.argmax(dim=-1)
-        log_chances = logits.log_softmax(-1).gather(1, words[:, None]).squeeze(1)
-        total, count = total + log_chances * running, count + running
+        log_probs = logits.log_softmax(-1).gather(1, words[:, None]).squeeze(1)
+        total, count = total + log_probs * running, count + running
         ids[:, position] = torch.where(running, words, tokens.pad)
         running = running & (words != tokens.sep)
         if not running.any():
@@ -118,26 +118,26 @@ def penalise_repetition(logits: Tensor, said: Tensor, penalty: float) -> Tensor:
     return logits.scatter(1, said, torch.where(chosen > 0, chosen / penalty, chosen * penalty))
 
 
-def word_chances(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """Logits (R, V) → by what chances a word is drawn, (R, V); those outside `top_k` and `top_p` have none."""
-    chances = (logits.double() / temperature).softmax(-1)
-    if top_k and top_k < chances.shape[-1]:
-        kth = chances.topk(top_k).values[:, -1:]
-        chances = torch.where(chances >= kth, chances, 0.0)
+def word_probs(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """Logits (R, V) → the probabilities by which a word is drawn, (R, V); 0 outside of `top_k` and `top_p`."""
+    probs = (logits.double() / temperature).softmax(-1)
+    if top_k and top_k < probs.shape[-1]:
+        kth = probs.topk(top_k).values[:, -1:]
+        probs = torch.where(probs >= kth, probs, 0.0)
     if top_p < 1:
-        chances = chances / chances.sum(dim=-1, keepdim=True)
-        ordered, order = chances.sort(dim=-1, descending=True, stable=True)
+        probs = probs / probs.sum(dim=-1, keepdim=True)
+        ordered, order = probs.sort(dim=-1, descending=True, stable=True)
         before = (
             ordered.cumsum(-1) - ordered
         )  # what likelier words have together: a word is in while that is too little
-        chances = torch.zeros_like(chances).scatter(1, order, torch.where(before < top_p, ordered, 0.0))
-    return chances / chances.sum(dim=-1, keepdim=True)
+        probs = torch.zeros_like(probs).scatter(1, order, torch.where(before < top_p, ordered, 0.0))
+    return probs / probs.sum(dim=-1, keepdim=True)
 
 
-def draw(chances: Tensor, numbers: Tensor) -> Tensor:
-    """The words (R,) at which the sum of chances (R, V) passes uniform numbers (R,) in [0, 1)."""
-    below = chances.cumsum(-1) <= numbers[:, None]
-    last = chances.shape[-1] - 1 - (chances.flip(-1) > 0).int().argmax(dim=-1)  # rounding must not lead past it
+def draw(probs: Tensor, numbers: Tensor) -> Tensor:
+    """The words (R,) at which the cumulative probabilities (R, V) pass uniform numbers (R,) in [0, 1)."""
+    below = probs.cumsum(-1) <= numbers[:, None]
+    last = probs.shape[-1] - 1 - (probs.flip(-1) > 0).int().argmax(dim=-1)  # rounding must not lead past it
     return below.sum(dim=-1).minimum(last)
 
 

@@ -94,7 +94,7 @@ class Heartbeat:
             except (OSError, EOFError):  # closed: its process has ended
                 if self._leaving.wait(self.interval):
                     return
-                return self._give_up(f"process {rank}, the first of its host, has ended without a word")
+                return self._give_up(f"process {rank}, the first of its host, exited unexpectedly")
         seconds = time.monotonic() - heard
         self._give_up(f"nothing was heard from the host of process {rank} for {seconds:.0f} s: it is down or cut off")
 

@@ -216,7 +216,7 @@ def training_figures(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     return {"acc": right.float(), "count_unlabelled_batches": right.new_tensor(float(labels.numel() == 0))}
 
 
-def at_labels(states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def select_labelled(states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """States (B, X, D) and labels (B, X) → those of the K labelled positions: (K, D), (K,), row by row."""
     positions = (labels.flatten() != IGNORED).nonzero().squeeze(1)
     return states.flatten(0, 1).index_select(0, positions), labels.flatten().index_select(0, positions)

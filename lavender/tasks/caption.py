@@ -23,7 +23,7 @@ from lavender.runtime.errors import ConfigError, DataError
 from lavender.runtime.files import atomic_file
 from lavender.runtime.jsons import load_json
 from lavender.runtime.logging import LOGGER
-from lavender.tasks.base import Clock, Metrics, Record, Task, TrainingPart, at_labels, training_figures
+from lavender.tasks.base import Clock, Metrics, Record, Task, TrainingPart, select_labelled, training_figures
 from lavender.text.prompts import PROMPTS
 
 
@@ -102,7 +102,7 @@ class CaptionTask(Task[CaptionBatch]):
         video = model.encode_video(batch["img"], batch["present"])
         text = model.encode_text(batch["ids"], batch["mask"])
         states = model.fuse(video, text, self.prefix(model), attention="seq2seq")[:, -batch["ids"].shape[1] :]
-        states, labels = at_labels(states, batch["labels"])
+        states, labels = select_labelled(states, batch["labels"])
         return model.fc_mtm(states), labels
 
     def loss(self, model: Lavender, batch: CaptionBatch) -> dict[str, Tensor]:
@@ -213,10 +213,10 @@ def caption_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0, drop_wo
     """
     if labels.numel() == 0:
         return logits.sum() * 0.0
-    log_chances = logits.float().log_softmax(-1)
+    log_probs = logits.float().log_softmax(-1)
     share = smoothing / (logits.shape[-1] - 1)
-    targets = torch.full_like(log_chances, share).scatter(1, labels[:, None], 1 - smoothing)
-    losses = (torch.xlogy(targets, targets) - targets * log_chances).sum(dim=-1)
+    targets = torch.full_like(log_probs, share).scatter(1, labels[:, None], 1 - smoothing)
+    losses = (torch.xlogy(targets, targets) - targets * log_probs).sum(dim=-1)
     if drop_worst > 0:
         kept = max(1, int(len(losses) * (1 - drop_worst)))
         losses = losses.topk(kept, largest=False).values

@@ -22,7 +22,7 @@ from lavender.models.lavender import Lavender
 from lavender.models.pairs import gather, own_and_negatives
 from lavender.runtime.errors import DataError
 from lavender.runtime.logging import LOGGER
-from lavender.tasks.base import Clock, Metrics, Record, Task, TrainingPart, at_labels, labelled_loss
+from lavender.tasks.base import Clock, Metrics, Record, Task, TrainingPart, labelled_loss, select_labelled
 from lavender.tasks.readouts import MatchAtMask, MatchOnCls
 from lavender.tasks.splits import is_validation, of_dataset
 from lavender.text.masking import IGNORED
@@ -135,7 +135,7 @@ class PretrainingTask(Task[PretrainBatch]):
         outputs: dict[str, Tensor] = {}
         if "mtm" in self.config.pretrain_tasks:
             states = model.fuse(video, text)[:, -text.states.shape[1] :]
-            states, outputs["labels"] = at_labels(states, batch["labels"])
+            states, outputs["labels"] = select_labelled(states, batch["labels"])
             outputs["words"] = model.fc_mtm(states)
         if "vtm" in self.config.pretrain_tasks:
             videos, texts = own_and_negatives(batch["negatives"])

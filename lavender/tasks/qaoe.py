@@ -37,8 +37,8 @@ class QuestionTask(AnsweredTask[QuestionBatch]):
         texts = (batch[name] for name in ("video", "question", "answer"))
         numbers = (batch[name].tolist() for name in ("index", "answer_id", "position"))
         return [
-            self._record(index, video, question, answer, answer_id, list(zip(ids, chances, strict=True)), position)
-            for video, question, answer, index, answer_id, position, ids, chances in zip(
+            self._record(index, video, question, answer, answer_id, list(zip(ids, probs, strict=True)), position)
+            for video, question, answer, index, answer_id, position, ids, probs in zip(
                 *texts, *numbers, best.indices.tolist(), best.values.tolist(), strict=True
             )
         ]

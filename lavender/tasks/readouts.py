@@ -14,7 +14,7 @@ from lavender.config.schema import Config
 from lavender.data.batch import AnsweredBatch, ChoiceBatch
 from lavender.metrics.matching import matching_score, ranking_score
 from lavender.models.lavender import Heads, Lavender
-from lavender.tasks.base import at_labels, labelled_loss, training_figures
+from lavender.tasks.base import labelled_loss, select_labelled, training_figures
 from lavender.text.masking import IGNORED
 from lavender.text.tokens import TextTokenizer
 
@@ -44,7 +44,7 @@ class WordAtMask:
 
     def loss(self, model: Lavender, states: Tensor, batch: AnsweredBatch) -> dict[str, Tensor]:
         """The MLM loss over the labelled positions of all texts."""
-        states, labels = at_labels(states, batch["labels"])
+        states, labels = select_labelled(states, batch["labels"])
         return counted_loss(model.fc_mtm(states), labels)
 
 

@@ -22,7 +22,7 @@ from lavender.engine.optim import build_optimizer, set_learning_rates  # noqa: E
 from lavender.engine.parallel import build_engine  # noqa: E402
 from lavender.runtime import distributed  # noqa: E402
 from lavender.runtime.launchers import leave  # noqa: E402
-from lavender.tasks.base import at_labels, labelled_loss  # noqa: E402
+from lavender.tasks.base import labelled_loss, select_labelled  # noqa: E402
 
 
 def question_batch(kit: Kit) -> dict:
@@ -54,7 +54,7 @@ def question_batch(kit: Kit) -> dict:
 def question_loss(model, batch) -> dict:
     video = model.encode_video(batch["img"], batch["present"])
     text = model.encode_text(batch["ids"], batch["mask"])
-    states, labels = at_labels(model.fuse(video, text)[:, -text.states.shape[1] :], batch["labels"])
+    states, labels = select_labelled(model.fuse(video, text)[:, -text.states.shape[1] :], batch["labels"])
     return {"loss": labelled_loss(model.fc_mtm(states), labels)}
 
 

@@ -269,7 +269,7 @@ def test_as_many_files_of_frames_as_of_captions(composite: Lay):
         ('vid1\t[{"caption": "a"}, {"caption": 5}]', "caption 1: the caption is not text"),
         ('vid1\t[{"caption": ""}]', "caption 0: the caption is empty"),
         ('vid1\t[{"caption": " \\n"}]', "caption 0: the caption is empty"),
-        ('vid1\t[{"caption": "\\ud83d red"}]', "caption 0: the caption holds half a character"),
+        ('vid1\t[{"caption": "\\ud83d red"}]', "caption 0: the caption holds invalid Unicode"),
         ('vid1\t[{"caption": "' + "a " * 1001 + '"}]', "caption 0: the caption has 1,001 words"),
         ('\t[{"caption": "a"}]', "the first field, the video id, is empty"),
     ],

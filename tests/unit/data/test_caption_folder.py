@@ -131,7 +131,7 @@ BROKEN_ROWS = [
     (["two", '["a"]'], r"x\.caption\.tsv, line 2: the captions are not a JSON list"),
     (["two", '[{"caption": "a"}, {"caption": "  "}]'], r"x\.caption\.tsv, line 2, caption 1: the caption is empty"),
     (["two", '[{"text": "a"}]'], r"x\.caption\.tsv, line 2, caption 0: the caption is not text"),
-    (["two", '[{"caption": "\\ud800"}]'], r"x\.caption\.tsv, line 2, caption 0: the caption holds half a character"),
+    (["two", '[{"caption": "\\ud800"}]'], r"x\.caption\.tsv, line 2, caption 0: the caption holds invalid Unicode"),
     (["2", '[{"caption": "a"}]'], r"x\.caption\.tsv, line 2: video '2' is not in .*x\.img\.tsv \(1 of 3 annotations"),
 ]
 

@@ -127,7 +127,7 @@ def test_references_without_a_video(lay: Lay, tmp_path: Path, caplog: pytest.Log
         ),
         (coco(("vid0", "a"), ("vid1", " ")), ", annotation 1 (counted from 0): the caption is empty"),
         (coco(("vid0", "a"), ("vid1", 7)), ", annotation 1 (counted from 0): the caption is not text"),
-        (coco(("vid0", "a\ud83d")), ", annotation 0 (counted from 0): the caption holds half a character"),
+        (coco(("vid0", "a\ud83d")), ", annotation 0 (counted from 0): the caption holds invalid Unicode"),
         ('{"annotations": [{"image_id": "vid0"}]}', ", annotation 0 (counted from 0): the caption is not text"),
     ],
     ids=lambda value: str(value)[:30],

@@ -181,7 +181,7 @@ def test_a_list_of_another_shape(make, tmp_path: Path, kind, top: dict, fault: s
 @EVERY
 @pytest.mark.parametrize("top", [{"ans2label": {"\ud800": 0}}, {"vocab": ["\ud800"]}], ids=["ans2label", "vocab"])
 def test_half_a_character_in_a_list(make, tmp_path: Path, kind, top: dict):
-    fault = rf'"{next(iter(top))}": the word .*ud800. holds half a character'
+    fault = rf'"{next(iter(top))}": the word .*ud800. holds invalid Unicode'
     with pytest.raises(DataError, match=rf"^{tmp_path / 'txt_qa.json'}, {fault}"):
         make(kind, item(answer=0, answer_text=None), top=top)
 

@@ -77,7 +77,7 @@ FAULTS: list[tuple[Any, str]] = [
     (["a dog", ""], "the caption is empty"),
     (7, "the caption is not text"),
     (["a dog", None], "the caption is not text"),
-    (["a dog", "half \ud800"], r"the caption holds half a character \(a lone surrogate\)"),
+    (["a dog", "half \ud800"], r"the caption holds invalid Unicode \(a lone surrogate\)"),
     (["word " * 600, "word " * 401], "the paragraph has 1,001 words"),
 ]
 

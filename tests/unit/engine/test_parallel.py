@@ -20,7 +20,7 @@ from lavender.engine.parallel import (
 )
 from lavender.models.lavender import Lavender
 from lavender.runtime.errors import ConfigError, TrainingError
-from lavender.tasks.base import at_labels, labelled_loss
+from lavender.tasks.base import labelled_loss, select_labelled
 
 CPU = torch.device("cpu")
 
@@ -38,7 +38,7 @@ def batch() -> dict[str, Tensor]:
 
 def word_loss(model: Lavender, batch: dict) -> dict[str, Tensor]:
     video, text = model.encode_video(batch["img"]), model.encode_text(batch["ids"], batch["mask"])
-    states, labels = at_labels(model.fuse(video, text)[:, -text.states.shape[1] :], batch["labels"])
+    states, labels = select_labelled(model.fuse(video, text)[:, -text.states.shape[1] :], batch["labels"])
     loss = labelled_loss(model.fc_mtm(states), labels)
     return {"loss": loss, "mtm": loss}
 

@@ -73,7 +73,7 @@ def table_of(*said: list[int], length: int = 6, logit: float = 3.0) -> Tensor:
 SURE = 3 - math.log(math.exp(3) + WORDS - 1)  # log-probability of a word of such a table
 
 
-def log_chances(table: Tensor, video: int, words: list[int], penalty: float = 1.0) -> tuple[Tensor, Tensor]:
+def log_probs(table: Tensor, video: int, words: list[int], penalty: float = 1.0) -> tuple[Tensor, Tensor]:
     """Log-probabilities of the next word, (V,): with the penalty on what was said, and the model's own."""
     own = table[video, len(words), words[max(0, len(words) - 2)], words[-1]]
     penalised = own.clone()
@@ -142,7 +142,7 @@ def test_a_penalty_on_what_was_said_changes_words_but_no_probability():
 def every_caption(table: Tensor, video: int, length: int, penalty: float, words: list[int], sums: float) -> list[Found]:
     """All captions that begin with these words, whose log-probabilities have this sum."""
     found = []
-    chances, _ = log_chances(table, video, words)
+    chances, _ = log_probs(table, video, words)
     position, last = len(words), length - 1
     for word, chance in enumerate(chances.tolist()):
         total = sums + chance
@@ -192,7 +192,7 @@ def plain_beams(table: Tensor, video: int, decoding: Decoding) -> list[Found]:
     for position in range(1, decoding.max_length):
         grown = []
         for words, rank, total in beams:
-            steps, own = log_chances(table, video, words, decoding.repetition_penalty)
+            steps, own = log_probs(table, video, words, decoding.repetition_penalty)
             grown += [([*words, w], rank + float(steps[w]), total + float(own[w])) for w in range(WORDS)]
         grown.sort(key=lambda beam: -beam[1])
         nearest = grown[: 2 * decoding.num_beams + 1]
@@ -317,7 +317,7 @@ def test_numbers_spread_evenly_draw_words_as_often_as_the_model_says():
     table = random_table(5, 1, 2)
     draws = ((torch.arange(2000, dtype=torch.float64) + 0.5) / 2000)[:, None].expand(-1, 2)
     found = captions(table.expand(2000, -1, -1, -1, -1), Decoding(max_length=2, do_sample=True), draws=draws)
-    logits = log_chances(table, 0, [CLS])[1]
+    logits = log_probs(table, 0, [CLS])[1]
     scores, counts = found.scores.flatten().unique(return_counts=True)
     assert scores.tolist() == pytest.approx(sorted(logits.tolist()))
     assert (counts / 2000).tolist() == pytest.approx(scores.exp().tolist(), abs=1 / 2000)

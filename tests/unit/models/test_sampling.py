@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lavender.models.generation import draw, penalise_repetition, word_chances
+from lavender.models.generation import draw, penalise_repetition, word_probs
 
 HALVES = torch.tensor([[0.125, 0.5, 0.125, 0.25]]).log()  # two words are equally likely
 
@@ -43,19 +43,19 @@ def test_penalty_by_hand():
     ],
 )
 def test_words_that_may_be_drawn(top_k: int, top_p: float, expected: list[float]):
-    assert word_chances(HALVES, 1.0, top_k, top_p)[0].tolist() == pytest.approx(expected)
+    assert word_probs(HALVES, 1.0, top_k, top_p)[0].tolist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("temperature", "powers"), [(0.5, [1, 16, 1, 4]), (2.0, [1, 2, 1, 2**0.5])])
 def test_temperature(temperature: float, powers: list[float]):
     expected = [power / sum(powers) for power in powers]
-    assert word_chances(HALVES, temperature, 0, 1.0)[0].tolist() == pytest.approx(expected)
+    assert word_probs(HALVES, temperature, 0, 1.0)[0].tolist() == pytest.approx(expected)
 
 
 def test_rows_are_cut_each_for_itself():
     logits = torch.cat([HALVES, HALVES.flip(-1), torch.tensor([[9.0, 0, 0, 0]])])
     expected = torch.tensor([[0, 2 / 3, 0, 1 / 3], [1 / 3, 0, 2 / 3, 0], [1, 0, 0, 0]])
-    assert torch.allclose(word_chances(logits, 1.0, 2, 0.7).float(), expected)
+    assert torch.allclose(word_probs(logits, 1.0, 2, 0.7).float(), expected)
 
 
 @settings(max_examples=100, deadline=None)
@@ -67,8 +67,8 @@ def test_rows_are_cut_each_for_itself():
 )
 def test_any_logits(logits: list[float], temperature: float, top_k: int, top_p: float):
     """Those left are the likeliest, in the proportions they had, no more than asked for and enough."""
-    whole = word_chances(torch.tensor([logits]), temperature, 0, 1.0)[0]
-    cut = word_chances(torch.tensor([logits]), temperature, top_k, top_p)[0]
+    whole = word_probs(torch.tensor([logits]), temperature, 0, 1.0)[0]
+    cut = word_probs(torch.tensor([logits]), temperature, top_k, top_p)[0]
     assert whole.sum().item() == pytest.approx(1)
     assert cut.sum().item() == pytest.approx(1)
     inside = (cut > 0).nonzero().flatten().tolist()

@@ -83,11 +83,11 @@ def test_the_first_host_falls_silent(make, said, monkeypatch):
 def test_a_process_that_ends_without_a_word(make, said):
     port, key = make().listen(1)
     connect(port, key, rank=8).close()
-    assert wait_for(said).startswith("stopped: process 8, the first of its host, has ended without a word; to go on")
+    assert wait_for(said).startswith("stopped: process 8, the first of its host, exited unexpectedly; to go on")
 
 
 def test_a_farewell_is_heard_however_busy_the_others_are(make, said):
-    """Thirty leave while their signs of life are still under way; none of them "has ended without a word"."""
+    """Thirty leave while their signs of life are still under way; none of them "exited unexpectedly"."""
     for _ in range(30):
         first, other = make(LONG), make(LONG)
         port, key = first.listen(1)

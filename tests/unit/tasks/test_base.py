@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from lavender.config.schema import Config
 from lavender.runtime.errors import ConfigError
-from lavender.tasks.base import at_labels, labelled_loss
+from lavender.tasks.base import labelled_loss, select_labelled
 from lavender.tasks.pretrain import PretrainTask, PretrainTaskSpecificTask
 
 
@@ -16,13 +16,13 @@ def _seeded():
 def test_labelled_states_row_by_row():
     states = torch.randn(2, 3, 4)
     labels = torch.tensor([[-1, 7, 0], [5, -1, -1]])
-    found, answers = at_labels(states, labels)
+    found, answers = select_labelled(states, labels)
     assert answers.tolist() == [7, 0, 5], "0 is a label like any other"
     assert torch.equal(found, torch.stack([states[0, 1], states[0, 2], states[1, 0]]))
 
 
 def test_no_label_at_all():
-    states, labels = at_labels(torch.randn(2, 3, 4), torch.full((2, 3), -1))
+    states, labels = select_labelled(torch.randn(2, 3, 4), torch.full((2, 3), -1))
     assert (states.shape, labels.shape) == ((0, 4), (0,))
 
 
@@ -44,7 +44,7 @@ def test_without_labels_the_loss_is_0_and_every_weight_still_gets_a_gradient():
 
 def test_the_loss_equals_torchs_on_ignored_labels():
     logits, labels = torch.randn(2, 3, 9), torch.tensor([[-1, 7, 0], [5, -1, -1]])
-    found, answers = at_labels(logits, labels)
+    found, answers = select_labelled(logits, labels)
     reference = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-1)
     assert torch.allclose(labelled_loss(found, answers), reference)
 

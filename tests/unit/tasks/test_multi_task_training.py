@@ -138,7 +138,7 @@ def test_how_often_a_task_is_drawn(options, log, changes: dict, weights: tuple):
     assert tuple(part.weights.values()) == pytest.approx(weights)
     share = 100 * weights[0] / sum(weights)
     assert f"toy-qa: 8 training samples, batches of 3, {share:.1f} % of the steps" in log.text
-    drawn = part.loader()._epochs.chances
+    drawn = part.loader()._epochs.probs
     assert drawn.tolist() == pytest.approx([weight / sum(weights) for weight in weights])
 
 
