@@ -1,7 +1,7 @@
 """What is wrong with a data set, in an order of weight."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,7 +126,7 @@ def across_splits(splits: Sequence[Split], videos: Videos, marks: Mapping[Video,
                 yield _leak(train, held, trained, evaluated)
                 yield _same_ids(train, held, trained, evaluated)
     for split, names in zip(splits, names_of, strict=True):
-        twins = [" = ".join(sorted(alike)) for alike in names.values() if len(alike) > 1]
+        twins = [_equated(alike) for alike in names.values() if len(alike) > 1]
         advice = "their frames are the same; retrieval counts the one as wrong for the other's text"
         yield _finding("same content", WARNING, split, len(twins), len(names), advice, sorted(twins))
 
@@ -155,8 +155,14 @@ def _same_ids(
     return Finding("one id in training and evaluation", level, where, len(same), total, advice, tuple(same[:EXAMPLES]))
 
 
+def _equated(names: Set[str]) -> str:
+    """Ids of one video; of many the first."""
+    shown = " = ".join(sorted(names)[:EXAMPLES])
+    return shown + (f" = … ({len(names):,} ids)" if len(names) > EXAMPLES else "")
+
+
 def _leak(train: Split, held: Split, trained: Mapping[bytes, set[str]], evaluated: Mapping[bytes, set[str]]) -> Finding:
-    same = [" = ".join(sorted(trained[mark] | evaluated[mark])) for mark in trained.keys() & evaluated.keys()]
+    same = [_equated(trained[mark] | evaluated[mark]) for mark in trained.keys() & evaluated.keys()]
     level = ERROR if held.name == "test" else WARNING
     advice = "figures of videos that were trained on say nothing; take them out of one of the two"
     if train.task != held.task:

@@ -213,6 +213,19 @@ def test_two_ids_of_one_content(world: World):
 
 
 @pytest.mark.usefixtures("quick")
+def test_many_ids_of_one_content(world: World):
+    for number in range(20):
+        write_images(world.folder / "videos" / f"twin{number:02d}", *range(5))
+    texts = sound()
+    texts["train"] += [question(f"twin{number:02d}") for number in range(20)]
+    world.texts(**texts)
+    (example,) = world.examine("msvd-qa")[1]["same content", "own train"]["examples"]
+    assert example.startswith("twin00 = twin01")
+    assert example.endswith("(21 ids)")
+    assert len(example) < 100
+
+
+@pytest.mark.usefixtures("quick")
 def test_few_and_small_frames(world: World):
     write_images(world.folder / "videos" / "short", 1, 2)
     texts = sound()
