@@ -147,7 +147,8 @@ def small_checkpoint(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", [SCRIPTS[0], *(pytest.param(c, marks=pytest.mark.slow) for c in SCRIPTS[1:])])
+@pytest.mark.slow
+@pytest.mark.parametrize("command", SCRIPTS)
 def test_scripts_start(command, tmp_path, small_checkpoint):
     """As written, but for data, sizes, the checkpoint, the number of processes, and the port, which must be free."""
     with socket.socket() as probe:

@@ -138,10 +138,8 @@ def test_killed_at_any_step(train, tmp_path: Path, wholes, what: str, by: str, s
     check_resuming(train, tmp_path, wholes, what, by, step, save_steps=2)
 
 
-@pytest.mark.parametrize(
-    ("number", "by"),
-    [(signal.SIGTERM, "python"), *(pytest.param(*c, marks=pytest.mark.slow) for c in ((signal.SIGINT, "python"),))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "by"), [(signal.SIGTERM, "python"), (signal.SIGINT, "python")])
 def test_a_signal_lets_the_step_end_and_saves(train, tmp_path: Path, number: int, by: str):
     options = ("--save_steps", 0)
     whole = train("questions", "whole", *options, by=by).check_passed()

@@ -39,7 +39,10 @@ def test_frames_of_each_hit_and_an_empty_tile(tmp_path: Path):
         assert (sheet[:TITLE] < 128).any()
 
 
-@pytest.mark.parametrize(("count", "columns", "lines"), [(0, 1, 1), (1, 1, 1), (5, 5, 1), (6, 5, 2), (50, 5, 10)])
+@pytest.mark.parametrize(
+    ("count", "columns", "lines"),
+    [(0, 1, 1), (1, 1, 1), (5, 5, 1), (6, 5, 2), pytest.param(50, 5, 10, marks=pytest.mark.slow)],
+)
 def test_many_hits_and_long_names(tmp_path: Path, count: int, columns: int, lines: int):
     found = Found("x" * 3000 + "\n二", hits(*(tmp_path / f"{n}{'ä' * 200}.mp4" for n in range(count))))
     sheet = contact_sheet([found, found])
