@@ -18,7 +18,7 @@ from typing import Any
 from lavender.runtime.errors import TrainingError
 
 ROOT = Path(__file__).resolve().parents[2]
-_WIDTH = 100  # columns that the scripts are told
+_WIDTH = 100  # columns of the terminal that the scripts see
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
