@@ -13,6 +13,7 @@ from lavender.app.drawing import Tile
 from lavender.data.frames import evaluation_indices
 from lavender.inference.index import GalleryIndex
 from lavender.inference.predictor import Predictor
+from lavender.inference.results import Hit
 from lavender.runtime.errors import DataError
 
 MOST_LETTERS = 500  # of a text
@@ -108,12 +109,14 @@ class Desk:
         (found,) = self.indexes[name].search(self.predictor, [_text(text, "text")], TOP)
         paths = [Path(hit.video) for hit in found.hits]
         hits = enumerate(zip(self._one_frame_each(paths), paths, found.hits, strict=True), 1)
-        return drawing.tiles(
-            Tile(frame, f"{n}. {path.name}", f"score {hit.score:.2f}") for n, (frame, path, hit) in hits
-        )
+        return drawing.tiles(Tile(frame, f"{n}. {path.name}", _fit(hit)) for n, (frame, path, hit) in hits)
 
     def _frames(self, key: str | None) -> np.ndarray:
         return self.kept.get(key).frames
+
+
+def _fit(hit: Hit) -> str:
+    return f"score {hit.score:.2f}" if hit.probability is None else f"{hit.probability:.1%}"
 
 
 def _text(text: str, what: str) -> str:

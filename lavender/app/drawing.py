@@ -1,14 +1,12 @@
 """What the page shows of clips and predictions, as HTML. All text of users and files is escaped here."""
 
-import base64
 import html
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
+from lavender.data.pictures import picture_address
 from lavender.inference.results import Guess
 
 _SIDE = 320  # pixels of the longer side of a picture
@@ -25,12 +23,7 @@ class Tile:
 
 def picture(frame: np.ndarray, what: str) -> str:
     """A frame (H, W, 3), uint8 RGB, within the page itself: nothing is stored for it."""
-    image = Image.fromarray(frame)
-    image.thumbnail((_SIDE, _SIDE))
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=85)
-    code = base64.b64encode(file.getvalue()).decode()
-    return f'<img alt="{html.escape(what)}" src="data:image/jpeg;base64,{code}">'
+    return f'<img alt="{html.escape(what)}" src="{picture_address(frame, _SIDE, _SIDE)}">'
 
 
 def frames(name: str, seen: Sequence[np.ndarray]) -> str:

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from lavender.check.copies import Repaired, link, own_folder
-from lavender.check.splits import Split, open_captions
+from lavender.check.splits import Split
 from lavender.config.schema import Config
 from lavender.data.annotations import read_json
+from lavender.data.caption import open_captions
 from lavender.data.caption_folder import CaptionFolder, coco_id
 from lavender.data.ids import VideoIds
 from lavender.data.tsv import TSVReader, TSVWriter
@@ -35,7 +35,7 @@ def write_captioning(
     target = own_folder(folder / Path(config.task or "captioning").name, Path(config.data_dir))
     removed = 0
     for split, good in zip(splits, usable, strict=True):
-        captions = open_captions(config, split.name)
+        captions = open_captions(config, split.name, tolerant=True)
         with_lines = "caption_linelist" in captions.facts
         kept = [
             row
@@ -82,15 +82,11 @@ def _write(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def _file_of(captions: CaptionFolder, row: int) -> int:
-    return int(np.searchsorted(captions.firsts, row, side="right")) - 1
-
-
 def _places(captions: CaptionFolder, kept: Sequence[int]) -> Places:
     places: Places = {}
     counts = [0] * len(captions.texts)
     for row in kept:
-        file = _file_of(captions, row)
+        file, _ = captions.place(row)
         places[row] = (file, counts[file])
         counts[file] += 1
     return places
@@ -98,30 +94,22 @@ def _places(captions: CaptionFolder, kept: Sequence[int]) -> Places:
 
 def _write_texts(captions: CaptionFolder, kept: Sequence[int], paths: Sequence[Path]) -> None:
     for number, (path, texts) in enumerate(zip(paths, captions.texts, strict=True)):
-        first = int(captions.firsts[number])
         with TSVWriter(path) as writer:
             for row in kept:
-                if _file_of(captions, row) == number:
-                    fields = texts.row(row - first) if isinstance(texts, TSVReader) else [captions.videos[row]]
-                    writer.write(fields)
+                file, line = captions.place(row)
+                if file == number:
+                    writer.write(texts.row(line) if isinstance(texts, TSVReader) else [captions.videos[row]])
 
 
 def _lines(captions: CaptionFolder, places: Places) -> Iterable[str]:
     """The lines of a line list that name a caption that is kept; those that name none are left out."""
-    columns = 3 if captions.composite else 2
     for text in read_text(captions.linelist_path(), DataError).splitlines():
-        numbers = text.split("\t")
-        if len(numbers) != columns or not all(word.isascii() and word.isdigit() for word in numbers):
+        try:
+            row, caption = captions.parse_line(text, "")
+        except DataError:
             continue
-        *files, row, caption = map(int, numbers)
-        file = files[0] if files else 0
-        if file >= len(captions.texts) or row >= len(captions.texts[file]):
-            continue
-        old = row + int(captions.firsts[file])
-        found = captions.rows[old]["captions"]
-        if old in places and (caption < len(found) or (captions.blind and not found)):
-            new_file, new_row = places[old]
-            yield "\t".join(map(str, (*([new_file] if files else []), new_row, caption)))
+        if row in places:
+            yield "\t".join(map(str, (*(places[row] if captions.composite else places[row][1:]), caption)))
 
 
 def _references(path: Path, captions: CaptionFolder, kept: Sequence[int]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lavender.check.copies import Repaired, link, own_folder
-from lavender.check.splits import Split, corpus_folders
+from lavender.check.splits import Split
 from lavender.config.schema import Config
 from lavender.data import corpora
 from lavender.data.annotations import CaptionTable, read_splits
@@ -49,13 +49,13 @@ def write_corpora(
             removed[split.task] += len(split.malformed) + list(good).count(False)
     return [
         _write(config, name, Path(place), kept, captions[name], removed[name], folder)
-        for name, place in corpus_folders(config).items()
+        for name, place in corpora.folders_of(config).items()
     ]
 
 
 def _captions(config: Config, split: Split, good: Sequence[bool]) -> dict[str, list[str]]:
     """The caption that each usable video is trained on."""
-    place = corpus_folders(config)[split.task]
+    place = corpora.folders_of(config)[split.task]
     table = None
     try:
         path = corpora.text_file(place, split.task)

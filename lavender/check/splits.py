@@ -5,7 +5,6 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from lavender.config.schema import Config
 from lavender.data import corpora
 from lavender.data.annotations import CaptionTable, ItemTable, read_splits
-from lavender.data.caption_folder import CaptionFolder
+from lavender.data.caption import open_captions
 from lavender.data.formats import format_of
 from lavender.data.items import Item, ItemDataset, ItemFile, Items, open_frames
 from lavender.data.pretrain_frames import CorpusFrames, Piece
@@ -24,7 +23,6 @@ from lavender.data.retmc import MatchingChoiceDataset
 from lavender.data.retrieval import RetrievalDataset, paragraph
 from lavender.data.samples import Guard
 from lavender.data.sources.base import FrameSource
-from lavender.data.sources.choose import frame_source
 from lavender.runtime.errors import ConfigError, DataError
 from lavender.runtime.logging import progress
 from lavender.text.bert_folder import bert_of
@@ -180,7 +178,7 @@ def _captions(config: Config, tokenizer: TextTokenizer) -> Iterator[Split]:
     for name in SPLITS:
         if not getattr(config, f"{name}_yaml"):
             continue
-        captions = open_captions(config, name)
+        captions = open_captions(config, name, tolerant=True)
         split = Split(
             *(config.task, name, str(captions.path), config, captions.videos, captions.frames, captions.frame_rows),
             lengths=np.array(
@@ -201,21 +199,8 @@ def _captions(config: Config, tokenizer: TextTokenizer) -> Iterator[Split]:
         yield split
 
 
-def open_captions(config: Config, name: str) -> CaptionFolder:
-    """One split of a captioning folder, as far as it can be read."""
-    folder = Path(config.data_dir)
-    path, within = folder / getattr(config, f"{name}_yaml"), None if config.outside_paths else folder
-    return CaptionFolder(path, True, within, name != "train", partial(frame_source, config))
-
-
-def corpus_folders(config: Config) -> dict[str, str]:
-    """The pretraining data sets of a configuration → their folders."""
-    names = [config.dataset] if isinstance(config.dataset, str) else config.dataset
-    return names if isinstance(names, dict) else dict.fromkeys(names, config.data_dir)
-
-
 def _corpora(config: Config, tokenizer: TextTokenizer) -> Iterator[Split]:
-    for name, folder in corpus_folders(config).items():
+    for name, folder in corpora.folders_of(config).items():
         frames = CorpusFrames(config, name, folder)
         try:
             path: Path | None = corpora.text_file(folder, name)

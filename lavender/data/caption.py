@@ -1,6 +1,7 @@
 """Video captioning: clips with one of their captions for training, each clip once for evaluation, and predictions."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,24 @@ from lavender.config.schema import Config
 from lavender.data.caption_folder import CaptionFolder
 from lavender.data.samples import ClipDataset, draw_share, split_share
 from lavender.data.sources.base import StoredVideo
+from lavender.data.sources.choose import frame_source
 from lavender.data.tsv import TSVReader, TSVWriter
 from lavender.runtime.errors import DataError
 from lavender.runtime.jsons import load_json
 from lavender.runtime.quoting import one_line
 from lavender.text.masking import mask_words
 from lavender.text.tokens import TextTokenizer
+
+
+def open_captions(config: Config, split: str, tolerant: bool) -> CaptionFolder:
+    """One split of the captioning folder that a configuration names.
+
+    Args:
+        tolerant: an annotation without its video is skipped, see `CaptionFolder`, as is what it raises.
+    """
+    folder = Path(config.data_dir)
+    path, within = folder / getattr(config, f"{split}_yaml"), None if config.outside_paths else folder
+    return CaptionFolder(path, tolerant, within, split != "train", partial(frame_source, config))
 
 
 class CaptionDataset(ClipDataset):

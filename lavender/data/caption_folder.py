@@ -82,8 +82,13 @@ class CaptionFolder:
 
     def where(self, row: int) -> str:
         """How messages call a row: the caption TSV and its line."""
+        file, line = self.place(row)
+        return self.texts[file].where(line)
+
+    def place(self, row: int) -> tuple[int, int]:
+        """The number of the caption TSV of a row, and its line there, both counted from 0."""
         file = int(np.searchsorted(self.firsts, row, side="right")) - 1
-        return self.texts[file].where(row - int(self.firsts[file]))
+        return file, row - int(self.firsts[file])
 
     def caption(self, row: int, number: int) -> str:
         """One caption of a row."""
@@ -193,26 +198,27 @@ class CaptionFolder:
         """(lines, 2) of row and caption number; every line is checked against the captions that there are."""
         path = self.linelist_path()
         lines = read_text(path, DataError).rstrip().splitlines()  # blank lines at the end are none
-        columns = ("file", "row", "caption number")[0 if self.composite else 1 :]
-        pairs = []
-        for line, text in enumerate(lines, start=1):
-            numbers = text.split("\t")
-            if len(numbers) != len(columns) or not all(map(_is_number, numbers)):
-                raise DataError(f"{path}, line {line}: {shown(text)} is not {', a tab, '.join(columns)}")
-            *files, row, caption = map(int, numbers)
-            file = files[0] if files else 0
-            if file >= len(self.texts) or row >= len(self.texts[file]):
-                raise DataError(f"{path}, line {line}: {shown(text)} is a row that is not in {self._names('caption')}")
-            row += int(self.firsts[file])
-            if caption >= self._counts[row] and (self._counts[row] or not self.blind):
-                raise DataError(
-                    f"{path}, line {line}: caption {caption} (counted from 0), but {self.where(row)} has "
-                    f"{self._counts[row]} captions"
-                )
-            pairs.append((row, caption))
+        pairs = [self.parse_line(text, f"{path}, line {line}") for line, text in enumerate(lines, start=1)]
         if not pairs:
             raise DataError(f"{path}: the line list is empty")
         return np.array(pairs, dtype=np.int64)
+
+    def parse_line(self, text: str, where: str) -> tuple[int, int]:
+        """Row and caption number that a line of a line list names. DataError where there is no such caption."""
+        columns = ("file", "row", "caption number")[0 if self.composite else 1 :]
+        numbers = text.split("\t")
+        if len(numbers) != len(columns) or not all(map(_is_number, numbers)):
+            raise DataError(f"{where}: {shown(text)} is not {', a tab, '.join(columns)}")
+        *files, row, caption = map(int, numbers)
+        file = files[0] if files else 0
+        if file >= len(self.texts) or row >= len(self.texts[file]):
+            raise DataError(f"{where}: {shown(text)} is a row that is not in {self._names('caption')}")
+        row += int(self.firsts[file])
+        if caption >= self._counts[row] and (self._counts[row] or not self.blind):
+            raise DataError(
+                f"{where}: caption {caption} (counted from 0), but {self.where(row)} has {self._counts[row]} captions"
+            )
+        return row, caption
 
     def linelist_path(self) -> Path:
         """The file under `caption_linelist`. DataError where it is missing."""

@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from lavender.config.schema import Config
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import looked_from
 
@@ -30,6 +31,12 @@ CORPORA = {
     "vg": Corpus(images=True),
 }
 _ANY = Corpus()  # corpora that the table does not know
+
+
+def folders_of(config: Config) -> dict[str, str]:
+    """The pretraining data sets of a configuration → their folders."""
+    names = [config.dataset] if isinstance(config.dataset, str) else config.dataset
+    return names if isinstance(names, dict) else dict.fromkeys(names, config.data_dir)
 
 
 def train_part(data_dir: str | Path, dataset: str, part: int) -> Path:

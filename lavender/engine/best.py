@@ -5,12 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 from lavender.tasks.base import Metrics
-from lavender.tasks.splits import is_validation, task_and_split
+from lavender.tasks.splits import Entry, evaluated, is_validation, task_and_split, tasks_of
 
-Entry = dict[str, Any]  # of results.json: an epoch (or a part of one) with its figures
 Choice = tuple[str, Callable]  # a metric, and min or max
-
-_NO_SPLITS = {"epoch", "dataset", "part", "train", "tasks"}  # keys of an entry
 
 
 def by_task(figures: dict[str, Metrics]) -> dict[str, Any]:
@@ -23,15 +20,9 @@ def by_task(figures: dict[str, Metrics]) -> dict[str, Any]:
     return nested
 
 
-def tasks_of(entry: Entry) -> dict[str, Entry]:
-    """Task → its splits with their figures; a task that is alone has no name."""
-    return entry.get("tasks", {"": entry})
-
-
 def evaluated_tasks(entries: list[Entry]) -> list[str]:
     """The tasks that any entry has figures of, beside those of training; one that is alone has no name."""
-    found = [task for entry in entries for task, splits in tasks_of(entry).items() if splits.keys() - _NO_SPLITS]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(task for entry in entries for task, _, _ in evaluated(entry)))
 
 
 def history(entries: list[Entry], task: str) -> list[Entry]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from lavender.config.load import read_object
 from lavender.config.schema import Config
 from lavender.data.loaders import Loader
-from lavender.engine.best import best_number, best_on_test, by_task, evaluated_tasks, has_validation, history, tasks_of
+from lavender.engine.best import best_number, best_on_test, by_task, evaluated_tasks, has_validation, history
 from lavender.engine.checkpoint import save_weights
 from lavender.engine.evaluator import evaluate, in_words, report_faults
 from lavender.engine.optim import set_learning_rates
@@ -25,7 +25,7 @@ from lavender.runtime.errors import ConfigError, Stopped, TrainingError
 from lavender.runtime.logging import BAR_SHOWS_IT, LOGGER, Pace, progress
 from lavender.runtime.signals import StopRequest, deferred_stop
 from lavender.tasks.base import Metrics, Trainable, TrainingPart
-from lavender.tasks.splits import of_task
+from lavender.tasks.splits import of_task, tasks_of
 
 
 class Trainer:

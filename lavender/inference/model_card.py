@@ -14,10 +14,10 @@ from lavender.inference.heads import trained_formats
 from lavender.models.pretrained import ARGUMENTS_FILE, Description
 from lavender.runtime.errors import LavenderError
 from lavender.runtime.files import atomic_file
+from lavender.tasks.splits import evaluated, tasks_of
 
 CARD_FILE = "README.md"
 _OURS = "<!-- Written by _tools/export.py, which writes it again. Remove this line to keep your changes. -->"
-_NO_SPLITS = {"train", "tasks", "zero_shot"}
 _CALLS = {  # data format → what it is called, and a call
     "qaoe": ("open-ended questions", 'predictor.answer("clip.mp4", "what is the man doing")'),
     "fib": ("filling in the blank", 'predictor.answer("clip.mp4", "the man [MASK] a car")'),
@@ -158,19 +158,16 @@ def _recorded(checkpoint: Path, run: Path) -> tuple[str, list[tuple[str, str, st
     if not entries:
         return (f"Epoch {best['epoch']}, the best of its run." if "epoch" in best else ""), list(_rows(best))
     chosen = (of_part or entries)[-1]
-    others = {one.get("epoch") for one in best.get("tasks", {"": best}).values()} - {epoch, None}
+    others = {one.get("epoch") for one in tasks_of(best).values()} - {epoch, None}
     remark = f"; the best of its run is {', '.join(map(str, sorted(others)))}" if others else ", the best of its run"
     return f"Epoch {epoch}{remark}.", list(_rows(chosen))
 
 
 def _rows(entry: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
-    for task, splits in entry.get("tasks", {"": entry}).items():
-        for split, metrics in splits.items():
-            if split in _NO_SPLITS or not isinstance(metrics, dict):
-                continue
-            for name, value in metrics.items():
-                if isinstance(value, int | float) and not name.startswith("count_"):
-                    yield task, split, name, f"{value:.4g}"
+    for task, split, metrics in evaluated(entry):
+        for name, value in metrics.items():
+            if isinstance(value, int | float) and not name.startswith("count_"):
+                yield task, split, name, f"{value:.4g}"
 
 
 def _curves(run: Path, epoch: int | None) -> tuple[str, list[tuple[str, str, str, str]]]:

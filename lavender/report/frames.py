@@ -1,26 +1,21 @@
 """The frames of a prediction's video, as small pictures within a page; and its references."""
 
-import base64
-import io
 import logging
 from collections.abc import Mapping
-from functools import partial
-from pathlib import Path
 from typing import Any
-
-import numpy as np
-from PIL import Image
 
 from lavender.config.schema import Config
 from lavender.data import corpora
 from lavender.data.annotations import CaptionTable, read_splits
+from lavender.data.caption import open_captions
 from lavender.data.caption_folder import CaptionFolder
 from lavender.data.frames import evaluation_indices
 from lavender.data.items import open_frames
+from lavender.data.pictures import picture_address
 from lavender.data.pretrain_frames import CorpusFrames
 from lavender.data.sources.base import FrameSource, StoredVideo
-from lavender.data.sources.choose import frame_source
 from lavender.runtime.errors import LavenderError
+from lavender.tasks.splits import of_dataset
 
 LOGGER = logging.getLogger("lavender.report")
 
@@ -51,15 +46,12 @@ class Videos:
 
     def _open(self, config: Config, split: str, record: Mapping[str, Any]) -> None:
         if "captions" in record:
-            path = Path(config.data_dir) / getattr(config, f"{split}_yaml")
-            within = None if config.outside_paths else Path(config.data_dir)
-            self._captions = CaptionFolder(path, True, within, split != "train", partial(frame_source, config))
+            self._captions = open_captions(config, split, tolerant=True)
             self._rows = {video: row for row, video in reversed(list(enumerate(self._captions.videos)))}
         elif "words" in record or "matching" in record:
-            names = [config.dataset] if isinstance(config.dataset, str) else config.dataset
-            folders = names if isinstance(names, dict) else dict.fromkeys(names, config.data_dir)
+            folders = corpora.folders_of(config)
             for name, folder in folders.items():
-                if len(folders) > 1 and not split.startswith(f"{name}-"):
+                if split != of_dataset(name if len(folders) > 1 else "", "val"):
                     continue
                 table = CaptionTable(read_splits(corpora.text_file(folder, name), "pretrain").get("val") or {}, name)
                 self._sources.append(CorpusFrames(config, name, folder).validation(table).open())
@@ -73,7 +65,7 @@ class Videos:
             if stored is None:
                 return []
             numbers = evaluation_indices(len(stored), min(SHOWN, len(stored)))
-            return [_picture(frame) for frame in stored.frames(numbers)]
+            return [picture_address(frame, 2 * HEIGHT, HEIGHT) for frame in stored.frames(numbers)]
         except LavenderError:
             return []
 
@@ -91,11 +83,3 @@ class Videos:
             return self._captions.video(self._rows[video]) if video in self._rows else None
         places = ((source, source.place(video)) for source in self._sources)
         return next((source.video(place) for source, place in places if place is not None), None)
-
-
-def _picture(frame: np.ndarray) -> str:
-    image = Image.fromarray(frame)
-    image.thumbnail((2 * HEIGHT, HEIGHT))
-    data = io.BytesIO()
-    image.save(data, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"

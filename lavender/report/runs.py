@@ -12,13 +12,12 @@ from lavender.config.load import from_dict, read_object
 from lavender.config.schema import Config
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import looked_from
-from lavender.tasks.splits import task_and_split
+from lavender.tasks.splits import evaluated, task_and_split, tasks_of
 
 Key = tuple[str, str, str]  # task ("" for one that is alone), split, metric
 Points = list[tuple[float, float]]  # (epoch, value)
 
 _OF_A_SEED = ("seed", "path_output", "config", "n_workers", "resume", "given", "remarks")  # may differ in a group
-_NO_SPLITS = {"epoch", "dataset", "part", "train", "tasks", "chosen"}
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Run:
     def best_epochs(self) -> dict[str, Any]:
         """Task → its best epoch."""
         best = self.results.get("best") or {}
-        return {task: splits["epoch"] for task, splits in _tasks(best).items() if "epoch" in splits}
+        return {task: splits["epoch"] for task, splits in tasks_of(best).items() if "epoch" in splits}
 
     def curves(self) -> dict[str, Points]:
         """Name → its values over the epochs: what training said, and each metric of each split."""
@@ -111,17 +110,13 @@ def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
     return {key: row for key, row in values.items() if len(set(row)) > 1 and key not in ("given", "remarks", "config")}
 
 
-def _tasks(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    return entry.get("tasks", {"": entry})
-
-
 def _metrics(entry: Mapping[str, Any]) -> list[tuple[Key, float]]:
-    found = []
-    for task, splits in _tasks(entry).items():
-        for split, metrics in splits.items():
-            if split not in _NO_SPLITS and isinstance(metrics, dict):
-                found += [((task, split, name), value) for name, value in metrics.items() if _is_number(value)]
-    return found
+    return [
+        ((task, split, name), value)
+        for task, split, metrics in evaluated(entry)
+        for name, value in metrics.items()
+        if _is_number(value)
+    ]
 
 
 def _is_number(value: Any) -> bool:

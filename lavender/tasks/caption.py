@@ -12,10 +12,8 @@ from torch import Tensor
 from lavender.config.comparisons import Counts
 from lavender.config.schema import Config, counting
 from lavender.data.batch import CaptionBatch
-from lavender.data.caption import CaptionDataset, read_predictions, write_predictions
-from lavender.data.caption_folder import CaptionFolder
+from lavender.data.caption import CaptionDataset, open_captions, read_predictions, write_predictions
 from lavender.data.samples import ClipDataset
-from lavender.data.sources.choose import frame_source
 from lavender.metrics.caption import caption_metrics, missing_for_metrics
 from lavender.models.generation import Decoding, SpecialTokens, generate
 from lavender.models.lavender import Heads, Lavender
@@ -62,14 +60,8 @@ class CaptionTask(Task[CaptionBatch]):
         """Split → data set, of the splits that have a YAML (and are needed: nothing is trained without epochs)."""
         datasets = {}
         for split in ("train", "val", "test")[0 if self.config.size_epoch else 1 :]:
-            name = getattr(self.config, f"{split}_yaml")
-            if name:
-                data_dir = Path(self.config.data_dir)
-                within = None if self.config.outside_paths else data_dir
-                folder = CaptionFolder(
-                    *(data_dir / name, self.config.on_bad_sample == "zero", within, split != "train"),
-                    open_source=partial(frame_source, self.config),
-                )
+            if getattr(self.config, f"{split}_yaml"):
+                folder = open_captions(self.config, split, tolerant=self.config.on_bad_sample == "zero")
                 datasets[split] = CaptionDataset(self.config, self.tokenizer, folder, training=split == "train")
             elif split == "train":
                 raise ConfigError("train_yaml is empty: name the YAML to train on; --size_epoch 0 evaluates alone")

@@ -38,8 +38,7 @@ class PretrainingTask(Task[PretrainBatch]):
 
     def __init__(self, config: Config, clock: Clock | None = None):
         super().__init__(config, clock)
-        names = [config.dataset] if isinstance(config.dataset, str) else config.dataset
-        self.folders: dict[str, str] = names if isinstance(names, dict) else dict.fromkeys(names, config.data_dir)
+        self.folders = corpora.folders_of(config)
         self._captions: dict[str, dict[str, CaptionTable]] = {}
         self._sources: dict[str, CorpusFrames] = {}
         self._misnamed: dict[tuple[str, str], str] = {}  # corpus and split → what its file calls it, for messages

@@ -98,7 +98,7 @@ def test_search_and_an_example(tab: Tab, page: Served):
     tab.open("Search")
     tab.fill("Text", "a man")
     tab.press("search")
-    tab.shows("search-result", "score")
+    tab.shows("search-result", "%")
     names = tab.tab.locator("#lav-search-result figcaption").all_inner_texts()
     hits = page.predictor.search("a man", sorted(page.clips.glob("*.mp4"))).hits
     assert [name.split()[1] for name in names] == [hit.video for hit in hits]
