@@ -17,7 +17,7 @@ from lavender.inference.shortlist import CaptionRanking
 from lavender.models.all_pairs import whole
 from lavender.models.weights import weights_digest
 from lavender.runtime.errors import DataError
-from lavender.runtime.files import atomic_file, looked_from
+from lavender.runtime.files import atomic_file, hold_alone, looked_from
 from lavender.runtime.logging import progress
 
 HEAD, CLIPS, FEATURES = "index.json", "clips.jsonl", "features.f16"
@@ -130,7 +130,7 @@ def build_index(predictor: Predictor, clips: Path, folder: Path, captions: bool 
         the clips that could not be read
 
     Raises:
-        DataError: there are no videos, or another model made the index that is there.
+        DataError: there are no videos, another model made the index that is there, or another process writes it.
     """
     files = sorted(map(str, find_videos(clips).values())) if clips.is_dir() else []
     if not files:
@@ -140,10 +140,11 @@ def build_index(predictor: Predictor, clips: Path, folder: Path, captions: bool 
         head = {"weights": weights_digest(predictor.model), "shape": list(predictor.shape_of_features())}
         with atomic_file(folder / HEAD) as file:
             file.write(json.dumps(head).encode())
-    index = GalleryIndex(folder)
-    index.check_model(predictor)
-    rows, size_of_row = index.rows, 2 * index.shape[0] * index.shape[1]
     with open(folder / CLIPS, "ab") as lines, open(folder / FEATURES, "ab") as features:
+        hold_alone(lines, folder, DataError)
+        index = GalleryIndex(folder)
+        index.check_model(predictor)
+        rows, size_of_row = index.rows, 2 * index.shape[0] * index.shape[1]
         lines.truncate(index.bytes_of_lines)
         features.truncate(rows * size_of_row)
 

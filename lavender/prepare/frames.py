@@ -1,6 +1,5 @@
 """The frames of people's clips, stored in a frame TSV: in many processes, and going on where it was stopped."""
 
-import fcntl
 import json
 import sys
 from functools import partial
@@ -14,7 +13,7 @@ from lavender.data.tsv import TSVReader, TSVWriter
 from lavender.data.video_processes import in_processes
 from lavender.prepare.clips import Clip, Clips
 from lavender.runtime.errors import DataError
-from lavender.runtime.files import atomic_file
+from lavender.runtime.files import atomic_file, hold_alone
 from lavender.runtime.quoting import one_line
 
 
@@ -125,16 +124,17 @@ class _Part:
     def __enter__(self) -> "_Part":
         self._file = self.path.open("a+b")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            self._take_up()
+        except BaseException:
             self._file.close()
-            raise DataError(f"{self.path}: another process is writing it; wait for it, or end it") from None
-        except OSError:  # a file system without locks
-            pass
+            raise
+        return self
+
+    def _take_up(self) -> None:
+        hold_alone(self._file, self.path, DataError)
         self._file.seek(0)
         if (head := self._file.readline()) != self._head:
             if len(head) < (rest := self.path.stat().st_size):
-                self._file.close()
                 options = one_line(head.decode(errors="replace").strip())
                 raise DataError(
                     f"{self.path}: {rest:,} bytes of frames were extracted with other options, {options}; give these "
@@ -153,7 +153,6 @@ class _Part:
             self._places[name.decode()] = (end, len(line))
             end += len(line)
         self._file.truncate(end)
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()

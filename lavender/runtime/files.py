@@ -89,6 +89,20 @@ def refuse_overwriting(
             raise error(f"{output} would overwrite {path}, which it is made from; give another {option}")
 
 
+def hold_alone(file: BinaryIO, path: str | Path, error: type[LavenderError]) -> None:
+    """Keeps other processes from writing an open file until it is closed; a file system without locks cannot.
+
+    Raises:
+        error: another process holds it; `path` is what messages call it.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise error(f"{path}: another process is writing it; wait for it, or end it") from None
+    except OSError:
+        pass
+
+
 _FREE_SPACE = "free space, or choose another --path_output"
 _NO_RIGHT = "choose a --path_output that this user may write to"
 _ADVICE = {

@@ -1,5 +1,6 @@
 """The command line for one's own videos, and the index of a folder of them."""
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -84,6 +85,17 @@ def test_an_index_goes_on_where_it_was_stopped(run: Path, clips: Path, tmp_path:
     assert sorted(Path(entry.path).name for entry in index.clips) == ["c1.mp4", "c2.mp4"]
     for entry, row in zip(index.clips, index.features(), strict=True):
         assert row == pytest.approx(encode(entry.path), abs=2e-2)
+
+
+def test_two_that_write_one_index(run: Path, clips: Path, tmp_path: Path):
+    predictor, folder = Predictor.from_pretrained(run, device="cpu"), tmp_path / "index"
+    folder.mkdir()
+    with open(folder / CLIPS, "ab") as lines:  # of the other one
+        fcntl.flock(lines, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match=r"index: another process is writing it"):
+            build_index(predictor, clips, folder)
+    assert build_index(predictor, clips, folder) == []
+    assert len(GalleryIndex(folder).clips) == 3
 
 
 def test_a_shortlist_and_a_sheet(run: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
