@@ -335,6 +335,7 @@ class Config:
     )
     seed: int = _run(DRAWN | SCORES, 88, "seed of every random draw", minimum=0, maximum=2**32 - 1)
     logging_steps: int = _run(NOWHERE, 20, "steps from one point of a curve to the next", minimum=1, limit=10**12)
+    profile: int = _run(NOWHERE, 0, "training steps to trace, after 2 of warm-up; 0: none", minimum=0, limit=1000)
     device: str = _run(CAPTIONS, "auto", "auto: a GPU where there is one", choices=("auto", "cpu", "cuda"))
 
     # --- not options

@@ -31,6 +31,10 @@ LossCheck = Callable[[dict[str, Tensor]], None]
 LossFunction = Callable[[Lavender, dict[str, Any]], dict[str, Tensor]]
 
 
+def no_mark(phase: str) -> None:
+    """Where no step is traced, nobody needs to know its phase."""
+
+
 class Engine(ABC):
     """A model being trained by one or several processes.
 
@@ -43,6 +47,7 @@ class Engine(ABC):
     model: Lavender
     optimizer: Optimizer
     grad_norm: float = 0.0
+    mark: Callable[[str], None] = staticmethod(no_mark)  # is told the phases of a step; see `profile.py`
 
     def __init__(self, config: Config):
         self.accumulation = config.gradient_accumulation
@@ -61,6 +66,7 @@ class Engine(ABC):
     ) -> dict[str, Tensor]:
         """Forward, `check` of the losses (which may raise), backward, and, where it is due, the optimizer's step."""
         losses = self._train(loss, batch, check)
+        self.mark("other")
         self._batches += 1
         return losses
 
@@ -114,7 +120,9 @@ class TorchEngine(Engine):
             with self.evaluating():
                 losses = self.wrapped(loss, batch)
             check(losses)
+            self.mark("backward")
             self.scaler.scale(losses["loss"] / self.accumulation).backward()
+        self.mark("optimizer")
         if self.completes_step:
             self.scaler.unscale_(self.optimizer)
             limit = self.max_grad_norm if self.max_grad_norm > 0 else float("inf")
@@ -168,8 +176,10 @@ class DeepSpeedEngine(Engine):
     def _train(self, loss: LossFunction, batch: dict[str, Any], check: LossCheck) -> dict[str, Tensor]:
         losses = self.engine(loss, batch)
         check(losses)
+        self.mark("backward")
         self.engine.backward(losses["loss"])  # divides by the accumulation itself
         ends_step = self.completes_step
+        self.mark("optimizer")
         self.engine.step()
         if ends_step:
             self.grad_norm = float(self.engine.get_global_grad_norm() or 0.0)

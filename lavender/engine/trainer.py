@@ -17,6 +17,7 @@ from lavender.engine.evaluator import evaluate, in_words, report_faults
 from lavender.engine.optim import set_learning_rates
 from lavender.engine.output import RunFolder
 from lavender.engine.parallel import Engine
+from lavender.engine.profile import StepProfile
 from lavender.engine.resume import Position, ProcessState, forget, load_state, save_state, tidy
 from lavender.engine.running import RunningMeans
 from lavender.runtime import distributed
@@ -45,6 +46,7 @@ class Trainer:
                 "the weights would never be updated"
             )
         self.clock = task.clock
+        self.profile = StepProfile(config.profile, engine, device, folder.path)
         self.batches = 0  # of the whole run
         self.stop_asked = StopRequest()
         self.stop_agreed = False  # on all processes
@@ -167,7 +169,8 @@ class Trainer:
         self.engine.model.train()
         figures: Metrics = {}
         pace = Pace()
-        bar = progress(loader, False, desc=description, unit="batch", initial=position.batches, total=len(loader))
+        watched = self.profile.batches(loader)
+        bar = progress(watched, False, desc=description, unit="batch", initial=position.batches, total=len(loader))
         for number, batch in enumerate(bar, start=position.batches + 1):
             process.faults += batch["faults"]
             process.samples += len(batch["index"])

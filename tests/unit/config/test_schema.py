@@ -304,7 +304,7 @@ COUNT = {
 }
 NOWHERE = {
     *("config", "outside_paths", "n_workers", "loader_timeout", "path_output", "resume", "keep_checkpoints"),
-    *("save_steps", "keep_last", "host_timeout", "logging_steps", "report_to"),
+    *("save_steps", "keep_last", "host_timeout", "logging_steps", "report_to", "profile"),
 }
 
 
