@@ -10,8 +10,6 @@ both. The video encoder, which both need once, is measured by itself.
 
 import argparse
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 import torch
 from torch import Tensor
 
+from benchmarks.timing import turns
 from lavender.models.backbones.video_swin import VideoSwin
 from lavender.models.bert_config import BertConfig
 from lavender.models.encoders import Encoded
@@ -43,36 +42,31 @@ def plain(model: Lavender, video: Encoded) -> Tensor:
     return ids
 
 
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """How long it takes, the device's work included."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+def measure(
+    model: Lavender, batch: int, rounds: int, beams: int, device: torch.device, precision: str
+) -> tuple[float, float, float, float]:
+    """Seconds of a batch, in turns: cached, with beams, the whole sequence; and the share of words that are equal."""
+    torch.manual_seed(batch)
+    states = torch.randn(batch, FRAMES * (1 + PATCHES), model.emb_task.shape[1], device=device)
+    video = Encoded(states, torch.ones(states.shape[:2], dtype=torch.long, device=device))
+    searching = Decoding(LENGTH, num_beams=beams)
+    with torch.inference_mode(), autocast(precision, device):
+        ours, theirs = generate(model, video, None, TOKENS).ids[:, 0], plain(model, video)  # and both are warm
+        works = (
+            lambda: generate(model, video, None, TOKENS),
+            lambda: generate(model, video, None, TOKENS, searching),
+            lambda: plain(model, video),
+        )
+        cached, searched, whole = turns(works, rounds, device)
+    return cached, searched, whole, (ours == theirs).float().mean().item()
 
 
 def compare(model: Lavender, batch: int, rounds: int, beams: int, device: torch.device, precision: str) -> None:
     """Both ways in turns; the best of each."""
-    torch.manual_seed(batch)
-    states = torch.randn(batch, FRAMES * (1 + PATCHES), 768, device=device)
-    video = Encoded(states, torch.ones(states.shape[:2], dtype=torch.long, device=device))
-    searching = Decoding(LENGTH, num_beams=beams)
-    cached, whole, searched = [], [], []
-    with torch.inference_mode(), autocast(precision, device):
-        ours, theirs = generate(model, video, None, TOKENS).ids[:, 0], plain(model, video)  # and both are warm
-        for _ in range(rounds):
-            cached.append(seconds(lambda: generate(model, video, None, TOKENS), device))
-            searched.append(seconds(lambda: generate(model, video, None, TOKENS, searching), device))
-            whole.append(seconds(lambda: plain(model, video), device))
-    same = (ours == theirs).float().mean().item()
-    print(f"batch {batch:3}: {'whole sequence':18}{batch / min(whole):8.2f} captions/s")
-    print(f"           {'cached':18}{batch / min(cached):8.2f} captions/s   {min(whole) / min(cached):5.1f} × as fast")
-    print(
-        f"           {f'cached, {beams} beams':18}{batch / min(searched):8.2f} captions/s   {same:.1%} of words equal"
-    )
+    cached, searched, whole, same = measure(model, batch, rounds, beams, device, precision)
+    print(f"batch {batch:3}: {'whole sequence':18}{batch / whole:8.2f} captions/s")
+    print(f"           {'cached':18}{batch / cached:8.2f} captions/s   {whole / cached:5.1f} × as fast")
+    print(f"           {f'cached, {beams} beams':18}{batch / searched:8.2f} captions/s   {same:.1%} of words equal")
 
 
 def main() -> None:
@@ -93,7 +87,7 @@ def main() -> None:
         compare(model, batch, options.rounds, options.beams, device, precision)
     clips = torch.zeros(2, FRAMES, 3, 224, 224, dtype=torch.uint8, device=device)
     with torch.inference_mode(), autocast(precision, device):
-        taken = min(seconds(lambda: model.encode_video(clips), device) for _ in range(options.rounds))
+        (taken,) = turns([lambda: model.encode_video(clips)], options.rounds, device)
     print(f"video encoder: {len(clips) / taken:.2f} clips/s")
 
 

@@ -1,0 +1,100 @@
+"""Captions, retrieval evaluation, start and saving, by the scripts of this folder."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+
+from benchmarks import captioning, retrieval_eval
+from benchmarks.rows import ROOT, SIZES, Machine, Row, Skipped
+from benchmarks.start import start as start_once
+from benchmarks.timing import matrix_rate, peak, reset_peak, turns
+from lavender.config.schema import Config
+from lavender.engine.checkpoint import save_weights
+from lavender.engine.optim import build_optimizer
+from lavender.engine.parallel import TorchEngine
+from lavender.engine.resume import Position, ProcessState, save_state
+from lavender.runtime.device import PRECISIONS
+
+BEAMS = 4
+PAIRS_AT_ONCE = 100  # of the straightforward way: the released script's batch
+
+
+def matrix(machine: Machine) -> list[Row]:
+    """The machine's own rate: square matrix products."""
+    names = ["fp32"] + (["bf16"] if machine.bf16 or machine.device.type == "cuda" else [])
+    rows = []
+    for name in names:
+        rate = matrix_rate(PRECISIONS[name], machine.device, machine.matrix, 5 * machine.rounds)
+        machine.rates[name] = rate
+        tf32 = name == "fp32" and machine.device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
+        note = f"{machine.matrix} × {machine.matrix}" + (", TF32" if tf32 else "")
+        rows.append(Row(f"matrix products, {name}", rate / 1e12, "TFLOP/s", note=note))
+    return rows
+
+
+def captions(machine: Machine) -> list[Row]:
+    """Captions a second, greedy and with beams; the plain way runs the whole sequence for every word."""
+    model = machine.model.build().eval().to(machine.device)
+    bias = model.fc_mtm.predictions.decoder.bias
+    bias.data[captioning.TOKENS.sep] = -1e4  # no caption ends early
+    reset_peak(machine.device)
+    count = machine.captions
+    cached, searched, whole, same = captioning.measure(
+        model, count, machine.rounds, BEAMS, machine.device, machine.precision
+    )
+    shape = f"{machine.size}, batch {count}, {captioning.LENGTH} tokens, without the video encoder"
+    return [
+        Row("captions, greedy", count / cached, "captions/s", whole / cached, note=f"{shape}; {same:.1%} words equal"),
+        Row(f"captions, {BEAMS} beams", count / searched, "captions/s", memory=peak(machine.device), note=shape),
+    ]
+
+
+def retrieval(machine: Machine) -> list[Row]:
+    """Pairs of a video and a text a second, in an evaluation of retrieval; base size always."""
+    videos, texts = machine.pairs
+    with tempfile.TemporaryDirectory() as folder:
+        bench = retrieval_eval.Bench(videos, texts, machine.device, machine.precision, folder)
+        reset_peak(machine.device)
+        ours, plain, difference = retrieval_eval.measure(bench, PAIRS_AT_ONCE, machine.rounds)
+    pairs = videos * texts
+    share = machine.share(bench.flop() * pairs, ours)
+    note = f"base, {videos} videos × {texts} texts; scores differ by {difference:.0e}"
+    return [Row("retrieval evaluation", pairs / ours, "pairs/s", plain / ours, share, peak(machine.device), note)]
+
+
+def start(machine: Machine) -> list[Row]:
+    """Seconds from the command to the first batch of a small run."""
+    wall, processor = min(start_once(ROOT, "main_qaoe_mlm.py") for _ in range(min(machine.rounds, 2)))
+    return [Row("start, to the first batch", wall, "s", note=f"processor {processor:.1f} s; micro, on the CPU")]
+
+
+def save(machine: Machine) -> list[Row]:
+    """Seconds to save a checkpoint, and a state to resume from."""
+    size, rows = SIZES[machine.saved], []
+    model = size.build().to(machine.device)
+    needed = 4 * 4 * sum(weight.numel() for weight in model.parameters())
+    with tempfile.TemporaryDirectory() as folder:
+        if (free := shutil.disk_usage(folder).free) < 2 * needed:
+            raise Skipped(
+                f"{folder} has {free / 2**30:.0f} GiB free, and {2 * needed / 2**30:.0f} are needed: set TMPDIR"
+            )
+        engine = TorchEngine(model, build_optimizer(model, 0.0, 1.0, 0.0), Config(precision="fp32"), machine.device)
+        for weight in model.parameters():
+            weight.grad = torch.zeros_like(weight)
+        engine.optimizer.step()  # its moments are part of a state
+        engine.optimizer.zero_grad(set_to_none=True)
+        run = Path(folder)
+        works = (
+            lambda: save_weights(engine.weights(), run / "checkpoint.pt"),
+            lambda: save_state(run, Position(), ProcessState(), engine, 1),
+        )
+        taken = turns(works, min(machine.rounds, 2), machine.device)
+        for name, path, spent in zip(
+            ("checkpoint", "state"), (run / "checkpoint.pt", run / "resume"), taken, strict=True
+        ):
+            files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+            gib = sum(file.stat().st_size for file in files) / 2**30
+            rows.append(Row(f"save, {name}", spent, "s", note=f"{machine.saved}, {gib:.2f} GiB to {run.parent}"))
+    return rows
