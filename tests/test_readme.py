@@ -40,7 +40,7 @@ COMMANDS = list(
     )
 )
 SCRIPTS = [command for command in COMMANDS if re.search(r"\b(main|eval)_\w+\.py", command)]
-TOOL = re.compile(r"python (_tools/[\w-]+\.py|-m lavender\.\w+)")
+TOOL = re.compile(r"python (_tools/[\w-]+\.py|-m lavender\.\w+|-m benchmarks)")
 TOOLS = [command for command in [*COMMANDS, *re.findall(r"`(python [^`]+)`", TEXT)] if TOOL.match(command)]
 OTHERS = ("make ", "pip ", "cd _tools", "python extract_", "python make_id2", "python visualize_")  # tested below
 FOREIGN = ("video2dataset", "img2dataset")  # of other projects
