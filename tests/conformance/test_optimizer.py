@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from lavender.engine.optim import learning_rate, parameter_groups
+from tests.conformance.boundary import IS_RECORDED
 
+ON_CPU = pytest.mark.skipif(not IS_RECORDED, reason="trains on the CPU; tests/gpu compares steps of a GPU with it")
 TRAJECTORY = Path(__file__).parent / "trajectory.py"
 
 
@@ -62,6 +64,7 @@ def quick(*some: tuple[str, int, str]) -> list:
     return [engine if engine in some else pytest.param(*engine, marks=pytest.mark.slow) for engine in ENGINES]
 
 
+@ON_CPU
 @pytest.mark.parametrize(("engine", "processes", "class_name"), quick(ONE, DDP))
 def test_six_losses(kit, tmp_path, engine, processes, class_name):
     case = kit.case("optimizer")
@@ -71,6 +74,7 @@ def test_six_losses(kit, tmp_path, engine, processes, class_name):
     assert ours["grad_norms"] == pytest.approx(case["grad_norms"].tolist(), rel=1e-5)
 
 
+@ON_CPU
 @pytest.mark.parametrize(("engine", "processes", "class_name"), quick(DEEPSPEED))
 def test_ten_losses_with_decay(kit, tmp_path, engine, processes, class_name):
     case = kit.case("optimizer_decay")

@@ -9,9 +9,9 @@ from lavender.data.samples import SampleKey
 from lavender.engine.gallery import encode_videos, score_pairs
 from lavender.engine.gallery_output import ScoreFile
 from lavender.models.all_pairs import encode_texts
+from lavender.runtime.device import PRECISIONS
 from lavender.tasks.retrieval import RetrievalTask, RetrievalTaskSpecificTask
 
-CPU = torch.device("cpu")
 EVALUATIONS = [  # frames, texts, clips, frames a clip, size_txt
     ("toy", "toy-retrieval", False, 5, 25),
     ("toy", "toypar-retrieval", False, 5, 60),
@@ -35,7 +35,7 @@ def test_all_pairs_of_a_batch(kit, load, variant):
         loss = run.task.loss(run.model, run.batch)["loss"]
     assert kit.agrees(true, case["logit_true"])
     assert kit.agrees(false, case["logit_false"])
-    assert float(loss) == pytest.approx(float(case["ls"]), rel=1e-6)
+    assert kit.loss_agrees(float(loss), case["ls"])
 
 
 def test_a_video_that_stands_twice_in_a_batch(kit, load):
@@ -44,7 +44,7 @@ def test_a_video_that_stands_twice_in_a_batch(kit, load):
     words = torch.where(run.batch["same"], run.task.tokenizer.true_id, run.task.tokenizer.false_id)
     assert np.array_equal(words, case["ans_at_mask"])
     with torch.inference_mode():
-        assert float(run.task.loss(run.model, run.batch)["loss"]) == pytest.approx(float(case["ls"]), rel=1e-6)
+        assert kit.loss_agrees(run.task.loss(run.model, run.batch)["loss"], case["ls"])
 
 
 def test_the_task_specific_head(kit, load, monkeypatch):
@@ -55,7 +55,7 @@ def test_the_task_specific_head(kit, load, monkeypatch):
         assert kit.agrees(run.task.match_matrix(run.model, run.batch), case["out"])
         assert kit.loss_agrees(run.task.loss(run.model, run.batch)["loss"], case["ls"], temp=0.05)
         # The loss of the released scores themselves carries no rounding of the model.
-        monkeypatch.setattr(run.task, "match_matrix", lambda *_: torch.from_numpy(case["out"]))
+        monkeypatch.setattr(run.task, "match_matrix", lambda *_: torch.from_numpy(case["out"]).to(kit.device))
         assert kit.loss_agrees(run.task.loss(run.model, run.batch)["loss"], case["ls"])
 
 
@@ -88,12 +88,15 @@ def test_an_evaluation(kit, tmp_path, frames, texts, clips, size_frame, size_txt
     assert len(task.gallery[SampleKey(0, 0)]["img"]) == case["n_clips"]
     model = kit.model(task.heads)
     with torch.inference_mode():
-        share = encode_videos(model, task.gallery, CPU, "fp32")
-        groups = encode_texts(model, (task.encode_caption(text) for text, _ in task.gallery.captions), CPU, "fp32")
+        share = encode_videos(model, task.gallery, kit.device, kit.precision)
+        groups = encode_texts(
+            model, (task.encode_caption(text) for text, _ in task.gallery.captions), kit.device, kit.precision
+        )
+        model.trsfr.to(PRECISIONS[kit.precision])  # as an evaluation does
 
         def scored(name: str) -> torch.Tensor:
             file = ScoreFile(config, name, (6, 6), share.columns)
-            score_pairs(task, model, share, groups, file, CPU, size_pairs=5)
+            score_pairs(task, model, share, groups, file, kit.device, size_pairs=5)
             return torch.from_numpy(file.gather())
 
         margin = scored("margin")
