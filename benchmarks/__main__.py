@@ -24,6 +24,7 @@ from lavender.runtime.device import choose_precision, keep_freed_memory
 
 Measurement = Callable[[Machine], list[Row]]
 GROUPS = ("matrix", "input", "encoder", "step", "captions", "retrieval", "start", "save")
+QUICK_MINUTES = 3.0  # no row of --quick begins later: a busy machine must not make it long
 
 
 def measurements(machine: Machine, quick: bool) -> Iterator[tuple[str, str, Measurement]]:
@@ -110,7 +111,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", default="", help=f"some groups of rows, by commas: {', '.join(GROUPS)}")
     parser.add_argument("--bf16", action="store_true", help="the matrix rate in bf16 on a CPU, too")
     parser.add_argument("--size", default="", choices=("", "micro", "tiny", "base"), help="of the model")
-    parser.add_argument("--minutes", type=float, default=0.0, help="rows that would begin later are skipped; 0: none")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        help="rows that would begin later are skipped (by default after 3 with --quick); 0: none",
+    )
     parser.add_argument("--out", type=Path, help="the file; by default benchmarks/results/<machine>.json")
     given = parser.parse_args(arguments)
     only = [name.strip() for name in given.only.split(",") if name.strip()]
@@ -125,7 +130,8 @@ def main(arguments: list[str] | None = None) -> int:
         f"{chip(device)}, {cores()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"{machine.precision}, {machine.size}"
     )
-    rows = run(machine, given.quick, only, given.minutes, out)
+    minutes = (QUICK_MINUTES if given.quick else 0.0) if given.minutes is None else given.minutes
+    rows = run(machine, given.quick, only, minutes, out)
     print(f"written to {out}")
     return int(any(row.failed for row in rows))
 
