@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lavender.config.load import read_object
 from lavender.config.schema import Config
-from lavender.data.loaders import Loader
+from lavender.data.loaders import KeptLoaders, Loader
 from lavender.engine.best import best_number, best_on_test, by_task, evaluated_tasks, has_validation, history
 from lavender.engine.checkpoint import save_weights
 from lavender.engine.evaluator import evaluate, in_words, report_faults
@@ -49,6 +49,7 @@ class Trainer:
         self.stop_asked = StopRequest()
         self.stop_agreed = False  # on all processes
         self.last_checkpoint = ""
+        self.loaders = KeptLoaders()
         self.results: dict[str, Any] = {}
 
     @property
@@ -58,6 +59,13 @@ class Trainer:
 
     def run(self) -> dict[str, Any]:
         """The whole run, or what is left of it; returns the results."""
+        try:
+            return self.run_parts()
+        finally:
+            self.loaders.close()
+
+    def run_parts(self) -> dict[str, Any]:
+        """As `run`; leaves the workers of the loaders running."""
         start, process = self.go_on(self.folder.state) if self.folder.state else (self.begin(), ProcessState())
         for epoch, number in product(range(1, self.config.size_epoch + 1), range(len(self.parts))):
             if (epoch, number) < start.place:
@@ -146,7 +154,7 @@ class Trainer:
 
     def train(self, part: TrainingPart, start: Position, process: ProcessState) -> Metrics:
         """One pass over a part; returns the mean of each loss over the steps that have it (and `count_*` summed)."""
-        loader = part.loader()
+        loader = self.loaders.of("training", part, part.loader)
         loader.set_epoch(start.epoch)
         loader.start_at(start.batches)
         description = f"epoch {start.epoch}/{self.config.size_epoch}, {part.dataset} {part.number}"
@@ -244,7 +252,7 @@ class Trainer:
         figures = {}
         for split, dataset in sets.items():
             words = (self.task, self.engine, split, dataset, self.device, self.folder, checkpoint, self.step)
-            figures[split] = evaluate(*words)
+            figures[split] = evaluate(*words, self.loaders)
         draw_as_loaders(len(sets))
         for split, metrics in figures.items():
             for name, value in metrics.items():

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from lavender.config.comparisons import Counts
-from lavender.config.schema import Config, counting
+from lavender.config.options import counting
+from lavender.config.schema import Config
 from lavender.data.batch import CaptionBatch
 from lavender.data.caption import CaptionDataset, open_captions, read_predictions, write_predictions
 from lavender.data.samples import ClipDataset
