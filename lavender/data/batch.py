@@ -28,24 +28,28 @@ class TextBatch(Batch):
     mask: Tensor  # as ids, int64: 1 for tokens, 0 for pads
 
 
-class AnsweredBatch(TextBatch):
-    """Texts with an answer: what a readout reads."""
+class LabelledBatch(TextBatch):
+    """Texts with labels."""
 
     labels: Tensor  # int64, −1 for none: words at `[MASK]`, as ids; or (B,) classes of the task-specific head
+    places: NotRequired[Tensor]  # (K,) int64: where `labels`, flattened, are not −1
+
+
+class AnsweredBatch(LabelledBatch):
+    """Texts with an answer: what a readout reads."""
+
     position: Tensor  # (B,) int64: the token at which the answer is read; −1 where truncation has cut it away
 
 
-class CaptionBatch(TextBatch):
-    """Captioning: `ids`, `mask` and `labels` in training, `draws` in evaluation by sampling."""
+class CaptionBatch(LabelledBatch):
+    """Captioning: `ids`, `mask` and `labels` (the hidden words) in training, `draws` in evaluation by sampling."""
 
-    labels: Tensor  # (B, X) int64: the hidden words, −1 elsewhere
     draws: NotRequired[Tensor]  # (B, max_gen_length) float64 in [0, 1): choose the words of do_sample
 
 
-class PretrainBatch(TextBatch):
-    """Pretraining: a caption with hidden words, and texts of other samples as false pairs."""
+class PretrainBatch(LabelledBatch):
+    """Pretraining: a caption with hidden words, the labels, and texts of other samples as false pairs."""
 
-    labels: Tensor  # (B, X) int64: the hidden words, −1 elsewhere
     caption: list[str]  # B texts
     negatives: Tensor  # (B, N) int64, N = min(B, 4) − 1: numbers of the samples in the batch whose texts are false
 

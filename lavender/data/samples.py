@@ -17,6 +17,7 @@ from lavender.data.sources.base import StoredVideo
 from lavender.data.transforms import ClipTransform
 from lavender.runtime.errors import DataError
 from lavender.runtime.seed import EVALUATION, sample_stream
+from lavender.text.masking import places_of
 
 Value = TypeVar("Value")
 
@@ -94,8 +95,18 @@ class ClipDataset(Dataset, ABC):
                 return sample
         faults = ["; ".join(dict.fromkeys(found)) for sample in samples if (found := sample.pop("faults"))]
         clips = [sample.pop("img") for sample in samples]
-        batch: Batch = {**default_collate(samples), "faults": faults, **stacked(clips)}  # type: ignore[typeddict-item]
+        columns = default_collate(samples)
+        if "labels" in columns:  # on a GPU, to look for them would stop the host until all before it is done
+            columns["places"] = places_of(columns["labels"])
+        batch: Batch = {**columns, "faults": faults, **self.joined(clips)}  # type: ignore[typeddict-item]
         return batch
+
+    def joined(self, clips: list[Tensor]) -> dict[str, Tensor]:
+        """The clips of a batch as `img`, and what goes with them."""
+        if clips[0].dim() != 4:
+            return {"img": default_collate(clips)}
+        # As they lie in memory: to turn the colours of each pixel round costs a tenth of decoding it.
+        return {"img": default_collate([clip.permute(0, 2, 3, 1) for clip in clips]).permute(0, 1, 4, 2, 3)}
 
     def __getitem__(self, key: SampleKey) -> dict[str, Any] | Failure:
         stream = sample_stream(self.config.seed, key.epoch if self.training else EVALUATION, key.index)
@@ -128,13 +139,6 @@ class ClipDataset(Dataset, ABC):
             return evaluation_indices(len(video), self.size_frame, repeat, where=video.where)
         start = int(stream.integers(number_of_clips(len(video), self.size_frame)))
         return training_indices(len(video), self.size_frame, start, repeat, where=video.where)
-
-
-def stacked(clips: list[Tensor]) -> dict[str, Tensor]:
-    """Clips → `img`, as they lie in memory: turning the colours of each pixel round would cost a tenth of decoding."""
-    if not clips or clips[0].dim() != 4:
-        return {"img": default_collate(clips)}
-    return {"img": default_collate([clip.permute(0, 2, 3, 1) for clip in clips]).permute(0, 1, 4, 2, 3)}
 
 
 def split_share(lengths: list[int], ratio: float) -> list[int]:

@@ -16,7 +16,7 @@ from lavender.engine.checkpoint import save_weights
 from lavender.engine.evaluator import evaluate, in_words, report_faults
 from lavender.engine.optim import set_learning_rates
 from lavender.engine.output import RunFolder
-from lavender.engine.parallel import Engine
+from lavender.engine.parallel import Engine, StepFigures
 from lavender.engine.resume import Position, ProcessState, forget, load_state, save_state, tidy
 from lavender.engine.running import RunningMeans
 from lavender.runtime import distributed
@@ -206,24 +206,14 @@ class Trainer:
 
     def train_batch(self, batch: dict[str, Any]) -> Metrics:
         """One batch, forward to (perhaps) optimizer step; returns its losses, averaged over the processes."""
-        figures: Metrics = {}
-
-        def check(losses: dict[str, Tensor]) -> None:
-            values = [value.detach().float() for value in losses.values()]
-            values.append(values[0].new_tensor(float(self.stop_asked.asked)))
-            *means, asked = distributed.mean(torch.stack(values)).tolist()
-            self.stop_agreed = asked > 0
-            figures.update(zip(losses, means, strict=True))
-            if not math.isfinite(figures["loss"]):
-                self.stop("loss", losses, batch)
-
         ends_step = self.engine.completes_step
-        losses = self.engine.train_batch(self.task.loss, to_device(batch, self.device), check)
+        figures = BatchFigures(self, batch)
+        losses = self.engine.train_batch(self.task.loss, to_device(batch, self.device), figures)
         if not math.isfinite(self.engine.grad_norm):
             self.stop("gradient", losses, batch)
         self.clock.step += ends_step
         self.batches += 1
-        return figures
+        return figures.means
 
     def stop(self, what: str, losses: dict[str, Tensor], batch: dict[str, Any]) -> None:
         """Ends a run whose loss or gradient is not finite, on all processes."""
@@ -337,6 +327,31 @@ class Trainer:
         if tested is not None:
             LOGGER.info("best on test, chosen on test itself (do not report): %s", tested["test"])
         return best
+
+
+class BatchFigures(StepFigures):
+    """The losses of a batch, averaged over the processes; `read` ends a run whose loss is not finite.
+
+    With them the processes agree on whether one was asked to stop.
+    """
+
+    def __init__(self, trainer: Trainer, batch: dict[str, Any]):
+        self.trainer, self.batch = trainer, batch
+        self.losses: dict[str, Tensor] = {}
+        self.means: Metrics = {}
+
+    def of(self, losses: dict[str, Tensor]) -> Tensor:
+        self.losses = losses
+        values = super().of(losses)
+        asked = values.new_full((1,), float(self.trainer.stop_asked.asked))
+        return distributed.mean(torch.cat([values, asked]))
+
+    def read(self, values: list[float]) -> None:
+        *means, asked = values
+        self.trainer.stop_agreed = asked > 0
+        self.means = dict(zip(self.losses, means, strict=True))
+        if not math.isfinite(self.means["loss"]):
+            self.trainer.stop("loss", self.losses, self.batch)
 
 
 def draw_as_loaders(count: int) -> None:

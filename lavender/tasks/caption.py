@@ -95,7 +95,7 @@ class CaptionTask(Task[CaptionBatch]):
         video = model.encode_video(batch["img"], batch["present"])
         text = model.encode_text(batch["ids"], batch["mask"])
         states = model.fuse(video, text, self.prefix(model), attention="seq2seq")[:, -batch["ids"].shape[1] :]
-        states, labels = select_labelled(states, batch["labels"])
+        states, labels = select_labelled(states, batch["labels"], batch.get("places"))
         return model.fc_mtm(states), labels
 
     def loss(self, model: Lavender, batch: CaptionBatch) -> dict[str, Tensor]:

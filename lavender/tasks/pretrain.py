@@ -134,7 +134,7 @@ class PretrainingTask(Task[PretrainBatch]):
         outputs: dict[str, Tensor] = {}
         if "mtm" in self.config.pretrain_tasks:
             states = model.fuse(video, text)[:, -text.states.shape[1] :]
-            states, outputs["labels"] = select_labelled(states, batch["labels"])
+            states, outputs["labels"] = select_labelled(states, batch["labels"], batch.get("places"))
             outputs["words"] = model.fc_mtm(states)
         if "vtm" in self.config.pretrain_tasks:
             videos, texts = own_and_negatives(batch["negatives"])
@@ -150,7 +150,7 @@ class PretrainingTask(Task[PretrainBatch]):
         counts: dict[str, Tensor] = {}
         if "words" in outputs:
             losses["mtm"] = labelled_loss(outputs["words"], outputs["labels"])
-            counts["count_unlabelled_batches"] = losses["mtm"].new_tensor(outputs["labels"].numel() == 0)
+            counts["count_unlabelled_batches"] = losses["mtm"].new_full((), float(outputs["labels"].numel() == 0))
         if "matches" in outputs:
             losses["vtm"] = self.matching.losses(outputs["matches"]).mean()
         return {"loss": torch.stack(list(losses.values())).sum(), **losses, **counts}

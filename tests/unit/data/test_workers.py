@@ -102,9 +102,10 @@ def test_the_server_outlives_the_signals_that_end_a_run(config: Config):
 
 def test_a_loader_that_gives_nothing_is_given_up(config: Config):
     config.n_workers, config.loader_timeout = 1, 0.5
+    others = set(multiprocessing.active_children())
     with pytest.raises(DataError, match=r"loader of numbers .* [1-9]\d* s: its 1 worker.*--loader_timeout"):
         list(loader(Arrays(config, slow=1)))
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= others
 
 
 def test_a_lost_worker_is_told(config: Config):
