@@ -4,9 +4,11 @@ B samples, T frames, X tokens of a text, O options. Lists and tensors have the b
 the loader; the engine brings them to the device.
 """
 
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from torch import Tensor
+
+from lavender.text.masking import places_of
 
 
 class Batch(TypedDict):
@@ -32,7 +34,7 @@ class LabelledBatch(TextBatch):
     """Texts with labels."""
 
     labels: Tensor  # int64, −1 for none: words at `[MASK]`, as ids; or (B,) classes of the task-specific head
-    places: NotRequired[Tensor]  # (K,) int64: where `labels`, flattened, are not −1
+    places: NotRequired[Tensor]  # (K,) int64: where `labels`, flattened, are not −1; see `with_places`
 
 
 class AnsweredBatch(LabelledBatch):
@@ -85,3 +87,8 @@ class ChoiceBatch(AnsweredBatch):
     answer: Tensor  # (B,) int64: number of the right option, −1 where none is given
     question: list[str]  # B texts
     options: list[list[str]]  # B lists of O texts
+
+
+def with_places(batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch on the CPU with the places of its labels: to look for them on a GPU would stop the host."""
+    return {**batch, "places": places_of(batch["labels"])} if "labels" in batch else batch

@@ -17,7 +17,6 @@ from lavender.data.sources.base import StoredVideo
 from lavender.data.transforms import ClipTransform
 from lavender.runtime.errors import DataError
 from lavender.runtime.seed import EVALUATION, sample_stream
-from lavender.text.masking import places_of
 
 Value = TypeVar("Value")
 
@@ -95,10 +94,7 @@ class ClipDataset(Dataset, ABC):
                 return sample
         faults = ["; ".join(dict.fromkeys(found)) for sample in samples if (found := sample.pop("faults"))]
         clips = [sample.pop("img") for sample in samples]
-        columns = default_collate(samples)
-        if "labels" in columns:  # on a GPU, to look for them would stop the host until all before it is done
-            columns["places"] = places_of(columns["labels"])
-        batch: Batch = {**columns, "faults": faults, **self.joined(clips)}  # type: ignore[typeddict-item]
+        batch: Batch = {**default_collate(samples), "faults": faults, **self.joined(clips)}  # type: ignore[typeddict-item]
         return batch
 
     def joined(self, clips: list[Tensor]) -> dict[str, Tensor]:

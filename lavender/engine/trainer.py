@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lavender.config.load import read_object
 from lavender.config.schema import Config
+from lavender.data.batch import with_places
 from lavender.data.loaders import KeptLoaders, Loader
 from lavender.engine.best import best_number, best_on_test, by_task, evaluated_tasks, has_validation, history
 from lavender.engine.checkpoint import save_weights
@@ -208,7 +209,7 @@ class Trainer:
         """One batch, forward to (perhaps) optimizer step; returns its losses, averaged over the processes."""
         ends_step = self.engine.completes_step
         figures = BatchFigures(self, batch)
-        losses = self.engine.train_batch(self.task.loss, to_device(batch, self.device), figures)
+        losses = self.engine.train_batch(self.task.loss, to_device(with_places(batch), self.device), figures)
         if not math.isfinite(self.engine.grad_norm):
             self.stop("gradient", losses, batch)
         self.clock.step += ends_step
