@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Sampler
 
@@ -20,13 +21,30 @@ PREFETCH = 2  # batches that a worker reads ahead
 
 
 class EpochSampler(DistributedSampler):
-    """This process's share of a shuffled epoch, as keys; shares are equally long (a few samples may stand twice)."""
+    """This process's share of a shuffled epoch, as keys; shares are equally long (a few samples may stand twice).
+
+    The order is that of torch's `DistributedSampler`, which makes a list of all numbers in every process: 1 GB for 30
+    million. Here a process keeps its own share, as an array.
+    """
 
     def __init__(self, dataset: ClipDataset, seed: int):
         super().__init__(dataset, distributed.world_size(), distributed.rank(), shuffle=True, seed=seed)
 
     def __iter__(self) -> Iterator[SampleKey]:
-        return (SampleKey(self.epoch, index) for index in super().__iter__())
+        epoch = self.epoch
+        return (SampleKey(epoch, int(index)) for index in self.share())
+
+    def share(self) -> np.ndarray:
+        """The numbers of this process's samples in this epoch, in their order, int64 (num_samples,)."""
+        generator = torch.Generator()
+        generator.manual_seed(self.seed + self.epoch)
+        length = len(self.dataset)  # type: ignore[arg-type]
+        order = torch.randperm(length, generator=generator).numpy()
+        own = order[self.rank :: self.num_replicas]
+        if len(own) == self.num_samples:
+            return own.copy()  # a view would keep the whole order
+        places = range(self.rank, self.total_size, self.num_replicas)[len(own) :]
+        return np.concatenate([own, order[np.array(places) % length]])  # the order begins anew where it is too short
 
 
 class WholeBatchSampler(Sampler[list[SampleKey]]):

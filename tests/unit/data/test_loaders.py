@@ -7,8 +7,15 @@ import torch
 from torch import Tensor
 
 from lavender.config.schema import Config
-from lavender.data.loaders import KeptLoaders, evaluation_loader, steps_in_epoch, training_loader, workers_of
-from lavender.data.samples import ClipDataset, Guard
+from lavender.data.loaders import (
+    EpochSampler,
+    KeptLoaders,
+    evaluation_loader,
+    steps_in_epoch,
+    training_loader,
+    workers_of,
+)
+from lavender.data.samples import ClipDataset, Guard, SampleKey
 from lavender.data.sources.base import StoredVideo
 from lavender.runtime import distributed
 from lavender.runtime.errors import DataError
@@ -93,6 +100,28 @@ def test_training_shares_are_equally_long_and_cover_everything(config, monkeypat
     seen = [index for share in shares for index in share]
     assert set(seen) == set(range(length))
     assert len(seen) - length < world_size, "few stand twice"
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 5, 13, 100])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+def test_the_order_is_that_of_torch(config, monkeypatch, length: int, world_size: int):
+    """Runs of the released code, and of earlier versions, go on in the order in which they began."""
+    dataset = Numbers(config, length, training=True)
+    for rank in range(world_size):
+        as_rank(monkeypatch, rank, world_size)
+        own = EpochSampler(dataset, config.seed)
+        torchs = torch.utils.data.DistributedSampler(dataset, world_size, rank, shuffle=True, seed=config.seed)
+        for epoch in (0, 3):
+            own.set_epoch(epoch)
+            torchs.set_epoch(epoch)
+            assert list(own) == [SampleKey(epoch, index) for index in torchs]
+            assert own.share().dtype == np.int64
+            assert len(own) == len(own.share())
+
+
+def test_a_share_does_not_keep_the_order_of_all_processes(config, monkeypatch):
+    as_rank(monkeypatch, 3, 8)
+    assert EpochSampler(Numbers(config, 1000, training=True), 88).share().base is None
 
 
 def test_epochs_shuffle_anew_and_repeat_themselves(config: Config):
