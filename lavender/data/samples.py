@@ -146,7 +146,9 @@ def split_share(lengths: list[int], ratio: float) -> list[int]:
 
 
 def draw_share(length: int, samples: int, seed: int) -> np.ndarray:
-    """Which `samples` of `length` rows are used, in their order."""
+    """Which `samples` of `length` rows are used, in their order, int64."""
+    if samples >= length:
+        return np.arange(length)
     return np.sort(np.random.Generator(np.random.PCG64(seed)).permutation(length)[:samples])
 
 
