@@ -5,12 +5,12 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from lavender.data import official
-from lavender.data.caption_arrays import CaptionArrays, CaptionBuilder
+from lavender.data.caption_arrays import CaptionArrays, CaptionBuilder, InMemory
 from lavender.data.ids import file_name, has_folder, plain, without_extension
 from lavender.data.sources.base import FrameSource
 from lavender.runtime.errors import DataError
@@ -66,9 +66,14 @@ def read_json(path: Path, expected: str = "") -> dict[str, Any]:
             f'{path}: a JSON object with "train", "val" and "test" is expected, not a {type(content).__name__}'
         )
     if repeated:
-        named = ", ".join(map(shown_json, repeated[:5]))
-        LOGGER.warning("%s: %d keys stand twice in one object; the last value counts: %s", path, len(repeated), named)
+        warn_of_repeated(path, len(repeated), repeated[:5])
     return content
+
+
+def warn_of_repeated(path: Path, count: int, first: Sequence[str]) -> None:
+    """Logs that `count` keys of a file come twice in one object, of which some are named."""
+    named = ", ".join(map(shown_json, first))
+    LOGGER.warning("%s: %d keys stand twice in one object; the last value counts: %s", path, count, named)
 
 
 def read_splits(path: Path, expected: str = "") -> dict[str, Any]:
@@ -118,6 +123,14 @@ class ItemTable:
         return json.loads(_slice(self._bytes, self._ends, number))
 
 
+class HasArrays(Protocol):
+    """Captions in memory, or in a file."""
+
+    @property
+    def arrays(self) -> CaptionArrays:
+        """The captions."""
+
+
 class CaptionTable:
     """Video id → first caption, as a few arrays.
 
@@ -135,14 +148,22 @@ class CaptionTable:
         builder = CaptionBuilder(texts.extend)
         for name, value in captions.items():
             builder.add(str(name), first_caption(value))
-        self._arrays = builder.arrays(np.frombuffer(texts, np.uint8))
+        self._source: HasArrays = InMemory(builder.arrays(np.frombuffer(texts, np.uint8)))
 
     @classmethod
-    def of(cls, arrays: CaptionArrays, where: str) -> "CaptionTable":
-        """A table of captions that are arrays already."""
+    def of(cls, source: HasArrays, where: str) -> "CaptionTable":
+        """A table of captions that are arrays already.
+
+        Args:
+            source: has them; it is what is pickled.
+        """
         table = cls.__new__(cls)
-        table.where, table._arrays = where, arrays
+        table.where, table._source = where, source
         return table
+
+    @property
+    def _arrays(self) -> CaptionArrays:
+        return self._source.arrays
 
     def caption(self, video_id: str) -> str:
         """The caption of a video.

@@ -81,6 +81,13 @@ class CaptionArrays:
         return None
 
 
+@dataclass(frozen=True)
+class InMemory:
+    """Captions that go to other processes as they are."""
+
+    arrays: CaptionArrays
+
+
 class _Names:
     """Texts, joined as they come, with their hashes."""
 
@@ -110,20 +117,28 @@ class CaptionBuilder:
 
     Args:
         write: takes the captions as bytes, which need not stay in memory.
+
+    Attributes:
+        text_size: bytes of all captions so far.
+        repeated: after `arrays`, the ids that came more than once, in their order.
     """
 
     def __init__(self, write: Callable[[bytes], object]):
-        self._write, self._text_end, self._text_ends = write, 0, array("q")
+        self._write, self.text_size, self._text_ends = write, 0, array("q")
         self._names, self._folders = _Names(), False
         self._shorter = [(_Names(), array("q")) for _ in range(3)]  # other names of each kind, and the row of their id
-        self.repeated: list[str] = []  # ids that came more than once, in their order
+        self.repeated: list[str] = []
+
+    def __len__(self) -> int:
+        """How many captions were added."""
+        return len(self._text_ends)
 
     def add(self, name: str, text: str) -> None:
         """The next video id and its caption."""
         content = text.encode(errors="surrogatepass")  # lone surrogates are reported on reading
         self._write(content)
-        self._text_end += len(content)
-        self._text_ends.append(self._text_end)
+        self.text_size += len(content)
+        self._text_ends.append(self.text_size)
         if "." in name or "/" in name or "\\" in name or not name.isascii():
             self._add_shorter(name, len(self._names))
         self._names.add(name.encode(errors="surrogatepass"))

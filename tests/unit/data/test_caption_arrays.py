@@ -83,7 +83,7 @@ def test_of_an_id_that_comes_again_the_last_caption_counts(monkeypatch: pytest.M
         builder.add(name, text)
     arrays = builder.arrays(np.frombuffer(texts, np.uint8))
     assert builder.repeated == ["b.mp4", "a"]
-    table = CaptionTable.of(arrays, "t")
+    table = CaptionTable.of(caption_arrays.InMemory(arrays), "t")
     assert [table.caption(name) for name in ("a", "b", "b.mp4", "c")] == ["five", "six", "six", "three"]
     assert not len(arrays.rivals), "an id is no rival of itself"
     assert table.places_of(["c", "x", "b.avi", "a"]) == [0, 2, 3]
