@@ -49,9 +49,22 @@ class CaptionArrays:
     def find_all(self, names: list[bytes]) -> list[int | None]:
         """The same of many names at once."""
         wanted = np.frombuffer(b"".join(map(name_hash, names)), _HASH)
-        places = self.hashes.searchsorted(wanted)
-        rows = zip(names, wanted.tolist(), places.tolist(), strict=True)
-        return [self._find(name, own, place) for name, own, place in rows]
+        if not len(self.hashes):
+            return [None] * len(names)
+        places = np.minimum(self.hashes.searchsorted(wanted), len(self.hashes) - 1)
+        rows = self.rows[places].astype(np.int64)
+        starts = np.where(rows > 0, self.name_ends[rows - 1], 0).tolist()
+        ends = self.name_ends[rows].tolist()
+        joined = self.names.data
+        found: list[int | None] = []
+        for number, (name, is_hit) in enumerate(zip(names, (self.hashes[places] == wanted).tolist(), strict=True)):
+            if not is_hit:
+                found.append(None)
+            elif joined[starts[number] : ends[number]] == name:
+                found.append(int(rows[number]))
+            else:  # two names have one hash
+                found.append(self.find(name))
+        return found
 
     def name(self, row: int) -> bytes:
         """The name of a row."""
@@ -97,10 +110,10 @@ class _Names:
     def __len__(self) -> int:
         return len(self.ends)
 
-    def add(self, name: bytes) -> None:
+    def add(self, name: bytes, digest: bytes = b"") -> None:
         self.joined += name
         self.ends.append(len(self.joined))
-        self._digests += name_hash(name)
+        self._digests += digest or name_hash(name)
 
     def __getitem__(self, row: int) -> bytes:
         return bytes(self.joined[self.ends[row - 1] if row else 0 : self.ends[row]])
@@ -220,10 +233,10 @@ class CaptionBuilder:
             if self._is_known(names[int(places[number])], int(at[number]), known):
                 is_new[places[number]] = False
         new = np.sort(places[is_new[places]])
-        for place in new:
+        for place in map(int, new):
             if place in last:
                 rivals.append((len(self._names), int(owners[place]), int(owners[last[place]])))
-            self._names.add(names[place])
+            self._names.add(names[place], hashes[place].tobytes())
         return owners[new]
 
     def _is_known(self, name: bytes, start: int, known: tuple[np.ndarray, np.ndarray]) -> bool:
