@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.plain import plainly
 from benchmarks.rows import BERT, SIZES, Machine, Row, Size, Skipped
 from benchmarks.timing import peak, reset_peak, turns
-from lavender.config.schema import Config, options
+from lavender.config.options import options
+from lavender.config.schema import Config
 from lavender.engine.optim import build_optimizer
 from lavender.engine.parallel import TorchEngine
 from lavender.models.lavender import Lavender

@@ -6,7 +6,8 @@ from pathlib import Path
 from lavender.config.checks import validate
 from lavender.config.comparisons import Counts
 from lavender.config.load import from_dict, read_object
-from lavender.config.schema import Config, options
+from lavender.config.options import options
+from lavender.config.schema import Config
 from lavender.config.values import COMMAND_LINE
 
 

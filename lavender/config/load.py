@@ -11,7 +11,8 @@ from typing import Any, NoReturn, get_args
 
 from lavender.config.checks import entry_place, validate
 from lavender.config.legacy import LEGACY
-from lavender.config.schema import Config, options
+from lavender.config.options import options
+from lavender.config.schema import Config
 from lavender.config.values import COMMAND_LINE, Option, parse_json, unknown_option
 from lavender.runtime.errors import ConfigError
 from lavender.runtime.files import read_text

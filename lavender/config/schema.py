@@ -6,13 +6,12 @@ table. A new option is one line here; `--help`, the errors, the dumps and the co
 # ruff: noqa: RUF009 — the calls in Config declare its fields
 
 import dataclasses
-import functools
 from dataclasses import dataclass, field
-from typing import Any, get_type_hints
+from typing import Any
 
-from lavender.config.comparisons import CAPTIONS, DRAWN, INPUT, MODEL, NOWHERE, PREFIX, RUN, SCORES, Counts
+from lavender.config.comparisons import CAPTIONS, DRAWN, INPUT, MODEL, NOWHERE, PREFIX, RUN, SCORES
 from lavender.config.declare import ANSWERS, CAPTIONING, CHOICE, DOWNSTREAM, PRETRAIN, RETRIEVAL, SEVERAL, TYPES, group
-from lavender.config.values import COMMAND_LINE, Option
+from lavender.config.values import COMMAND_LINE
 
 # Words of another task, data set or file: what tells the entries of `datasets` apart, so never the whole run's.
 _IDENTITY = {"type", "task", "dataset", "dataset_type", "datasets", "train_yaml", "val_yaml", "test_yaml"}
@@ -83,7 +82,9 @@ class Config:
         only=PRETRAIN,
         limit=100_000,
     )
-    n_workers: int = _data(NOWHERE, 4, "data loading processes of each process", minimum=0, limit=512)
+    n_workers: int = _data(
+        NOWHERE, -1, "data loading processes of each process; -1: its share of the cores", minimum=-1, limit=512
+    )
     loader_timeout: float = _data(
         NOWHERE,
         900.0,
@@ -117,6 +118,12 @@ class Config:
         ["img_rand_crop"],
         "training transforms; of several one is drawn for each frame",
         choices=("img_rand_crop", "img_center_crop", "pad_resize", "vid_rand_crop"),
+    )
+    exact_transforms: bool | str = _frames(
+        CAPTIONS | SCORES,
+        "auto",
+        "resize with PIL, as released, or faster and within one grey level of it; auto: exact in evaluation",
+        choices=("auto", True, False),
     )
     max_pixels: int = _frames(
         CAPTIONS | SCORES, 64 * 2**20, "pixels of a stored image; a larger one is a bad sample", minimum=1, limit=2**40
@@ -351,11 +358,12 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """All options with their values, as `args.json` holds them."""
         values = dataclasses.asdict(self)
-        return {name: values[name] for name in options()}
+        return {item.name: values[item.name] for item in dataclasses.fields(self) if item.metadata}
 
     def changed(self) -> dict[str, Any]:
         """The options that differ from their defaults."""
-        return {name: value for name, value in self.to_dict().items() if value != options()[name].default}
+        defaults = Config().to_dict()
+        return {name: value for name, value in self.to_dict().items() if value != defaults[name]}
 
     def notices(self) -> list[str]:
         """Lines for the log: what was accepted and changes nothing."""
@@ -374,20 +382,3 @@ class Config:
             given = {name: where for name, where in self.given.items() if name not in _IDENTITY}
             configs.append(Config(**{**inherited, **own}, given={**given, **dict.fromkeys(own, "file")}))
         return configs
-
-
-@functools.cache
-def options() -> dict[str, Option]:
-    """Name → option, in the order of the schema."""
-    kinds = get_type_hints(Config)
-    blank = Config()
-    return {
-        item.name: Option(item.name, kinds[item.name], getattr(blank, item.name), **item.metadata)
-        for item in dataclasses.fields(Config)
-        if item.metadata
-    }
-
-
-def counting(where: Counts) -> list[str]:
-    """Names of the options that count in a comparison, in the order of the schema."""
-    return [name for name, option in options().items() if option.counts & where]

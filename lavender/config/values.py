@@ -47,7 +47,11 @@ class Option:
         """What would have been right, in words."""
         if self.choices:
             kind = "a list out of" if get_origin(self.kind) is list else "one of"
-            named = [str(choice) for choice in self.choices if choice != ""]
+            named = [
+                str(choice).lower() if choice in (True, False) else str(choice)
+                for choice in self.choices
+                if choice != ""
+            ]
             return f"{kind} {', '.join(named + [f'{prefix}NAME' for prefix in self.prefixes])}"
         words = _describe(self.kind)
         if self.above is not None:

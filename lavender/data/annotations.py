@@ -3,13 +3,14 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from lavender.data import official
+from lavender.data.caption_arrays import CaptionArrays, CaptionBuilder, InMemory
 from lavender.data.ids import file_name, has_folder, plain, without_extension
 from lavender.data.sources.base import FrameSource
 from lavender.runtime.errors import DataError
@@ -20,6 +21,7 @@ from lavender.runtime.quoting import shown, shown_json
 LOGGER = logging.getLogger("lavender.data")
 
 MAX_CAPTION_WORDS = 1000  # more is not a caption but a broken file
+_AT_ONCE = 1 << 14  # ids that are looked up together
 
 SPLIT_NAMES = {  # what other programs call our splits
     "train": ("train", "training", "trainset", "train_set", "train_split"),
@@ -64,9 +66,14 @@ def read_json(path: Path, expected: str = "") -> dict[str, Any]:
             f'{path}: a JSON object with "train", "val" and "test" is expected, not a {type(content).__name__}'
         )
     if repeated:
-        named = ", ".join(map(shown_json, repeated[:5]))
-        LOGGER.warning("%s: %d keys stand twice in one object; the last value counts: %s", path, len(repeated), named)
+        warn_of_repeated(path, len(repeated), repeated[:5])
     return content
+
+
+def warn_of_repeated(path: Path, count: int, first: Sequence[str]) -> None:
+    """Logs that `count` keys of a file come twice in one object, of which some are named."""
+    named = ", ".join(map(shown_json, first))
+    LOGGER.warning("%s: %d keys stand twice in one object; the last value counts: %s", path, count, named)
 
 
 def read_splits(path: Path, expected: str = "") -> dict[str, Any]:
@@ -116,8 +123,16 @@ class ItemTable:
         return json.loads(_slice(self._bytes, self._ends, number))
 
 
+class HasArrays(Protocol):
+    """Captions in memory, or in a file."""
+
+    @property
+    def arrays(self) -> CaptionArrays:
+        """The captions."""
+
+
 class CaptionTable:
-    """Video id → first caption, as one array of bytes with offsets.
+    """Video id → first caption, as a few arrays.
 
     A dictionary of millions of strings would be copied into every worker process as its reference counts are touched;
     arrays are shared.
@@ -129,13 +144,26 @@ class CaptionTable:
 
     def __init__(self, captions: Mapping[str, Any], where: str):
         self.where = where
-        texts = {str(name): _first(value) for name, value in captions.items()}
-        self._folders = any(map(has_folder, texts))
-        self._ambiguous: dict[str, tuple[str, str]] = {}  # another name → two ids that it could be
-        self._add_names(texts)
-        names = sorted(texts, key=lambda name: name.encode(errors="surrogatepass"))
-        self._names, self._name_ends = _join(names)
-        self._texts, self._text_ends = _join(texts[name] for name in names)
+        texts = bytearray()
+        builder = CaptionBuilder(texts.extend)
+        for name, value in captions.items():
+            builder.add(str(name), first_caption(value))
+        self._source: HasArrays = InMemory(builder.arrays(np.frombuffer(texts, np.uint8)))
+
+    @classmethod
+    def of(cls, source: HasArrays, where: str) -> "CaptionTable":
+        """A table of captions that are arrays already.
+
+        Args:
+            source: has them; it is what is pickled.
+        """
+        table = cls.__new__(cls)
+        table.where, table._source = where, source
+        return table
+
+    @property
+    def _arrays(self) -> CaptionArrays:
+        return self._source.arrays
 
     def caption(self, video_id: str) -> str:
         """The caption of a video.
@@ -146,54 +174,49 @@ class CaptionTable:
         row = self._row(video_id)
         if row is None:
             raise DataError(f"{self.where}: no caption for video {shown_json(video_id)}")
-        text = _slice(self._texts, self._text_ends, row).decode(errors="surrogatepass")
+        text = self._arrays.text(row).decode(errors="surrogatepass")
         return check_caption(text, f"{self.where}, video {shown_json(video_id)}")
 
-    def places_of(self, video_ids: Iterable[str]) -> list[int]:
+    def places_of(self, video_ids: Sequence[str]) -> list[int]:
         """Places of those ids that have a caption, of whatever kind.
 
         Raises:
             DataError: an id could be two of the captions', or two ids with folders share a caption by their file name.
         """
-        known = {_slice(self._names, self._name_ends, row) for row in range(len(self._name_ends))}
-        places = []
-        by_file_name: dict[str, str] = {}
-        for place, video_id in enumerate(video_ids):
-            names = (name for name in self._spellings(video_id) if name.encode(errors="surrogatepass") in known)
-            name = next(names, None)
-            if name is None:
-                continue
-            places.append(place)
-            if not self._folders and has_folder(video_id):
-                other = by_file_name.setdefault(name, plain(video_id))
-                if other != plain(video_id):
-                    raise DataError(
-                        f"{self.where}: the caption of {shown(name)} could be of {shown(other)} or {shown(video_id)}; "
-                        "write the ids of both alike"
-                    )
+        arrays, places = self._arrays, []
+        owners = np.full(0 if arrays.folders else len(arrays.name_ends), -1, np.int64)  # name → place of the video
+        for start in range(0, len(video_ids), _AT_ONCE):
+            ids = [video_ids[place] for place in range(start, min(start + _AT_ONCE, len(video_ids)))]
+            exact = arrays.find_all([_bytes(video_id) for video_id in ids])
+            for place, (video_id, row) in enumerate(zip(ids, exact, strict=True), start=start):
+                if row is None or arrays.rivals_of(row):
+                    row = self._row(video_id)
+                if row is None:
+                    continue
+                places.append(place)
+                if not arrays.folders and has_folder(video_id):
+                    if owners[row] < 0:
+                        owners[row] = place
+                    other = video_ids[int(owners[row])]
+                    if plain(other) != plain(video_id):
+                        name = arrays.name(row).decode(errors="surrogatepass")
+                        raise DataError(
+                            f"{self.where}: the caption of {shown(name)} could be of {shown(plain(other))} or "
+                            f"{shown(video_id)}; write the ids of both alike"
+                        )
         return places
 
     def _row(self, video_id: str) -> int | None:
-        for name in self._spellings(video_id):
-            row = self._find(name.encode(errors="surrogatepass"))
+        """The row of the likeliest spelling of an id that is known."""
+        shorteners = (str, without_extension, plain, *(() if self._arrays.folders else (file_name,)))
+        for name in dict.fromkeys(shorten(video_id) for shorten in shorteners):
+            row = self._arrays.find(_bytes(name))
             if row is not None:
+                if rivals := self._arrays.rivals_of(row):
+                    one, other = map(shown, rivals)
+                    raise DataError(f"{self.where}: {shown(video_id)} could be {one} or {other}; write the ids alike")
                 return row
         return None
-
-    def _spellings(self, video_id: str) -> Iterator[str]:
-        """What a video may be called here, the likeliest first."""
-        seen = set()
-        for shorten in (str, without_extension, plain, *(() if self._folders else (file_name,))):
-            name = shorten(video_id)
-            if name in seen:
-                continue
-            seen.add(name)
-            if name in self._ambiguous:
-                one, other = self._ambiguous[name]
-                raise DataError(
-                    f"{self.where}: {shown(video_id)} could be {shown(one)} or {shown(other)}; write the ids alike"
-                )
-            yield name
 
     def check_file_names(self, videos: FrameSource) -> None:
         """Refuses frames whose ids have folders, if they would share captions by their file names.
@@ -201,51 +224,37 @@ class CaptionTable:
         Raises:
             DataError: two different ids with folders have one file name, and the captions' ids have no folders.
         """
+        arrays = self._arrays
         sample = range(0, len(videos), max(1, len(videos) // 64))
-        if self._folders or not any(has_folder(videos.video_id(number)) for number in sample):
+        if arrays.folders or not any(has_folder(videos.video_id(number)) for number in sample):
             return
-        seen: dict[str, str] = {}
+        owners = np.full(len(arrays.name_ends), -1, np.int64)  # name → number of the video
         for number in range(len(videos)):
             video = plain(videos.video_id(number))
-            if not has_folder(video) or self._find(video.encode()) is not None:
+            if not has_folder(video) or arrays.find(video.encode()) is not None:
                 continue
-            other = seen.setdefault(file_name(video), video)
-            if other != video and self._find(file_name(video).encode()) is not None:
+            row = arrays.find(file_name(video).encode())
+            if row is None:
+                continue
+            if owners[row] < 0:
+                owners[row] = number
+            other = plain(videos.video_id(int(owners[row])))
+            if other != video:
                 raise DataError(
                     f"{videos.where(number)}: the caption of {shown(file_name(video))} in {self.where} could be of "
                     f"{shown(other)} or {shown(video)}; write the ids of both files alike"
                 )
 
-    def _add_names(self, texts: dict[str, str]) -> None:
-        """Adds each text under its other names: without media extension, plain, without folders. A real id wins."""
-        ids = list(texts)
-        for shorten in (without_extension, plain, file_name):
-            owners: dict[str, str] = {}
-            for name in ids:
-                short = shorten(name)
-                if short in texts and short not in owners:
-                    continue
-                owner = owners.setdefault(short, name)
-                texts.setdefault(short, texts[name])
-                if owner != name:
-                    self._ambiguous[short] = (owner, name)
 
-    def _find(self, name: bytes) -> int | None:
-        low, high = 0, len(self._name_ends)
-        while low < high:
-            middle = (low + high) // 2
-            if _slice(self._names, self._name_ends, middle) < name:
-                low = middle + 1
-            else:
-                high = middle
-        found = low < len(self._name_ends) and _slice(self._names, self._name_ends, low) == name
-        return low if found else None
-
-
-def _first(value: Any) -> str:
+def first_caption(value: Any) -> str:
+    """The caption of a video that has one, or a list of them; "" where it is no text."""
     if isinstance(value, list):
         value = value[0] if value else ""
     return value if isinstance(value, str) else ""
+
+
+def _bytes(name: str) -> bytes:
+    return name.encode(errors="surrogatepass")
 
 
 def _join(texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:

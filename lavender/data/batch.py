@@ -4,9 +4,11 @@ B samples, T frames, X tokens of a text, O options. Lists and tensors have the b
 the loader; the engine brings them to the device.
 """
 
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from torch import Tensor
+
+from lavender.text.masking import places_of
 
 
 class Batch(TypedDict):
@@ -28,24 +30,28 @@ class TextBatch(Batch):
     mask: Tensor  # as ids, int64: 1 for tokens, 0 for pads
 
 
-class AnsweredBatch(TextBatch):
-    """Texts with an answer: what a readout reads."""
+class LabelledBatch(TextBatch):
+    """Texts with labels."""
 
     labels: Tensor  # int64, −1 for none: words at `[MASK]`, as ids; or (B,) classes of the task-specific head
+    places: NotRequired[Tensor]  # (K,) int64: where `labels`, flattened, are not −1; see `with_places`
+
+
+class AnsweredBatch(LabelledBatch):
+    """Texts with an answer: what a readout reads."""
+
     position: Tensor  # (B,) int64: the token at which the answer is read; −1 where truncation has cut it away
 
 
-class CaptionBatch(TextBatch):
-    """Captioning: `ids`, `mask` and `labels` in training, `draws` in evaluation by sampling."""
+class CaptionBatch(LabelledBatch):
+    """Captioning: `ids`, `mask` and `labels` (the hidden words) in training, `draws` in evaluation by sampling."""
 
-    labels: Tensor  # (B, X) int64: the hidden words, −1 elsewhere
     draws: NotRequired[Tensor]  # (B, max_gen_length) float64 in [0, 1): choose the words of do_sample
 
 
-class PretrainBatch(TextBatch):
-    """Pretraining: a caption with hidden words, and texts of other samples as false pairs."""
+class PretrainBatch(LabelledBatch):
+    """Pretraining: a caption with hidden words, the labels, and texts of other samples as false pairs."""
 
-    labels: Tensor  # (B, X) int64: the hidden words, −1 elsewhere
     caption: list[str]  # B texts
     negatives: Tensor  # (B, N) int64, N = min(B, 4) − 1: numbers of the samples in the batch whose texts are false
 
@@ -81,3 +87,8 @@ class ChoiceBatch(AnsweredBatch):
     answer: Tensor  # (B,) int64: number of the right option, −1 where none is given
     question: list[str]  # B texts
     options: list[list[str]]  # B lists of O texts
+
+
+def with_places(batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch on the CPU with the places of its labels: to look for them on a GPU would stop the host."""
+    return {**batch, "places": places_of(batch["labels"])} if "labels" in batch else batch

@@ -1,26 +1,50 @@
 """Samplers and loaders: which process gets which samples, in which order."""
 
 import itertools
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Sampler
 
+from lavender.config.schema import Config
 from lavender.data.samples import ClipDataset, Failure, SampleKey
 from lavender.data.workers import METHOD, POLL, SharedDataset, batches_of, prepare_worker, worker_killed
 from lavender.runtime import distributed
 from lavender.runtime.errors import DataError
 
+AUTO = -1  # n_workers: from the cores at hand
+MOST_WORKERS = 8  # of each process, unless more are asked for: they decode more than a model takes
+PREFETCH = 2  # batches that a worker reads ahead
+
 
 class EpochSampler(DistributedSampler):
-    """This process's share of a shuffled epoch, as keys; shares are equally long (a few samples may stand twice)."""
+    """This process's share of a shuffled epoch, as keys; shares are equally long (a few samples may stand twice).
+
+    The order is that of torch's `DistributedSampler`, which makes a list of all numbers in every process: 1 GB for 30
+    million. Here a process keeps its own share, as an array.
+    """
 
     def __init__(self, dataset: ClipDataset, seed: int):
         super().__init__(dataset, distributed.world_size(), distributed.rank(), shuffle=True, seed=seed)
 
     def __iter__(self) -> Iterator[SampleKey]:
-        return (SampleKey(self.epoch, index) for index in super().__iter__())
+        epoch = self.epoch
+        return (SampleKey(epoch, int(index)) for index in self.share())
+
+    def share(self) -> np.ndarray:
+        """The numbers of this process's samples in this epoch, in their order, int64 (num_samples,)."""
+        generator = torch.Generator()
+        generator.manual_seed(self.seed + self.epoch)
+        length = len(self.dataset)  # type: ignore[arg-type]
+        order = torch.randperm(length, generator=generator).numpy()
+        own = order[self.rank :: self.num_replicas]
+        if len(own) == self.num_samples:
+            return own.copy()  # a view would keep the whole order
+        places = range(self.rank, self.total_size, self.num_replicas)[len(own) :]
+        return np.concatenate([own, order[np.array(places) % length]])  # the order begins anew where it is too short
 
 
 class WholeBatchSampler(Sampler[list[SampleKey]]):
@@ -51,6 +75,13 @@ class FromBatch(Sampler):
         return len(self.batches) - self.first  # type: ignore[arg-type]
 
 
+def workers_of(config: Config) -> int:
+    """How many workers each loader has: `n_workers`, or this process's share of the cores but one for itself."""
+    if config.n_workers != AUTO:
+        return config.n_workers
+    return min(max(len(os.sched_getaffinity(0)) // distributed.processes_here() - 1, 1), MOST_WORKERS)
+
+
 class Loader:
     """Batches of a dataset, as dictionaries; a fault met in a worker process is raised here.
 
@@ -58,12 +89,20 @@ class Loader:
         dataset: a `ClipDataset`, or several of them together, with `config` and `collate`.
         title: what messages call it.
         epochs: what has to know the epoch, with `set_epoch`.
+        lasting: the workers stay for the next pass, with the data set as it was at the first one, until `close`.
     """
 
-    def __init__(self, dataset: Any, batches: Sampler | BatchSampler, title: str, epochs: Any = None):
+    def __init__(
+        self, dataset: Any, batches: Sampler | BatchSampler, title: str, epochs: Any = None, lasting: bool = False
+    ):
         self.dataset, self.title, self._epochs, self._batches = dataset, title, epochs, FromBatch(batches)
-        self._shared, workers = SharedDataset(dataset), dataset.config.n_workers
-        self._loader: DataLoader = DataLoader(
+        self._shared, self._lasting = SharedDataset(dataset), lasting
+        self._loader = self._make()
+        self._in_pass = False
+
+    def _make(self) -> DataLoader:
+        workers = workers_of(self.dataset.config)
+        return DataLoader(
             self._shared,
             batch_sampler=self._batches,
             collate_fn=self._shared.collate,
@@ -73,7 +112,13 @@ class Loader:
             worker_init_fn=prepare_worker,
             pin_memory=distributed.uses_cuda(),
             generator=torch.Generator(),  # of the seed of its workers: the process's own is left alone
+            prefetch_factor=PREFETCH if workers else None,
+            persistent_workers=self._lasting and workers > 0,
         )
+
+    def close(self) -> None:
+        """Ends the workers; the next pass starts new ones."""
+        self._loader, self._in_pass = self._make(), False
 
     def set_epoch(self, epoch: int) -> None:
         """A new order and new random choices."""
@@ -88,6 +133,9 @@ class Loader:
         return len(self._batches.batches)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[dict]:
+        if self._in_pass:  # the last one was left before its end: its batches are on their way
+            self.close()
+        self._in_pass = True
         try:
             for batch in self._pass():
                 if isinstance(batch, Failure):
@@ -97,6 +145,7 @@ class Loader:
             if fault := lost_worker(error):
                 raise fault from error
             raise
+        self._in_pass = False
 
     def _pass(self) -> Iterator[Any]:
         if not self._loader.num_workers:
@@ -115,13 +164,33 @@ def training_loader(dataset: ClipDataset) -> Loader:
     """Shuffled batches of this process's share."""
     sampler = EpochSampler(dataset, dataset.config.seed)
     batches = BatchSampler(sampler, dataset.config.size_batch, drop_last=False)
-    return Loader(dataset, batches, f"training loader ({_content(dataset)})", sampler)
+    return Loader(dataset, batches, f"training loader ({_content(dataset)})", sampler, lasting=True)
 
 
-def evaluation_loader(dataset: ClipDataset, size_batch: int = 0) -> Loader:
+def evaluation_loader(dataset: ClipDataset, size_batch: int = 0, lasting: bool = False) -> Loader:
     """Every sample once, over all processes; in batches of `size_batch`, by default that of the configuration."""
     batches = WholeBatchSampler(len(dataset), size_batch or dataset.config.size_batch)
-    return Loader(dataset, batches, f"evaluation loader ({_content(dataset)})")
+    return Loader(dataset, batches, f"evaluation loader ({_content(dataset)})", lasting=lasting)
+
+
+class KeptLoaders:
+    """The loaders of a run by what they are for: their workers stay from one pass to the next."""
+
+    def __init__(self) -> None:
+        self._loaders: dict[str, tuple[Any, Loader]] = {}
+
+    def of(self, use: str, source: Any, make: Callable[[], Loader]) -> Loader:
+        """That of a use; `make` makes it, and makes it anew where the use goes on with another `source`."""
+        if use not in self._loaders or self._loaders[use][0] is not source:
+            if use in self._loaders:
+                self._loaders.pop(use)[1].close()  # before the next one is opened
+            self._loaders[use] = source, make()
+        return self._loaders[use][1]
+
+    def close(self) -> None:
+        """Ends their workers."""
+        for _, loader in self._loaders.values():
+            loader.close()
 
 
 def _content(dataset: ClipDataset) -> str:

@@ -88,7 +88,7 @@ class MixedBatchSampler(Sampler[list[MixedKey]]):
 def mixed_loader(dataset: MixedDataset, weights: Mapping[str, float]) -> Loader:
     """Batches of several data sets."""
     sampler = MixedBatchSampler(dataset.datasets, weights, dataset.config.seed)
-    return Loader(dataset, sampler, f"training loader ({len(dataset.datasets)} data sets)", sampler)
+    return Loader(dataset, sampler, f"training loader ({len(dataset.datasets)} data sets)", sampler, lasting=True)
 
 
 def draw_weights(sizes: Mapping[str, int], sampling: str, temperature: float) -> dict[str, float]:

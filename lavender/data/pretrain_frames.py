@@ -1,10 +1,11 @@
 """The frames of a pretraining data set: a TSV for each part, or one source whose videos are dealt to the parts."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,19 @@ from lavender.runtime.errors import DataError
 from lavender.runtime.quoting import shown
 
 LOGGER = logging.getLogger("lavender.data")
+
+
+class _Ids(Sequence[str]):
+    """The ids of a source; none of them is kept."""
+
+    def __init__(self, source: FrameSource):
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self._source.video_id(number)
 
 
 @dataclass(frozen=True)
@@ -92,7 +106,7 @@ class CorpusFrames:
             return np.arange(len(source))
         if captions.where not in self._rows_of:
             source.check_ids()
-            rows = captions.places_of(map(source.video_id, range(len(source))))
+            rows = captions.places_of(_Ids(source))
             if not rows:
                 raise DataError(
                     f"{captions.where}: no caption is of one of the {len(source)} videos of {source.path}, whose ids "

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lavender.config.schema import Config
 from lavender.data.annotations import check_caption, check_text
-from lavender.data.batch import GalleryBatch, RetrievalBatch
+from lavender.data.batch import RetrievalBatch
 from lavender.data.frames import number_of_clips, training_indices
 from lavender.data.items import Item, ItemDataset, ItemFile
 from lavender.data.samples import ClipDataset, Failure
@@ -188,9 +188,6 @@ class Gallery(ClipDataset):
         decoded = dict(zip(numbers, video.frames(numbers), strict=True))
         return torch.stack([self.transform([decoded[n] for n in numbers], stream) for numbers in chosen])
 
-    def collate(self, samples: list[Any]) -> GalleryBatch | Failure:
-        clips = [sample.pop("img") for sample in samples]
+    def joined(self, clips: list[Tensor]) -> dict[str, Tensor]:
         clips = [img if img.dim() == 5 else img[None] for img in clips]  # zeros stand for a video as one clip
-        batch = cast(GalleryBatch | Failure, super().collate(samples))
-        assert isinstance(batch, dict), "a tolerant data set has no failures"
-        return {**batch, "img": torch.cat(clips), "clips": torch.tensor([len(img) for img in clips])}
+        return {"img": torch.cat(clips), "clips": torch.tensor([len(img) for img in clips])}

@@ -280,12 +280,24 @@ def _parse_offsets(path: Path) -> np.ndarray:
     content = path.read_bytes()
     if found := other_encoding(content):
         raise DataError(f"{path}: the text is {found}; save it as UTF-8, or delete it to have it rebuilt")
-    numbers = content.removeprefix(codecs.BOM_UTF8).split()
+    content = content.removeprefix(codecs.BOM_UTF8)
+    if _is_plain(content):
+        return np.fromstring(content, dtype=np.int64, sep="\n")
+    numbers = content.split()
     for line, number in enumerate(numbers, start=1):  # checked before, for one long number takes room for all
         if len(number) > _DIGITS or not number.removeprefix(b"-").isdigit():
             found = shown(number.decode("utf-8", "replace"))
             raise DataError(f"{path}, line {line}: {found} is no byte offset; delete {path.name} to have it rebuilt")
     return np.array(numbers, dtype=np.int64) if numbers else np.zeros(0, np.int64)
+
+
+def _is_plain(content: bytes) -> bool:
+    """Whether a text is numbers and line ends alone, which numpy reads ten times as fast, each short enough for it."""
+    if not content or content.translate(None, b"0123456789\n"):
+        return False
+    ends = np.flatnonzero(np.frombuffer(content, np.uint8) == _NEWLINE)
+    longest = int(np.diff(ends, prepend=-1, append=len(content)).max()) - 1
+    return len(ends) < len(content) and longest <= _DIGITS
 
 
 class TSVWriter:

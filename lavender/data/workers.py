@@ -4,6 +4,7 @@ A process with threads must not be forked: a lock that one of them holds stays l
 for ever. Gloo has threads from the first collective operation on, and loaders start workers all through a run.
 """
 
+import atexit
 import itertools
 import mmap
 import multiprocessing
@@ -37,6 +38,8 @@ def start_server() -> None:
     It ends with this process. The signals that end a run stay blocked in it, and in its workers until
     `leave_signals_to_parent` has said how they take them.
     """
+    atexit.unregister(_end_workers)  # once is enough
+    atexit.register(_end_workers)
     needed = [name for name in sys.modules if name == "torch" or name.startswith("lavender.data.")]
     multiprocessing.get_context(METHOD).set_forkserver_preload(needed)
     warnings = filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker:UserWarning"])
@@ -52,6 +55,16 @@ def start_server() -> None:
             forkserver.ensure_running()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_workers() -> None:
+    """At exit: workers of loaders that were not closed, which multiprocessing would ask to end, and wait for.
+
+    They leave the signal that it asks by to this process (`leave_signals_to_parent`).
+    """
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
 
 
 class SharedDataset(Dataset):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lavender.data.loaders import evaluation_loader
+from lavender.data.loaders import KeptLoaders, Loader, evaluation_loader
 from lavender.data.samples import ClipDataset
 from lavender.engine.checkpoint import write_jsonl
 from lavender.engine.output import LATEST, RunFolder
@@ -30,11 +30,13 @@ def evaluate(
     folder: RunFolder,
     checkpoint: Path,
     step: int = 0,
+    loaders: KeptLoaders | None = None,
 ) -> Metrics:
     """Predicts a whole split and scores it; the records go to `predictions/<split>.latest.jsonl`.
 
     Args:
         checkpoint: the file of the weights, or what it will be; step: of the training, for the trackers.
+        loaders: of the run, which live longer than an evaluation.
 
     Returns:
         the metrics, equal on all processes and equal to those of a single one; one of NaN where a score is not finite.
@@ -47,7 +49,9 @@ def evaluate(
         faults: list[str] = []
         frames: list[np.ndarray] = []
     else:
-        records, faults, frames = predict(own, engine, title, dataset, device)
+        make = functools.partial(evaluation_loader, dataset, lasting=loaders is not None)
+        loader = loaders.of(title, dataset, make) if loaders else make()
+        records, faults, frames = predict(own, engine, title, loader, device)
         shares = distributed.gather_objects(records)
     bad = report_faults(distributed.gather_objects(faults), title)
     metrics: Metrics = {}
@@ -67,7 +71,7 @@ def evaluate(
 
 
 def predict(
-    task: Task, engine: Engine, split: str, dataset: ClipDataset, device: torch.device
+    task: Task, engine: Engine, split: str, loader: Loader, device: torch.device
 ) -> tuple[list[Record], list[str], list[np.ndarray]]:
     """Records and faults of this process's share of a split, and the frames of its first samples, (T, H, W, 3) each."""
     engine.model.eval()
@@ -75,7 +79,7 @@ def predict(
     faults: list[str] = []
     frames: list[np.ndarray] = []
     with torch.inference_mode(), engine.evaluating():
-        for batch in progress(evaluation_loader(dataset), desc=f"evaluating {split}", unit="batch", leave=False):
+        for batch in progress(loader, desc=f"evaluating {split}", unit="batch", leave=False):
             faults += batch["faults"]
             if not frames:
                 frames = list(batch["img"][:EXAMPLES].permute(0, 1, 3, 4, 2).numpy())

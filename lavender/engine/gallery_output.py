@@ -13,7 +13,8 @@ import numpy as np
 from torch import Tensor
 
 from lavender.config.comparisons import Counts
-from lavender.config.schema import Config, counting
+from lavender.config.options import counting
+from lavender.config.schema import Config
 from lavender.data.retrieval import Gallery
 from lavender.data.sources.base import stamp
 from lavender.engine.checkpoint import write_array, write_json, write_jsonl

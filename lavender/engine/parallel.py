@@ -27,12 +27,25 @@ from lavender.runtime.pickles import check_torch_file
 ZERO = "DeepSpeedEngine"  # the kind of engine whose states are split over the processes
 STATE, DEEPSPEED = "state.pt", "deepspeed"  # names in the folder of a saved state
 _WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-LossCheck = Callable[[dict[str, Tensor]], None]
 LossFunction = Callable[[Lavender, dict[str, Any]], dict[str, Tensor]]
 
 
 def no_mark(phase: str) -> None:
     """Where no step is traced, nobody needs to know its phase."""
+
+
+class StepFigures:
+    """What is told of a step: here nothing. `loss` is the first of the figures.
+
+    Figures stay on the device, so that the host can queue the whole step before it reads them, once.
+    """
+
+    def of(self, losses: dict[str, Tensor]) -> Tensor:
+        """The figures of a batch, (n,), equal on all processes."""
+        return torch.stack([value.detach().float() for value in losses.values()])
+
+    def read(self, values: list[float]) -> None:
+        """Is told the figures, and raises where the run cannot go on; the weights are still those before the step."""
 
 
 class Engine(ABC):
@@ -62,16 +75,19 @@ class Engine(ABC):
         self,
         loss: LossFunction,
         batch: dict[str, Any],
-        check: LossCheck = lambda losses: None,
+        figures: StepFigures | None = None,
     ) -> dict[str, Tensor]:
-        """Forward, `check` of the losses (which may raise), backward, and, where it is due, the optimizer's step."""
-        losses = self._train(loss, batch, check)
+        """Forward, backward, and, where it is due, the optimizer's step; `figures` are read (which may raise).
+
+        A step whose loss or gradient is not finite changes no weight.
+        """
+        losses = self._train(loss, batch, figures or StepFigures())
         self.mark("other")
         self._batches += 1
         return losses
 
     @abstractmethod
-    def _train(self, loss: LossFunction, batch: dict[str, Any], check: LossCheck) -> dict[str, Tensor]: ...
+    def _train(self, loss: LossFunction, batch: dict[str, Any], figures: StepFigures) -> dict[str, Tensor]: ...
 
     @abstractmethod
     def evaluating(self) -> AbstractContextManager:
@@ -114,26 +130,38 @@ class TorchEngine(Engine):
     def evaluating(self) -> AbstractContextManager:
         return autocast(self.precision, self.device)
 
-    def _train(self, loss: LossFunction, batch: dict[str, Any], check: LossCheck) -> dict[str, Tensor]:
+    def _train(self, loss: LossFunction, batch: dict[str, Any], figures: StepFigures) -> dict[str, Tensor]:
         held_back = isinstance(self.wrapped, DistributedDataParallel) and not self.completes_step
         with self.wrapped.no_sync() if held_back else nullcontext():  # type: ignore[operator]
             with self.evaluating():
                 losses = self.wrapped(loss, batch)
-            check(losses)
             self.mark("backward")
             self.scaler.scale(losses["loss"] / self.accumulation).backward()
-        self.mark("optimizer")
-        if self.completes_step:
-            self.scaler.unscale_(self.optimizer)
-            limit = self.max_grad_norm if self.max_grad_norm > 0 else float("inf")
-            self.grad_norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
-            if self.scaler.is_enabled() and not math.isfinite(self.grad_norm):
-                self.grad_norm = 0.0  # fp16: the scale was too high, the scaler leaves this step out and lowers it
-            if math.isfinite(self.grad_norm):  # else the run stops, with its weights as they were
-                self.scaler.step(self.optimizer)
-                self.scaler.update()
-            self.optimizer.zero_grad(set_to_none=True)
+        told = figures.of(losses)
+        if not self.completes_step:
+            figures.read(told.tolist())
+            return losses
+        *values, self.grad_norm = torch.cat([told, self._step(told[0])[None]]).tolist()
+        if self.scaler.is_enabled() and not math.isfinite(self.grad_norm):
+            self.grad_norm = 0.0  # fp16: the scale was too high, the scaler has left this step out and lowered it
+        figures.read(values)
         return losses
+
+    def _step(self, loss: Tensor) -> Tensor:
+        """The optimizer's step, unless `loss` or the gradient is not finite; returns the gradient's norm.
+
+        All on the device: the fused optimizer is told there to leave a step out, as a scaler of fp16 tells it.
+        """
+        self.mark("optimizer")
+        self.scaler.unscale_(self.optimizer)
+        limit = self.max_grad_norm if self.max_grad_norm > 0 else float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit).float()
+        if not self.scaler.is_enabled():
+            self.optimizer.found_inf = (~torch.isfinite(loss + norm)).float()  # type: ignore[attr-defined]
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
 
     def weights(self) -> dict[str, Tensor]:
         return self.model.state_dict()
@@ -173,9 +201,9 @@ class DeepSpeedEngine(Engine):
     def evaluating(self) -> AbstractContextManager:
         return nullcontext()  # the weights themselves are in the run's precision
 
-    def _train(self, loss: LossFunction, batch: dict[str, Any], check: LossCheck) -> dict[str, Tensor]:
+    def _train(self, loss: LossFunction, batch: dict[str, Any], figures: StepFigures) -> dict[str, Tensor]:
         losses = self.engine(loss, batch)
-        check(losses)
+        figures.read(figures.of(losses).tolist())  # before the step: it would be taken whatever the loss is
         self.mark("backward")
         self.engine.backward(losses["loss"])  # divides by the accumulation itself
         ends_step = self.completes_step

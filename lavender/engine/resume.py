@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lavender.config.load import from_dict, read_object
-from lavender.config.schema import Config, options
+from lavender.config.options import options
+from lavender.config.schema import Config
 from lavender.engine.checkpoint import load_tensors, save_tensors, told_as_unwritable, write_json
 from lavender.engine.output import make_folder
 from lavender.engine.parallel import ZERO, Engine

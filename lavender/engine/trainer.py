@@ -10,13 +10,14 @@ from torch import Tensor
 
 from lavender.config.load import read_object
 from lavender.config.schema import Config
-from lavender.data.loaders import Loader
+from lavender.data.batch import with_places
+from lavender.data.loaders import KeptLoaders, Loader
 from lavender.engine.best import best_number, best_on_test, by_task, evaluated_tasks, has_validation, history
 from lavender.engine.checkpoint import save_weights
 from lavender.engine.evaluator import evaluate, in_words, report_faults
 from lavender.engine.optim import set_learning_rates
 from lavender.engine.output import RunFolder
-from lavender.engine.parallel import Engine
+from lavender.engine.parallel import Engine, StepFigures
 from lavender.engine.profile import StepProfile
 from lavender.engine.resume import Position, ProcessState, forget, load_state, save_state, tidy
 from lavender.engine.running import RunningMeans
@@ -51,6 +52,7 @@ class Trainer:
         self.stop_asked = StopRequest()
         self.stop_agreed = False  # on all processes
         self.last_checkpoint = ""
+        self.loaders = KeptLoaders()
         self.results: dict[str, Any] = {}
 
     @property
@@ -60,6 +62,13 @@ class Trainer:
 
     def run(self) -> dict[str, Any]:
         """The whole run, or what is left of it; returns the results."""
+        try:
+            return self.run_parts()
+        finally:
+            self.loaders.close()
+
+    def run_parts(self) -> dict[str, Any]:
+        """As `run`; leaves the workers of the loaders running."""
         start, process = self.go_on(self.folder.state) if self.folder.state else (self.begin(), ProcessState())
         for epoch, number in product(range(1, self.config.size_epoch + 1), range(len(self.parts))):
             if (epoch, number) < start.place:
@@ -148,7 +157,7 @@ class Trainer:
 
     def train(self, part: TrainingPart, start: Position, process: ProcessState) -> Metrics:
         """One pass over a part; returns the mean of each loss over the steps that have it (and `count_*` summed)."""
-        loader = part.loader()
+        loader = self.loaders.of("training", part, part.loader)
         loader.set_epoch(start.epoch)
         loader.start_at(start.batches)
         description = f"epoch {start.epoch}/{self.config.size_epoch}, {part.dataset} {part.number}"
@@ -201,24 +210,14 @@ class Trainer:
 
     def train_batch(self, batch: dict[str, Any]) -> Metrics:
         """One batch, forward to (perhaps) optimizer step; returns its losses, averaged over the processes."""
-        figures: Metrics = {}
-
-        def check(losses: dict[str, Tensor]) -> None:
-            values = [value.detach().float() for value in losses.values()]
-            values.append(values[0].new_tensor(float(self.stop_asked.asked)))
-            *means, asked = distributed.mean(torch.stack(values)).tolist()
-            self.stop_agreed = asked > 0
-            figures.update(zip(losses, means, strict=True))
-            if not math.isfinite(figures["loss"]):
-                self.stop("loss", losses, batch)
-
         ends_step = self.engine.completes_step
-        losses = self.engine.train_batch(self.task.loss, to_device(batch, self.device), check)
+        figures = BatchFigures(self, batch)
+        losses = self.engine.train_batch(self.task.loss, to_device(with_places(batch), self.device), figures)
         if not math.isfinite(self.engine.grad_norm):
             self.stop("gradient", losses, batch)
         self.clock.step += ends_step
         self.batches += 1
-        return figures
+        return figures.means
 
     def stop(self, what: str, losses: dict[str, Tensor], batch: dict[str, Any]) -> None:
         """Ends a run whose loss or gradient is not finite, on all processes."""
@@ -247,7 +246,7 @@ class Trainer:
         figures = {}
         for split, dataset in sets.items():
             words = (self.task, self.engine, split, dataset, self.device, self.folder, checkpoint, self.step)
-            figures[split] = evaluate(*words)
+            figures[split] = evaluate(*words, self.loaders)
         draw_as_loaders(len(sets))
         for split, metrics in figures.items():
             for name, value in metrics.items():
@@ -332,6 +331,31 @@ class Trainer:
         if tested is not None:
             LOGGER.info("best on test, chosen on test itself (do not report): %s", tested["test"])
         return best
+
+
+class BatchFigures(StepFigures):
+    """The losses of a batch, averaged over the processes; `read` ends a run whose loss is not finite.
+
+    With them the processes agree on whether one was asked to stop.
+    """
+
+    def __init__(self, trainer: Trainer, batch: dict[str, Any]):
+        self.trainer, self.batch = trainer, batch
+        self.losses: dict[str, Tensor] = {}
+        self.means: Metrics = {}
+
+    def of(self, losses: dict[str, Tensor]) -> Tensor:
+        self.losses = losses
+        values = super().of(losses)
+        asked = values.new_full((1,), float(self.trainer.stop_asked.asked))
+        return distributed.mean(torch.cat([values, asked]))
+
+    def read(self, values: list[float]) -> None:
+        *means, asked = values
+        self.trainer.stop_agreed = asked > 0
+        self.means = dict(zip(self.losses, means, strict=True))
+        if not math.isfinite(self.means["loss"]):
+            self.trainer.stop("loss", self.losses, self.batch)
 
 
 def draw_as_loaders(count: int) -> None:

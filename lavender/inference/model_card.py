@@ -9,7 +9,8 @@ from typing import Any
 
 from lavender.config.comparisons import NOWHERE
 from lavender.config.load import from_dict, read_object
-from lavender.config.schema import Config, options
+from lavender.config.options import options
+from lavender.config.schema import Config
 from lavender.inference.heads import trained_formats
 from lavender.models.pretrained import ARGUMENTS_FILE, Description
 from lavender.runtime.errors import LavenderError

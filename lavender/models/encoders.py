@@ -1,5 +1,6 @@
 """The video encoder (a backbone and the embeddings of place and time) and the text encoder (BERT embeddings)."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -33,11 +34,17 @@ def normalize_frames(
     """
     if img.dtype != torch.uint8:
         return img
-    means, deviations = (torch.tensor(color, device=img.device).view(3, 1, 1) for color in (mean, std))
-    frames = (img.float() / 255 - means) / deviations
+    frames = (img.float() / 255 - _on(mean, img.device)) / _on(std, img.device)
     if present is not None:
         frames = frames * present.view(-1, 1, 1, 1, 1)
     return frames
+
+
+@lru_cache(maxsize=16)
+def _on(color: Color, device: torch.device) -> Tensor:
+    """A colour on a device, (3, 1, 1), brought there once."""
+    with torch.inference_mode(False):  # kept: it may be used in training later
+        return torch.tensor(color, device=device).view(3, 1, 1)
 
 
 class FrameEncoder(nn.Module):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from lavender.runtime import launchers
 from lavender.runtime.errors import ConfigError
 from lavender.runtime.launchers import Launch, find_launch
 
@@ -41,6 +42,11 @@ def world_size() -> int:
     """How many processes run together."""
     found = launch()
     return found.world_size if found else 1
+
+
+def processes_here() -> int:
+    """How many processes of the run share this machine's cores, as far as the launcher tells."""
+    return launchers.processes_here(os.environ) if is_launched() else 1
 
 
 def is_main() -> bool:

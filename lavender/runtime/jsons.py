@@ -29,12 +29,13 @@ def load_json(text: str, **hooks: Any) -> Any:
             raise
         digits = sys.get_int_max_str_digits()
         raise json.JSONDecodeError(f"a whole number of more than {digits:,} digits", text, place) from None
-    if _is_deep(value):
+    if is_deep(value):
         raise _too_deep(text)
     return value
 
 
-def _is_deep(value: Any) -> bool:
+def is_deep(value: Any) -> bool:
+    """Whether a value has more than `DEEPEST` levels of lists and objects."""
     level = [value] if type(value) in (dict, list) else []
     for _ in range(DEEPEST):
         level = [

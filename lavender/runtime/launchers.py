@@ -71,6 +71,15 @@ def find_launch(environment: Mapping[str, str]) -> Launch | None:
     return None
 
 
+def processes_here(environment: Mapping[str, str]) -> int:
+    """How many processes of a run the launcher has started on this host; 1 where none or no number is told."""
+    for name in ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", _HYDRA[1], _CRAY[1]):
+        if name in environment:
+            return max(_whole(environment, name), 1)
+    tasks = environment.get("SLURM_STEP_TASKS_PER_NODE", "") if "SLURM_PROCID" in environment else ""
+    return max((int(count) for count in re.findall(r"(?:^|,)([0-9]{1,6})", tasks)), default=1)  # such as 4(x2),3
+
+
 def _is_sruns_pmi(environment: Mapping[str, str]) -> bool:
     """Whether `srun --mpi=pmi2` set PMI's variables, where its own tell more: hosts, and ranks on them.
 

@@ -21,7 +21,7 @@ from lavender.models.encoders import Encoded
 from lavender.models.lavender import Heads, Lavender
 from lavender.runtime.errors import ConfigError
 from lavender.text.bert_folder import bert_of
-from lavender.text.masking import IGNORED
+from lavender.text.masking import IGNORED, places_of
 from lavender.text.prompts import PROMPTS
 from lavender.text.tokens import TextTokenizer
 
@@ -203,20 +203,26 @@ class GalleryTask(Task[RetrievalBatch]):
 
 
 def labelled_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy over the K labelled positions (K, V), (K,); 0, with a gradient of 0, where K is 0."""
+    """Mean cross-entropy over the labelled rows of (K, V), (K,); 0, with a gradient of 0, where there are none."""
     if labels.numel() == 0:
         return logits.sum() * 0.0
-    return F.cross_entropy(logits.float(), labels)
+    total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
+    return total / (labels != IGNORED).sum().clamp(min=1)
 
 
 @torch.no_grad()
 def training_figures(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """What training says beside its loss: `acc` over the K labelled rows (K, n), (K,), and whether there were none."""
-    right = (logits.argmax(dim=-1) == labels).sum() / max(labels.numel(), 1)
-    return {"acc": right.float(), "count_unlabelled_batches": right.new_tensor(float(labels.numel() == 0))}
+    """What training says beside its loss: `acc` over the labelled rows of (K, n), (K,), and whether there are none."""
+    known = (labels != IGNORED).sum()
+    right = (logits.argmax(dim=-1) == labels).sum() / known.clamp(min=1)
+    return {"acc": right.float(), "count_unlabelled_batches": (known == 0).float()}
 
 
-def select_labelled(states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """States (B, X, D) and labels (B, X) → those of the K labelled positions: (K, D), (K,), row by row."""
-    positions = (labels.flatten() != IGNORED).nonzero().squeeze(1)
-    return states.flatten(0, 1).index_select(0, positions), labels.flatten().index_select(0, positions)
+def select_labelled(states: Tensor, labels: Tensor, places: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """States (B, X, D) and labels (B, X) → those of the K labelled positions: (K, D), (K,), row by row.
+
+    Args:
+        places: of those positions, (K,), as a batch has them; without them they are looked for.
+    """
+    places = places_of(labels) if places is None else places
+    return states.flatten(0, 1).index_select(0, places), labels.flatten().index_select(0, places)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from lavender.config.comparisons import Counts
-from lavender.config.schema import Config, counting
+from lavender.config.options import counting
+from lavender.config.schema import Config
 from lavender.data.batch import CaptionBatch
 from lavender.data.caption import CaptionDataset, open_captions, read_predictions, write_predictions
 from lavender.data.samples import ClipDataset
@@ -94,7 +95,7 @@ class CaptionTask(Task[CaptionBatch]):
         video = model.encode_video(batch["img"], batch["present"])
         text = model.encode_text(batch["ids"], batch["mask"])
         states = model.fuse(video, text, self.prefix(model), attention="seq2seq")[:, -batch["ids"].shape[1] :]
-        states, labels = select_labelled(states, batch["labels"])
+        states, labels = select_labelled(states, batch["labels"], batch.get("places"))
         return model.fc_mtm(states), labels
 
     def loss(self, model: Lavender, batch: CaptionBatch) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from lavender.config.schema import Config
 from lavender.data import corpora
-from lavender.data.annotations import CaptionTable, misnamed_split, read_splits
+from lavender.data.annotations import CaptionTable
 from lavender.data.batch import PretrainBatch
+from lavender.data.caption_cache import no_captions, open_captions
 from lavender.data.pretrain import PretrainDataset
 from lavender.data.pretrain_frames import CorpusFrames, Piece
 from lavender.data.samples import ClipDataset, split_share
@@ -84,14 +85,9 @@ class PretrainingTask(Task[PretrainBatch]):
         if name not in self._captions:
             tables: dict[str, CaptionTable] = {}
             if path := self._text_file(name):
-                content = read_splits(path, "pretrain")
-                for split in ("train", "val"):
-                    self._misnamed[name, split] = misnamed_split(content, split)
-                for split, captions in content.items():
-                    if split in ("train", "val") and captions:
-                        if not isinstance(captions, dict):
-                            _refuse(path, split)
-                        tables[split] = CaptionTable(captions, f"{path}, {split}")
+                captions = open_captions(path)
+                tables = captions.tables
+                self._misnamed |= {(name, split): hint for split, hint in captions.misnamed.items()}
             self._captions[name] = tables
         return self._captions[name]
 
@@ -99,7 +95,7 @@ class PretrainingTask(Task[PretrainBatch]):
         """The captions of a split; None where the frames have their own."""
         found = self._tables(name).get(split)
         if found is None and (path := self._text_file(name)):
-            _refuse(path, split, self._misnamed[name, split])
+            raise no_captions(path, split, self._misnamed[name, split])
         return found
 
     def _text_file(self, name: str) -> Path | None:
@@ -134,7 +130,7 @@ class PretrainingTask(Task[PretrainBatch]):
         outputs: dict[str, Tensor] = {}
         if "mtm" in self.config.pretrain_tasks:
             states = model.fuse(video, text)[:, -text.states.shape[1] :]
-            states, outputs["labels"] = select_labelled(states, batch["labels"])
+            states, outputs["labels"] = select_labelled(states, batch["labels"], batch.get("places"))
             outputs["words"] = model.fc_mtm(states)
         if "vtm" in self.config.pretrain_tasks:
             videos, texts = own_and_negatives(batch["negatives"])
@@ -150,7 +146,7 @@ class PretrainingTask(Task[PretrainBatch]):
         counts: dict[str, Tensor] = {}
         if "words" in outputs:
             losses["mtm"] = labelled_loss(outputs["words"], outputs["labels"])
-            counts["count_unlabelled_batches"] = losses["mtm"].new_tensor(outputs["labels"].numel() == 0)
+            counts["count_unlabelled_batches"] = losses["mtm"].new_full((), float(outputs["labels"].numel() == 0))
         if "matches" in outputs:
             losses["vtm"] = self.matching.losses(outputs["matches"]).mean()
         return {"loss": torch.stack(list(losses.values())).sum(), **losses, **counts}
@@ -226,10 +222,6 @@ class PretrainingTask(Task[PretrainBatch]):
                 for figures in (value for split, value in entry.items() if is_validation(split)):
                     curve[f"ac_{name}"].append(figures.get(f"acc_{name}"))
         return curves
-
-
-def _refuse(path: Path, split: str, hint: str = "") -> NoReturn:
-    raise DataError(f'{path}: no "{split}" captions{hint} (an object, video id → list of captions)')
 
 
 class PretrainTask(PretrainingTask):

@@ -44,7 +44,7 @@ class WordAtMask:
 
     def loss(self, model: Lavender, states: Tensor, batch: AnsweredBatch) -> dict[str, Tensor]:
         """The MLM loss over the labelled positions of all texts."""
-        states, labels = select_labelled(states, batch["labels"])
+        states, labels = select_labelled(states, batch["labels"], batch.get("places"))
         return counted_loss(model.fc_mtm(states), labels)
 
 
@@ -113,7 +113,7 @@ class MatchAtMask:
     def losses(self, matches: Tensor) -> Tensor:
         """Cross-entropy of each pair, (B, O): "true" for the own text, "false" for the others."""
         labels = torch.full(matches.shape[:2], self.false_id, device=matches.device)
-        labels[:, 0] = self.true_id
+        labels[:, 0].fill_(self.true_id)  # a number that is assigned would be copied from the host
         return F.cross_entropy(matches.float().flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
 
     def scores(self, matches: Tensor) -> Tensor:
@@ -163,8 +163,6 @@ def counted_loss(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
 
     A batch without labels has loss 0 and accuracy 0, and is counted.
     """
-    known = labels != IGNORED
-    logits, labels = logits[known], labels[known]
     return {"loss": labelled_loss(logits, labels), **training_figures(logits, labels)}
 
 

@@ -1,6 +1,7 @@
 """Which words are hidden for masked language modelling."""
 
 import numpy as np
+from torch import Tensor
 
 IGNORED = -1  # label of a position that nothing is asked about
 
@@ -20,3 +21,8 @@ def mask_words(
     """
     hidden = (draws < probability) & ~np.isin(ids, keep)
     return np.where(hidden, mask_id, ids), np.where(hidden, ids, IGNORED)
+
+
+def places_of(labels: Tensor) -> Tensor:
+    """Where labels of any shape, flattened, are asked for: (K,) int64."""
+    return (labels.flatten() != IGNORED).nonzero().squeeze(1)

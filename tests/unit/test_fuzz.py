@@ -21,7 +21,8 @@ from hypothesis.strategies import SearchStrategy
 
 from lavender.config.inherit import inherit_from_checkpoint
 from lavender.config.load import load_config
-from lavender.config.schema import Config, options
+from lavender.config.options import options
+from lavender.config.schema import Config
 from lavender.data.caption import read_predictions
 from lavender.data.frames import decode_image
 from lavender.data.index import VideoIndex, load_plain_pickle

@@ -104,7 +104,7 @@ class WindowAttention(nn.Module):
     def relative_position_bias(self, tokens: int) -> Tensor:
         """(heads, N, N). The top-left N×N of the full index is taken, as the released model does."""
         index = self.relative_position_index[:tokens, :tokens].reshape(-1)
-        return self.relative_position_bias_table[index].view(tokens, tokens, -1).permute(2, 0, 1)
+        return self.relative_position_bias_table.index_select(0, index).view(tokens, tokens, -1).permute(2, 0, 1)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """x (B, windows, N, C), mask (windows, N, N) or None → (B, windows, N, C)."""

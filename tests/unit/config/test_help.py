@@ -3,7 +3,7 @@
 import pytest
 
 from lavender.config.load import load_config
-from lavender.config.schema import options
+from lavender.config.options import options
 
 
 def test_help_lists_every_option_with_its_default(capsys):

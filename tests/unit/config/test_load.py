@@ -7,7 +7,8 @@ import pytest
 
 from lavender.config import names
 from lavender.config.load import from_dict, load_config, read_object
-from lavender.config.schema import Config, options
+from lavender.config.options import options
+from lavender.config.schema import Config
 from lavender.runtime.errors import ConfigError
 
 SHIPPED = Path(__file__).parents[3] / "_args"

@@ -10,7 +10,8 @@ from lavender.config.comparisons import Counts
 from lavender.config.declare import group
 from lavender.config.legacy import LEGACY
 from lavender.config.load import from_dict
-from lavender.config.schema import Config, counting, options
+from lavender.config.options import counting, options
+from lavender.config.schema import Config
 from lavender.runtime.errors import ConfigError
 
 DEFAULTS = {
@@ -23,7 +24,7 @@ DEFAULTS = {
     },
     **{"vis_backbone": "vidswin", "vis_backbone_size": "base", "kinetics": 600, "vis_backbone_init": "3d"},
     **{"txt_backbone": "bert-base-uncased", "txt_backbone_embed_only": True, "fusion_encoder": "bert-base-uncased"},
-    **{"fusion_encoder_rand_init": False, "n_workers": 4, "size_batch": 8, "size_img": 224, "size_frame": 4},
+    **{"fusion_encoder_rand_init": False, "size_batch": 8, "size_img": 224, "size_frame": 4},
     **{"max_size_frame": 6, "max_size_patch": 14, "size_patch": 32, "size_vocab": -1, "size_txt": 25},
     **{"img_transform": ["img_rand_crop"], "lr": 1.2e-5, "decay": 1e-3, "size_epoch": 20, "seed": 88},
     **{"logging_steps": 20, "vis_backbone_lr_mul": 1.0, "max_grad_norm": -1.0, "deepspeed": False},
@@ -280,7 +281,15 @@ def test_a_plausible_number_is_named(option: str, value: object):
 
 COUNT = {
     Counts.CAPTIONS: {
-        *("size_frame", "size_img", "img_transform", "max_pixels", "repeat_frames", "on_bad_sample"),
+        *(
+            "size_frame",
+            "size_img",
+            "img_transform",
+            "exact_transforms",
+            "max_pixels",
+            "repeat_frames",
+            "on_bad_sample",
+        ),
         *("enable_prompt", "enable_task_token", "task_token", "txt_backbone"),
         *("max_gen_length", "num_beams", "num_keep_best", "length_penalty", "repetition_penalty"),
         *("precision", "deepspeed", "device"),
@@ -293,7 +302,7 @@ COUNT = {
         *("enable_prompt", "enable_task_token", "task_token", "vis_backbone", "vis_backbone_size"),
         *("vis_backbone_init", "kinetics", "vis_backbone_path", "vis_backbone_drop_path", "txt_backbone"),
         *("txt_backbone_embed_only", "fusion_encoder", "fusion_encoder_rand_init", "swinbert", "allow_random"),
-        "reinit_head",
+        *("reinit_head", "exact_transforms"),
     },
     Counts.MODEL: {
         *("max_size_frame", "max_size_patch", "vis_backbone", "vis_backbone_size", "kinetics", "txt_backbone"),

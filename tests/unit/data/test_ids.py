@@ -1,6 +1,7 @@
+from collections.abc import Callable
+
 import pytest
 
-from lavender.data.annotations import CaptionTable
 from lavender.data.ids import HeldOut, VideoIds, file_name, may_be_same, without_extension
 from lavender.data.sources.tsv import TSVSource
 from lavender.data.tsv import TSVWriter
@@ -86,8 +87,8 @@ def test_held_out_videos():
     assert not any(name in held_out for name in ("film.1", "film", "y/a", "c"))
 
 
-def test_a_caption_is_never_anothers():
-    captions = CaptionTable({"clip.1": ["one"], "x.mp4": ["two"], "y.mp4": ["3"], "y.avi": ["4"]}, "txt.json, train")
+def test_a_caption_is_never_anothers(caption_table: Callable):
+    captions = caption_table({"clip.1": ["one"], "x.mp4": ["two"], "y.mp4": ["3"], "y.avi": ["4"]}, "txt.json, train")
     assert (captions.caption("clip.1.mp4"), captions.caption("x"), captions.caption("d/x.avi")) == ("one", "two", "two")
     for unknown in ("clip.2", "clip", "z"):
         with pytest.raises(DataError, match="no caption"):
@@ -96,8 +97,8 @@ def test_a_caption_is_never_anothers():
         captions.caption("y")
 
 
-def test_captions_whose_ids_have_folders():
-    captions = CaptionTable({"S1/a": "one", "S2/a.mp4": "two", "S1/b": "three"}, "txt.json, train")
+def test_captions_whose_ids_have_folders(caption_table: Callable):
+    captions = caption_table({"S1/a": "one", "S2/a.mp4": "two", "S1/b": "three"}, "txt.json, train")
     assert (captions.caption("S2/a"), captions.caption("b.mp4")) == ("two", "three")
     with pytest.raises(DataError, match="no caption"):
         captions.caption("S3/b")
@@ -105,11 +106,11 @@ def test_captions_whose_ids_have_folders():
         captions.caption("a")
 
 
-def test_frames_whose_file_names_share_a_caption_are_refused(tmp_path):
+def test_frames_whose_file_names_share_a_caption_are_refused(caption_table: Callable, tmp_path):
     with TSVWriter(tmp_path / "x.tsv") as writer:
         for name in ("S1/a", "S2/a", "S2/b"):
             writer.write([name, "/9j/"])
     frames = TSVSource(tmp_path / "x.tsv")
-    CaptionTable({"b": "one", "S1/a": "two", "S2/a": "3"}, "t").check_file_names(frames)
+    caption_table({"b": "one", "S1/a": "two", "S2/a": "3"}, "t").check_file_names(frames)
     with pytest.raises(DataError, match=r"x\.tsv, line 2.*'a'.*'S1/a'.*'S2/a'"):
-        CaptionTable({"a": "one", "b": "two"}, "t").check_file_names(frames)
+        caption_table({"a": "one", "b": "two"}, "t").check_file_names(frames)

@@ -2,11 +2,11 @@
 
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from lavender.data.annotations import CaptionTable
 from lavender.data.ids import HeldOut, VideoIds, may_be_same, plain, unfit
 from lavender.data.index import VideoIndex, write_id2lineidx
 from lavender.data.tsv import TSVReader, TSVWriter
@@ -33,13 +33,13 @@ SPELLINGS = [  # the file's id, and how another file spells it
 
 
 @pytest.mark.parametrize(("name", "asked"), SPELLINGS)
-def test_spellings_of_one_id(tmp_path: Path, name: str, asked: str):
+def test_spellings_of_one_id(caption_table: Callable, tmp_path: Path, name: str, asked: str):
     ids = [name, "other"]
     assert VideoIds(ids, "x.tsv").find(asked) == name
     assert may_be_same(name, asked)
     assert may_be_same(asked, name)
     assert asked in HeldOut([name])
-    assert CaptionTable({name: ["its own"], "other": ["another's"]}, "t").caption(asked) == "its own"
+    assert caption_table({name: ["its own"], "other": ["another's"]}, "t").caption(asked) == "its own"
     with TSVWriter(tmp_path / "x.tsv") as writer:
         for number, video in enumerate(ids):
             writer.write([video, str(number)])
@@ -62,11 +62,11 @@ def test_spellings_of_one_id(tmp_path: Path, name: str, asked: str):
         (["1e5"], "100000"),
     ],
 )
-def test_what_is_merely_alike_is_not_used(names: list[str], asked: str):
+def test_what_is_merely_alike_is_not_used(caption_table: Callable, names: list[str], asked: str):
     assert VideoIds(names, "x.tsv").find(asked) is None
     assert not may_be_same(names[0], asked)
     with pytest.raises(DataError, match="no caption"):
-        CaptionTable({names[0]: ["one"]}, "t").caption(asked)
+        caption_table({names[0]: ["one"]}, "t").caption(asked)
 
 
 @pytest.mark.parametrize(

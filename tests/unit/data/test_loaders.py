@@ -1,3 +1,4 @@
+import os
 from typing import Any
 
 import numpy as np
@@ -6,8 +7,15 @@ import torch
 from torch import Tensor
 
 from lavender.config.schema import Config
-from lavender.data.loaders import evaluation_loader, steps_in_epoch, training_loader
-from lavender.data.samples import ClipDataset, Guard
+from lavender.data.loaders import (
+    EpochSampler,
+    KeptLoaders,
+    evaluation_loader,
+    steps_in_epoch,
+    training_loader,
+    workers_of,
+)
+from lavender.data.samples import ClipDataset, Guard, SampleKey
 from lavender.data.sources.base import StoredVideo
 from lavender.runtime import distributed
 from lavender.runtime.errors import DataError
@@ -32,7 +40,8 @@ class Numbers(ClipDataset):
         return torch.full((1,), int(stream.integers(250)), dtype=torch.uint8)
 
     def text(self, index: int, stream: np.random.Generator, guard: Guard) -> dict[str, Any]:
-        return {"draw": stream.random(), "worker": torch.utils.data.get_worker_info() is not None}
+        worker = torch.utils.data.get_worker_info() is not None
+        return {"draw": stream.random(), "worker": worker, "process": os.getpid()}
 
 
 def as_rank(monkeypatch: pytest.MonkeyPatch, rank: int, world_size: int) -> None:
@@ -91,6 +100,28 @@ def test_training_shares_are_equally_long_and_cover_everything(config, monkeypat
     seen = [index for share in shares for index in share]
     assert set(seen) == set(range(length))
     assert len(seen) - length < world_size, "few stand twice"
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 5, 13, 100])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+def test_the_order_is_that_of_torch(config, monkeypatch, length: int, world_size: int):
+    """Runs of the released code, and of earlier versions, go on in the order in which they began."""
+    dataset = Numbers(config, length, training=True)
+    for rank in range(world_size):
+        as_rank(monkeypatch, rank, world_size)
+        own = EpochSampler(dataset, config.seed)
+        torchs = torch.utils.data.DistributedSampler(dataset, world_size, rank, shuffle=True, seed=config.seed)
+        for epoch in (0, 3):
+            own.set_epoch(epoch)
+            torchs.set_epoch(epoch)
+            assert list(own) == [SampleKey(epoch, index) for index in torchs]
+            assert own.share().dtype == np.int64
+            assert len(own) == len(own.share())
+
+
+def test_a_share_does_not_keep_the_order_of_all_processes(config, monkeypatch):
+    as_rank(monkeypatch, 3, 8)
+    assert EpochSampler(Numbers(config, 1000, training=True), 88).share().base is None
 
 
 def test_epochs_shuffle_anew_and_repeat_themselves(config: Config):
@@ -163,3 +194,48 @@ def test_a_pass_leaves_the_random_generator_of_the_process_alone(config, workers
     before = torch.get_rng_state()
     assert list(loader)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+# --- workers ----------------------------------------------------------------------------------------------------------
+
+
+def test_workers_stay_from_one_pass_to_the_next(config: Config):
+    config.n_workers = 1
+    loader = training_loader(Numbers(config, 7, training=True))
+    passes = []
+    for epoch in (1, 2, 1):
+        loader.set_epoch(epoch)
+        passes.append(list(loader))
+    assert len({int(number) for batches in passes for batch in batches for number in batch["process"]}) == 1
+    orders = [[batch["index"].tolist() for batch in batches] for batches in passes]
+    assert orders[0] == orders[2] != orders[1]
+    loader.start_at(2)
+    assert indices(loader) == orders[0][2:], "a resumed pass leaves the first batches out"
+
+
+def test_a_pass_after_one_that_was_left_is_whole(config: Config):
+    config.n_workers = 2
+    loader = evaluation_loader(Numbers(config, 12, training=False), lasting=True)
+    for batch in loader:
+        assert batch["index"].tolist() == [0, 1, 2]
+        break
+    assert indices(loader) == indices(loader) == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
+
+
+def test_a_run_keeps_one_loader_a_use(config: Config):
+    first, second = (Numbers(config, 3, training=False) for _ in range(2))
+    kept = KeptLoaders()
+    loader = kept.of("val", first, lambda: evaluation_loader(first))
+    assert kept.of("val", first, lambda: evaluation_loader(first)) is loader
+    assert kept.of("test", first, lambda: evaluation_loader(first)) is not loader
+    assert kept.of("val", second, lambda: evaluation_loader(second)).dataset is second
+
+
+@pytest.mark.parametrize(
+    ("asked", "cores", "processes", "workers"),
+    [(-1, 2, 1, 1), (-1, 1, 1, 1), (-1, 16, 1, 8), (-1, 16, 4, 3), (-1, 8, 8, 1), (0, 16, 1, 0), (5, 2, 2, 5)],
+)
+def test_the_number_of_workers_follows_the_cores_at_hand(monkeypatch, asked, cores, processes, workers):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    monkeypatch.setattr(distributed, "processes_here", lambda: processes)
+    assert workers_of(Config(n_workers=asked)) == workers

@@ -189,7 +189,8 @@ def test_many_data_sets_have_no_more_workers_than_one(config: Config, workers: i
         read_by |= set(batch["worker"].tolist())
     assert alive == {workers}
     assert read_by == (set(range(workers)) or {-1})
-    assert set(multiprocessing.active_children()) <= already, "they go with the epoch"
+    loader.close()
+    assert set(multiprocessing.active_children()) <= already, "they go when the loader is closed"
 
 
 @pytest.mark.parametrize("workers", [0, 2])

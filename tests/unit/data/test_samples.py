@@ -211,6 +211,13 @@ def test_a_share_is_a_seeded_draw_in_the_order_of_the_data(kept: int):
         assert rows.tolist() != list(range(kept))
 
 
+@pytest.mark.parametrize("samples", [7, 8])
+def test_a_whole_share_is_not_drawn(samples: int):
+    rows = draw_share(7, samples, seed=88)
+    assert rows.tolist() == list(range(7))
+    assert rows.dtype == draw_share(7, 6, seed=88).dtype == np.int64
+
+
 def test_a_smaller_share_is_part_of_a_larger_one():
     assert set(draw_share(50, 10, seed=1).tolist()) < set(draw_share(50, 30, seed=1).tolist())
 

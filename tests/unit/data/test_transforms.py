@@ -18,6 +18,15 @@ def ramp(height: int, width: int) -> np.ndarray:
     return frame
 
 
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Soft shapes with some noise, as a camera sees."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (7, 9, 3), np.uint8)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
+    return np.clip(np.asarray(coarse).astype(int) + rng.integers(-6, 7, (height, width, 3)), 0, 255).astype(np.uint8)
+
+
 def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(height * width).integers(0, 256, (height, width, 3), np.uint8)
 
@@ -45,7 +54,7 @@ def test_a_clip_is_uint8_channels_first():
     )
     assert clip.shape == (2, 3, 16, 16)
     assert clip.dtype == torch.uint8
-    assert clip.is_contiguous()
+    assert clip.is_contiguous(memory_format=torch.channels_last), "colours lie side by side, as they are decoded"
     np.testing.assert_array_equal(clip[1].permute(1, 2, 0), crop(noise(30, 20), 16))
 
 
@@ -120,3 +129,53 @@ def test_odd_shapes(names: str):
 def test_unknown_names_are_refused(names: list[str]):
     with pytest.raises(ConfigError, match="img_transform"):
         ClipTransform(names, 16, training=True)
+
+
+FAST = pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"), reason="torch resizes bytes fast with AVX2 only"
+)
+
+
+@FAST
+@pytest.mark.parametrize("names", ["img_rand_crop", "pad_resize", "vid_rand_crop", ["img_rand_crop", "pad_resize"]])
+@pytest.mark.parametrize("size", [(240, 320), (320, 240), (37, 50), (224, 224), (90, 31), (1080, 1920), (3, 200)])
+def test_fast_is_within_one_grey_level_of_exact(names, size: tuple[int, int]):
+    frames = [picture(*size, seed) for seed in range(3)] + [noise(*size), picture(size[1], size[0])]
+    exact, fast = (
+        ClipTransform(names, 96, training=True, exact=exact)(frames, np.random.default_rng(5)).int()
+        for exact in ("true", "false")
+    )
+    assert (exact - fast).abs().max() <= 1
+    assert (exact - fast).abs().float().mean() < 0.02
+
+
+@FAST
+def test_auto_is_exact_in_evaluation_and_fast_in_training():
+    frames = [noise(90, 120)] * 2
+    for training, same in ((False, "true"), (True, "false")):
+        clips = [
+            ClipTransform("img_rand_crop", 64, training, exact)(frames, np.random.default_rng(1))
+            for exact in ("auto", same)
+        ]
+        assert torch.equal(*clips)
+    exact, fast = (
+        ClipTransform("img_rand_crop", 64, True, exact)(frames, np.random.default_rng(1)) for exact in ("true", "false")
+    )
+    assert not torch.equal(exact, fast), "noise tells them apart"
+
+
+@FAST
+def test_a_frame_does_not_depend_on_the_others_of_its_clip():
+    transform = ClipTransform("img_center_crop", 64, training=True)
+    frames = [picture(90, 120, seed) for seed in range(3)] + [picture(120, 90)]
+    together = transform(frames, np.random.default_rng(0))
+    for frame, expected in zip(frames, together, strict=True):
+        assert torch.equal(transform([frame], np.random.default_rng(0))[0], expected)
+
+
+def test_without_vector_instructions_the_exact_way_is_taken(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    clip = ClipTransform("img_center_crop", 64, training=True, exact="false")(
+        [noise(90, 120)], np.random.default_rng(0)
+    )
+    np.testing.assert_array_equal(clip[0].permute(1, 2, 0), crop(noise(90, 120), 64))

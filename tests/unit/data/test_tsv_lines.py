@@ -8,7 +8,7 @@ import pytest
 
 from lavender.data import tsv as module
 from lavender.data.index import VideoIndex, index_of
-from lavender.data.tsv import TSVReader, write_lineidx
+from lavender.data.tsv import TSVReader, _parse_offsets, write_lineidx
 from lavender.runtime.errors import DataError
 
 HOLE = 3 * 2**30  # bytes, none of them on disk
@@ -116,3 +116,14 @@ def test_an_index_larger_than_its_file_allows_is_not_read(tmp_path: Path, name: 
     else:
         with pytest.raises(DataError, match=r"x\.lineidx has 3,221,225,472 bytes"):
             TSVReader(path)
+
+
+@pytest.mark.parametrize("end", ["\n", "\n\n", "\r\n", ""])
+@pytest.mark.parametrize("start", ["", "\n", " ", "\ufeff"])
+@pytest.mark.parametrize("numbers", [[0], [0, 7, 10**17], [0, 10**18 - 1], []])
+def test_a_line_index_is_read_alike_however_its_lines_end(tmp_path: Path, numbers: list[int], start: str, end: str):
+    path = tmp_path / "x.lineidx"
+    for joint in ("\n", "\r\n", "\n\n"):
+        path.write_bytes((start + joint.join(map(str, numbers)) + end).encode())
+        found = _parse_offsets(path)
+        assert (found.tolist(), found.dtype) == (numbers, np.int64)

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.optim import SGD
 
 from lavender.config.schema import Config
+from lavender.engine.optim import build_optimizer
 from lavender.engine.parallel import (
     DeepSpeedEngine,
     Engine,
+    StepFigures,
     TorchEngine,
     build_engine,
     deepspeed_settings,
@@ -21,6 +24,8 @@ from lavender.engine.parallel import (
 from lavender.models.lavender import Lavender
 from lavender.runtime.errors import ConfigError, TrainingError
 from lavender.tasks.base import labelled_loss, select_labelled
+from lavender.text.masking import places_of
+from tests.unit.host_reads import host_reads
 
 CPU = torch.device("cpu")
 
@@ -49,11 +54,11 @@ def halves(batch: dict[str, Tensor]) -> list[dict[str, Tensor]]:
 
 @pytest.fixture
 def make_engine(config: Config, make_model) -> Callable[..., Engine]:
-    """An engine with plain gradient descent: the change of a weight is its gradient."""
+    """An engine with plain gradient descent, the change of a weight is its gradient; or with AdamW."""
 
-    def make(lr: float = 1.0, **options) -> Engine:
+    def make(lr: float = 1.0, adamw: bool = False, **options) -> Engine:
         model = make_model()
-        optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+        optimizer = build_optimizer(model, lr, 1.0, 0.0) if adamw else SGD(model.parameters(), lr=lr, fused=True)
         return build_engine(model, optimizer, replace(config, **options), CPU)
 
     return make
@@ -123,20 +128,44 @@ def test_clipping(make_engine, batch: dict, limit: float):
     assert distance(weights(engine), before) == pytest.approx(step, rel=1e-3)
 
 
-def test_the_check_comes_before_anything_changes(make_engine, batch: dict):
-    engine = make_engine()
-    before = weights(engine)
-    seen = []
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_step_that_is_not_finite_changes_no_weight(make_engine, batch: dict, loss: float, accumulation: int):
+    engine = make_engine(adamw=True, gradient_accumulation=accumulation)
+    engine.train_batch(word_loss, batch) if accumulation == 1 else None
+    before, seen = weights(engine), []
 
-    def check(losses: dict[str, Tensor]) -> None:
-        seen.append(float(losses["loss"].detach()))
-        raise TrainingError("stop")
+    class Stop(StepFigures):
+        def read(self, values: list[float]) -> None:
+            seen.append(values)
+            raise TrainingError("stop")
+
+    def lost(model: Lavender, batch: dict) -> dict[str, Tensor]:
+        losses = word_loss(model, batch)
+        return {**losses, "loss": losses["loss"] * 0 + loss} if math.isnan(loss) else {"loss": losses["loss"] + loss}
 
     with pytest.raises(TrainingError, match="stop"):
-        engine.train_batch(word_loss, batch, check)
+        engine.train_batch(lost, batch, Stop())
     assert len(seen) == 1
+    assert not math.isfinite(seen[0][0])
     assert distance(weights(engine), before) == 0
-    assert all(parameter.grad is None for parameter in engine.model.parameters())
+
+
+def test_the_host_reads_once_a_step(make_engine, batch: dict):
+    engine = make_engine(adamw=True)
+    batch["places"] = places_of(batch["labels"])
+
+    def loss(model: Lavender, batch: dict) -> dict[str, Tensor]:
+        video, text = model.encode_video(batch["img"]), model.encode_text(batch["ids"], batch["mask"])
+        states = model.fuse(video, text)[:, -text.states.shape[1] :]
+        states, labels = select_labelled(states, batch["labels"], batch["places"])
+        return {"loss": labelled_loss(model.fc_mtm(states), labels)}
+
+    for _ in range(2):
+        engine.train_batch(loss, batch)
+    with host_reads() as seen:
+        engine.train_batch(loss, batch)
+    assert seen == ["tolist"]
 
 
 def test_parts_without_labels_leave_the_others_their_gradient(make_engine, batch: dict):

@@ -1,7 +1,15 @@
 import pytest
 
 from lavender.runtime.errors import ConfigError
-from lavender.runtime.launchers import LOOPBACK, PORT, Launch, find_launch, first_host, has_several_hosts
+from lavender.runtime.launchers import (
+    LOOPBACK,
+    PORT,
+    Launch,
+    find_launch,
+    first_host,
+    has_several_hosts,
+    processes_here,
+)
 
 
 def slurm(rank: int, size: int, **more: str) -> dict[str, str]:
@@ -117,3 +125,19 @@ def test_variables_that_do_not_fit(environment: dict, facts: tuple):
     with pytest.raises(ConfigError) as told:
         find_launch(environment)
     assert all(fact in str(told.value) for fact in facts), told.value
+
+
+@pytest.mark.parametrize(
+    ("environment", "count"),
+    [
+        ({}, 1),
+        ({"LOCAL_WORLD_SIZE": "4"}, 4),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "3"}, 3),
+        ({"MPI_LOCALNRANKS": "2"}, 2),
+        ({"SLURM_PROCID": "0", "SLURM_STEP_TASKS_PER_NODE": "4(x2),3"}, 4),
+        ({"SLURM_PROCID": "0", "SLURM_STEP_TASKS_PER_NODE": "1,8"}, 8),
+        ({"SLURM_STEP_TASKS_PER_NODE": "8"}, 1),
+    ],
+)
+def test_processes_that_share_a_host(environment: dict, count: int):
+    assert processes_here(environment) == count

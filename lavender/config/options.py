@@ -1,0 +1,26 @@
+"""The options of the schema, by name."""
+
+import dataclasses
+import functools
+from typing import get_type_hints
+
+from lavender.config.comparisons import Counts
+from lavender.config.schema import Config
+from lavender.config.values import Option
+
+
+@functools.cache
+def options() -> dict[str, Option]:
+    """Name → option, in the order of the schema."""
+    kinds = get_type_hints(Config)
+    blank = Config()
+    return {
+        item.name: Option(item.name, kinds[item.name], getattr(blank, item.name), **item.metadata)
+        for item in dataclasses.fields(Config)
+        if item.metadata
+    }
+
+
+def counting(where: Counts) -> list[str]:
+    """Names of the options that count in a comparison, in the order of the schema."""
+    return [name for name, option in options().items() if option.counts & where]
