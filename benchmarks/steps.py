@@ -1,7 +1,6 @@
 """The video encoder and the training step: seconds, share of the matrix rate, peak memory, beside the plain version."""
 
 import gc
-import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.plain import plainly
 from benchmarks.rows import BERT, SIZES, Machine, Row, Size, Skipped
 from benchmarks.timing import peak, reset_peak, turns
-from lavender.config.options import options
 from lavender.config.schema import Config
 from lavender.engine.optim import build_optimizer
 from lavender.engine.parallel import TorchEngine
+from lavender.models.compiling import compile_model
 from lavender.models.lavender import Lavender
 from lavender.models.recompute import checkpoint_activations
 from lavender.runtime.errors import TrainingError
@@ -144,7 +143,10 @@ class Step:
             except TrainingError as error:
                 raise Skipped(str(error)) from error
         if mode == "compile":
-            compile_blocks(self.model)
+            try:
+                compile_model(self.model, self.device)
+            except TrainingError as error:
+                raise Skipped(str(error)) from error
         self.model.train().to(self.device)
         self.engine = TorchEngine(self.model, build_optimizer(self.model, 1e-5, 1.0, 1e-3), config, self.device)
         self.batch = batch_of(task, self.samples, self.size.side, self.device)
@@ -154,16 +156,6 @@ class Step:
 
     def plain(self) -> None:
         _plainly(self.model, self.run)
-
-
-def compile_blocks(model: Lavender) -> None:
-    """What the option `compile` compiles: each block of the backbone and each layer of the fusion encoder, in place."""
-    if "compile" not in options():
-        raise Skipped("this version has no option compile")
-    if not any(shutil.which(name) for name in ("cc", "gcc", "clang")):
-        raise Skipped("torch.compile needs a C compiler, and there is none: apt-get install gcc")
-    for block in [*model.backbone.blocks(), *model.trsfr.layers]:
-        block.compile()
 
 
 def step(task: str, mode: str, machine: Machine) -> list[Row]:

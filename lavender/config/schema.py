@@ -258,6 +258,9 @@ class Config:
     max_grad_norm: float = _training(RUN, -1.0, "gradient norm to clip at; 0 or less: no clipping")
     use_checkpoint: bool = _training(RUN, False, "save memory: recompute the video encoder in the backward pass")
     checkpoint_offload: bool = _training(RUN, False, "with use_checkpoint: keep what is saved in host memory")
+    compile: bool = _training(
+        RUN, False, "compile the video encoder's blocks and the fusion layers: slower to start, faster a step"
+    )
     deepspeed: bool = _training(CAPTIONS, False, "train with DeepSpeed (where a launcher started the processes)")
     zero_stage: int = _training(RUN, 1, "DeepSpeed's ZeRO stage", choices=(0, 1, 2))
     deepspeed_config: str = _training(RUN, "", "JSON file of DeepSpeed's own options, in place of ours")

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,18 @@ def evaluate(
     checkpoint: Path,
     step: int = 0,
     loaders: KeptLoaders | None = None,
+    weights: Callable[[], str] | None = None,
 ) -> Metrics:
     """Predicts a whole split and scores it; the records go to `predictions/<split>.latest.jsonl`.
 
     Args:
         checkpoint: the file of the weights, or what it will be; step: of the training, for the trackers.
-        loaders: of the run, which live longer than an evaluation.
+        loaders: of the run, which live longer than an evaluation; weights: gives the digest of the model's weights.
 
     Returns:
         the metrics, equal on all processes and equal to those of a single one; one of NaN where a score is not finite.
     """
-    weights = functools.cache(lambda: weights_digest(engine.model))
+    weights = weights or digest_of(engine)
     title, (own, split) = split, task.responsible(split)
     earlier = own.earlier_records(split, checkpoint, weights) if distributed.is_main() else None
     if distributed.broadcast_object(earlier is not None):
@@ -52,7 +54,7 @@ def evaluate(
         make = functools.partial(evaluation_loader, dataset, lasting=loaders is not None)
         loader = loaders.of(title, dataset, make) if loaders else make()
         records, faults, frames = predict(own, engine, title, loader, device)
-        shares = distributed.gather_objects(records)
+        shares = distributed.gather_on_main(records)
     bad = report_faults(distributed.gather_objects(faults), title)
     metrics: Metrics = {}
     if distributed.is_main():
@@ -68,6 +70,11 @@ def evaluate(
         counts = " + ".join(str(len(share)) for share in shares)
         LOGGER.info("%s: %d samples (%s by process): %s", title, len(ordered), counts, in_words(metrics))
     return distributed.broadcast_object(metrics)
+
+
+def digest_of(engine: Engine) -> Callable[[], str]:
+    """Gives the digest of a model's weights as they are when it is asked for first: once for all splits."""
+    return functools.cache(lambda: weights_digest(engine.model))
 
 
 def predict(

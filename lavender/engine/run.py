@@ -17,6 +17,7 @@ from lavender.engine.parallel import build_engine, import_deepspeed
 from lavender.engine.resume import claimed_run
 from lavender.engine.start import PEER_LOST, end, refuse_random_weights
 from lavender.engine.trainer import Trainer
+from lavender.models.compiling import compile_model
 from lavender.models.recompute import checkpoint_activations
 from lavender.models.weights import build_model
 from lavender.runtime import distributed
@@ -104,6 +105,8 @@ def prepare(task: Trainable, config: Config, device: torch.device, folder: RunFo
     if config.use_checkpoint:
         checkpoint_activations(model, config.checkpoint_offload)
     model.to(device)
+    if config.compile:
+        compile_model(model, device)
     optimizer = build_optimizer(model, config.lr, config.vis_backbone_lr_mul, config.decay)
     engine = build_engine(model, optimizer, config, device)
     seed_process(config.seed, distributed.rank())  # from here on each process drops out its own

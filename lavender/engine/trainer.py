@@ -14,7 +14,7 @@ from lavender.data.batch import with_places
 from lavender.data.loaders import KeptLoaders, Loader
 from lavender.engine.best import best_number, best_on_test, by_task, evaluated_tasks, has_validation, history
 from lavender.engine.checkpoint import save_weights
-from lavender.engine.evaluator import evaluate, in_words, report_faults
+from lavender.engine.evaluator import digest_of, evaluate, in_words, report_faults
 from lavender.engine.optim import set_learning_rates
 from lavender.engine.output import RunFolder
 from lavender.engine.parallel import Engine, StepFigures
@@ -243,10 +243,10 @@ class Trainer:
         Raises:
             TrainingError: one is NaN or Inf; the weights are not saved.
         """
-        figures = {}
+        figures, weights = {}, digest_of(self.engine)
         for split, dataset in sets.items():
             words = (self.task, self.engine, split, dataset, self.device, self.folder, checkpoint, self.step)
-            figures[split] = evaluate(*words, self.loaders)
+            figures[split] = evaluate(*words, self.loaders, weights)
         draw_as_loaders(len(sets))
         for split, metrics in figures.items():
             for name, value in metrics.items():

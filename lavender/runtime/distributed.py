@@ -214,12 +214,21 @@ def barrier() -> None:
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """`value` of every process, by rank, on all processes (pickled: for small things and for records)."""
+    """`value` of every process, by rank, on all processes (pickled: for small things)."""
     if not dist.is_initialized():
         return [value]
     gathered: list[Any] = [None] * world_size()
     dist.all_gather_object(gathered, value, group=_object_group)
     return gathered
+
+
+def gather_on_main(value: Any) -> list[Any]:
+    """`value` of every process, by rank, on the first process; nothing on the others (pickled)."""
+    if not dist.is_initialized():
+        return [value]
+    gathered: list[Any] | None = [None] * world_size() if is_main() else None
+    dist.gather_object(value, gathered, group=_object_group)
+    return gathered or []
 
 
 def broadcast_object(value: Any) -> Any:

@@ -87,6 +87,11 @@ class VideoBackbone(nn.Module, ABC):
             WeightsError: the checkpoint has no backbone of this kind.
         """
 
+    def compile_blocks(self, backend: str) -> None:
+        """Compiles the blocks in place, by a backend of `torch.compile`; names of weights stay."""
+        for block in self.blocks():
+            block.compile(backend=backend)
+
     def initialise(self, std: float) -> None:
         """Draws random weights anew, for `initializer_range` = `std`; by default the constructor's stay."""
 

@@ -162,8 +162,21 @@ class SwinBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, 4 * dim)
 
-    def attend(self, x: Tensor) -> Tensor:
-        """Pads to whole windows (the pads are attended to), shifts, attends, and undoes both: (B, T, H, W, C)."""
+    def mask(self, x: Tensor) -> Tensor | None:
+        """The mask of the shifted windows of x (B, T, H, W, C), see `shifted_window_mask`; None without a shift."""
+        size: Size3 = (x.shape[1], x.shape[2], x.shape[3])
+        window, shift = effective_window(size, self.window, self.shift)
+        if not any(shift):
+            return None
+        t, h, w = (-(-s // n) * n for s, n in zip(size, window, strict=True))
+        return shifted_window_mask((t, h, w), window, shift, x.device)
+
+    def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """The first branch: pads to whole windows (the pads are attended to), shifts, attends, and undoes both.
+
+        x and the result: (B, T, H, W, C).
+        """
+        x = self.norm1(x)
         time, height, width = x.shape[1:4]
         size: Size3 = (time, height, width)
         window, shift = effective_window(size, self.window, self.shift)
@@ -171,18 +184,28 @@ class SwinBlock(nn.Module):
         if t or h or w:
             x = F.pad(x, (0, 0, 0, w, 0, h, 0, t))
         padded: Size3 = (x.shape[1], x.shape[2], x.shape[3])
-        mask = None
         if any(shift):
             x = torch.roll(x, [-m for m in shift], dims=(1, 2, 3))
-            mask = shifted_window_mask(padded, window, shift, x.device)
         x = join_windows(self.attn(partition_windows(x, window), mask), window, padded)
         if any(shift):
             x = torch.roll(x, shift, dims=(1, 2, 3))
         return x[:, :time, :height, :width]
 
+    def widen(self, x: Tensor) -> Tensor:
+        """The second branch: (…, C) → (…, C)."""
+        return self.mlp(self.norm2(x))
+
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attend(self.norm1(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        x = x + self.drop_path(self.attend(x, self.mask(x)))
+        return x + self.drop_path(self.widen(x))
+
+    def compile_branches(self, backend: str) -> None:
+        """Compiles both branches in place.
+
+        Not the whole block: each has a drop rate of its own, for which it would be compiled anew.
+        """
+        self.attend = torch.compile(self.attend, backend=backend, fullgraph=True)  # type: ignore[method-assign]
+        self.widen = torch.compile(self.widen, backend=backend, fullgraph=True)  # type: ignore[method-assign]
 
 
 class PatchMerging(nn.Module):
@@ -280,6 +303,10 @@ class VideoSwin(VideoBackbone):
 
     def blocks(self) -> list[nn.Module]:
         return [module for module in self.modules() if isinstance(module, SwinBlock)]
+
+    def compile_blocks(self, backend: str) -> None:
+        for block in self.blocks():
+            block.compile_branches(backend)  # type: ignore[operator]
 
     def initialise(self, std: float) -> None:
         self.apply(lambda module: draw(module, std))
