@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,22 @@ def test_it_learns_in_low_precision(model, batch, precision: str, tmp_path: Path
     saved = torch.load(tmp_path / "ckpt.pt", weights_only=True)  # as on a machine without a GPU: tensors are on the CPU
     assert {tensor.device.type for tensor in saved.values()} == {"cpu"}
     assert all(tensor.dtype == torch.float32 for name, tensor in saved.items() if tensor.is_floating_point())
+
+
+def test_a_step_waits_for_the_device_once(model, batch):
+    """While a step is queued the host reads nothing; then it reads loss and gradient norm together."""
+    engine, batch = engine_of(model, "bf16", "cuda"), on_gpu(batch)
+    for _ in range(3):  # what is made once a shape
+        engine.train_batch(loss, batch)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            engine.train_batch(loss, batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    told = [str(warning.message) for warning in seen if "synchroniz" in str(warning.message)]
+    assert len(told) <= 1, told
 
 
 # --- scripts ----------------------------------------------------------------------------------------------------------
