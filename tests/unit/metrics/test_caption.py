@@ -50,6 +50,7 @@ def test_cider_by_hand(no_java):
     assert same["CIDEr"] == pytest.approx(0.0)
 
 
+@pytest.mark.slow
 @needs_java
 def test_meteor_and_the_tokenizer_of_the_package():
     """Lines stay with their videos whatever a caption holds: nothing, line ends, or METEOR's separator."""
