@@ -1,10 +1,10 @@
 """python _tools/check_dataset.py _args/args_msrvtt-qa.json
 
-The doctor of data sets: reads the data of a configuration as training would, and says what is wrong with it: missing
-and broken videos, questions that can never be right, videos that are trained and evaluated on, duplicates, truncated
-texts, too few or too small frames; and what a run would cost. Options of the scripts may follow (--data_dir …).
+Checks the data of a configuration before training: missing and broken videos, unanswerable questions, videos in both
+training and evaluation, duplicates, truncated texts, too few or too small frames. It also estimates the cost of a run.
+Options of the training scripts can be added (--data_dir …).
 
-Writes check.json and check.png to a folder. The exit code is 1 where something would stop a run or spoil its figures.
+Writes check.json and check.png. The exit code is 1 if something would stop a run or make its metrics wrong.
 """
 
 import argparse
@@ -26,14 +26,14 @@ def main() -> int:
     parser.add_argument("config", help="the JSON file of a task")
     parser.add_argument("--output", type=Path, help="folder of check.json and check.png (default: _check/NAME)")
     parser.add_argument(
-        "--decode", type=_videos, default=1000, help="videos that are decoded, evenly chosen, or all (default: 1000)"
+        "--decode", type=_videos, default=1000, help="number of videos to decode, evenly spread, or all (default: 1000)"
     )
-    parser.add_argument("--fix", type=Path, help="folder of repaired copies, without what cannot be used")
+    parser.add_argument("--fix", type=Path, help="write repaired copies of the data to this folder")
     parser.add_argument(
         "--tflops",
         type=float,
         default=125.0,
-        help="what a GPU does in training, for the estimate (default: %(default)s, 40%% of an A100 in bf16)",
+        help="TFLOP/s of a GPU in training, for the estimate (default: %(default)s, 40%% of an A100 in bf16)",
     )
     parser.add_argument("--workers", type=whole(1, 512), default=os.cpu_count(), help="processes (default: one a core)")
     arguments, rest = parser.parse_known_args()

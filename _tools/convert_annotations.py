@@ -9,8 +9,8 @@ Converts the published annotation files of a data set in FOLDER to the text file
   lsmdc, didemo    txt_NAME-retrieval.json
   webvid, cc3m     txt_webvid2.5m.json, txt_webvid10m.json, txt_cc3m.json (pretraining)
 
-docs/annotations.md lists the files that each needs. With --videos or --frames the videos are looked for; the exit code
-is 1 where some are missing, or where malformed rows are left out.
+docs/annotations.md lists the files that each needs. --videos or --frames also checks that the videos exist; the exit
+code is 1 if some are missing, or if malformed rows are skipped.
 """
 
 import argparse
@@ -28,8 +28,12 @@ def main() -> int:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the folder of its annotation files")
     parser.add_argument("--output", required=True, type=Path, help="folder to write to, such as _datasets")
     videos = parser.add_mutually_exclusive_group()
-    videos.add_argument("--videos", default="", help="look for the videos in this folder of videos, images or tars")
-    videos.add_argument("--frames", type=Path, help="look for the videos in this frame TSV, such as img_msrvtt.tsv")
+    videos.add_argument(
+        "--videos", default="", help="check that the videos exist in this folder of videos, images or tars"
+    )
+    videos.add_argument(
+        "--frames", type=Path, help="check that the videos exist in this frame TSV, such as img_msrvtt.tsv"
+    )
     parser.add_argument("--drop_missing", action="store_true", help="leave out items whose video is missing")
     parser.add_argument(
         "--split",
@@ -42,15 +46,15 @@ def main() -> int:
         dest="share",
         type=_share,
         default=0.0,
-        help="share of the training videos to validate on (default: none)",
+        help="fraction of the training videos used for validation (default: none)",
     )
     parser.add_argument("--seed", type=whole(0), default=42, help="of --hold_out (default: %(default)s)")
     parser.add_argument(
         "--size_vocab", type=whole(1), default=0, help="answers of the task-specific head (default: as released)"
     )
-    parser.add_argument("--encoding", default="", help="of the annotation files, where it is not UTF-8; such as cp1252")
-    parser.add_argument("--skip_bad", action="store_true", help="leave out malformed rows, and count them")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    parser.add_argument("--encoding", default="", help="encoding of the annotation files if not UTF-8, such as cp1252")
+    parser.add_argument("--skip_bad", action="store_true", help="skip and count malformed rows")
+    parser.add_argument("--overwrite", action="store_true", help="overwrite existing files")
     arguments = parser.parse_args()
     if arguments.split and arguments.name != "msrvtt":
         parser.error("--split is for msrvtt")

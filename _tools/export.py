@@ -20,7 +20,7 @@ def main() -> None:
     source.add_argument("--checkpoint", type=Path, help="the file to export; args.json beside it is read")
     source.add_argument("--to_pt", type=Path, metavar="FOLDER", help="an exported folder to write as a .pt file")
     parser.add_argument("--output", required=True, type=Path, help="the folder (with --to_pt: the file) to write")
-    parser.add_argument("--txt_backbone", default="", help="BERT of the text, where args.json does not name it")
+    parser.add_argument("--txt_backbone", default="", help="BERT of the text embeddings, if args.json does not name it")
     parser.add_argument("--fusion_encoder", default="", help="BERT of the fusion encoder, the same")
     parser.add_argument("--vis_backbone", default="", help="the video backbone, the same: timm:NAME")
     parser.add_argument("--size_img", default=0, type=int, help="pixels a side of the frames, the same; for timm:NAME")

@@ -37,7 +37,7 @@ def main() -> int:
         help="JPEG quality of converted images, 1 to 95 (default: %(default)s)",
     )
     parser.add_argument(
-        "--max_pixels", type=whole(1), default=MAX_PIXELS, help="skip an image of more pixels (default: %(default)s)"
+        "--max_pixels", type=whole(1), default=MAX_PIXELS, help="skip images with more pixels (default: %(default)s)"
     )
     arguments = parser.parse_args()
 

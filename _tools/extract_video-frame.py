@@ -44,10 +44,10 @@ def main() -> int:
         "--min_decoded",
         type=float,
         default=0.5,
-        help="skip a video of which a smaller share of the frames decodes (default: %(default)s)",
+        help="skip a video if a smaller fraction of its frames can be decoded (default: %(default)s)",
     )
     parser.add_argument(
-        "--max_pixels", type=whole(1), default=MAX_PIXELS, help="skip a video of larger frames (default: %(default)s)"
+        "--max_pixels", type=whole(1), default=MAX_PIXELS, help="skip videos with larger frames (default: %(default)s)"
     )
     parser.add_argument("--output", type=Path, help="the file to write (default: NAME.pkl)")
     parser.add_argument(

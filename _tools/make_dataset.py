@@ -31,17 +31,21 @@ def main() -> int:
     parser.add_argument("--output", required=True, type=Path, help="folder to write to")
     parser.add_argument("--args_dir", type=Path, help="folder of the configurations (default: _args in --output)")
     parser.add_argument(
-        "--columns", nargs="+", default=[], metavar="MEANING=NAME", help="such as caption=text_en; split= for none"
+        "--columns",
+        nargs="+",
+        default=[],
+        metavar="MEANING=NAME",
+        help="map columns, such as caption=text_en; split= for no split column",
     )
-    parser.add_argument("--encoding", default="", help="of the tables, where it is not UTF-8; such as cp1252")
+    parser.add_argument("--encoding", default="", help="encoding of the tables if not UTF-8, such as cp1252")
     parser.add_argument(
-        "--answers_from", type=int, choices=[0, 1], help="the first option's number, where answers are numbers"
+        "--answers_from", type=int, choices=[0, 1], help="number of the first option, if answers are numbers"
     )
     parser.add_argument(
         "--frame_source",
         choices=["tsv", "videos", "shards"],
         default="tsv",
-        help="store frames in a TSV, or let training read the videos or the tars (default: %(default)s)",
+        help="store frames in a TSV, or read the videos or tars directly in training (default: %(default)s)",
     )
     parser.add_argument("--frames", type=whole(1, 10_000), default=5, help="frames of a clip (default: %(default)s)")
     parser.add_argument(
@@ -50,14 +54,14 @@ def main() -> int:
         type=float,
         default=[0.8, 0.1, 0.1],
         metavar=("TRAIN", "VAL", "TEST"),
-        help="shares of the videos, for tables without a column of splits (default: 0.8 0.1 0.1)",
+        help="fractions of the videos per split, if the table has no split column (default: 0.8 0.1 0.1)",
     )
     parser.add_argument("--seed", type=whole(0), default=42, help="of that split (default: %(default)s)")
     parser.add_argument(
         "--size_vocab", type=whole(1), default=1000, help="answers of the task-specific head (default: %(default)s)"
     )
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, help="which tasks (default: all)")
-    parser.add_argument("--max_pixels", type=whole(1), default=MAX_PIXELS, help="leave out clips of larger frames")
+    parser.add_argument("--max_pixels", type=whole(1), default=MAX_PIXELS, help="skip clips with larger frames")
     parser.add_argument("--workers", type=whole(1, 512), default=os.cpu_count(), help="processes (default: one a core)")
     arguments = parser.parse_args()
     if not (sum(arguments.split) > 0 and all(0 <= share <= 1 for share in arguments.split) and arguments.split[0] > 0):

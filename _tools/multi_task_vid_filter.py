@@ -1,9 +1,9 @@
 """python _tools/multi_task_vid_filter.py --dataset msrvtt
 
-The tasks of a data set were split apart from each other: a test video of one may be a training video of another. Takes
-every video that any task of the data set validates or tests on out of the training split of all of them, and writes
-what is left, for `_args/args_multi-task_*.json`, to `_datasets/multi_task`: the same text files, and captioning folders
-whose training YAML has a shorter line list (all else of theirs points back at the original files).
+The tasks of a dataset were split independently: a test video of one task can be a training video of another. Removes
+every video that any task validates or tests on from the training splits of all tasks of the dataset, and writes the
+result for `_args/args_multi-task_*.json` to `_datasets/multi_task`: the filtered text files, and captioning folders
+whose training YAML has a shorter line list and otherwise points to the original files.
 """
 
 import argparse
@@ -43,9 +43,11 @@ OPTIONAL = {"txt_msrvtt-mc.json"}  # tested without training: no run of several 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", required=True, choices=TASKS, help="the data set whose tasks are filtered")
-    parser.add_argument("--data_root", type=Path, default=DATASETS, help="where its files are (default: ./_datasets)")
-    parser.add_argument("--output_folder", type=Path, default=DATASETS / "multi_task", help="where filtered files go")
-    parser.add_argument("--allow_missing", action="store_true", help="go on without those that are missing")
+    parser.add_argument("--data_root", type=Path, default=DATASETS, help="folder of its files (default: ./_datasets)")
+    parser.add_argument(
+        "--output_folder", type=Path, default=DATASETS / "multi_task", help="folder of the filtered files"
+    )
+    parser.add_argument("--allow_missing", action="store_true", help="continue if files are missing")
     arguments = parser.parse_args()
     filter_training(arguments.dataset, arguments.data_root, arguments.output_folder, arguments.allow_missing)
 

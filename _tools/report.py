@@ -22,7 +22,10 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument("--output", type=Path, help="the page (default: report.html in the first folder)")
     parser.add_argument(
-        "--examples", type=whole(0, 1000), default=12, help="predictions shown of each split (default: %(default)s)"
+        "--examples",
+        type=whole(0, 1000),
+        default=12,
+        help="number of predictions shown per split (default: %(default)s)",
     )
     arguments = parser.parse_args()
     output = arguments.output or arguments.runs[0] / "report.html"

@@ -25,10 +25,13 @@ def main() -> None:
     parser.add_argument("--input_file", required=True, type=named, help="the frame TSV")
     parser.add_argument("--output", type=Path, help="the PNG to write (default: X.png beside X.tsv)")
     parser.add_argument(
-        "--columns", type=whole(1, 1000), default=8, help="most frames shown of a video (default: %(default)s)"
+        "--columns", type=whole(1, 1000), default=8, help="maximum frames shown per video (default: %(default)s)"
     )
     parser.add_argument(
-        "--max_pixels", type=whole(1), default=MAX_PIXELS, help="largest image that is decoded (default: %(default)s)"
+        "--max_pixels",
+        type=whole(1),
+        default=MAX_PIXELS,
+        help="maximum pixels of a decoded image (default: %(default)s)",
     )
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--rows", nargs="+", type=whole(0), help="row numbers, from 0")

@@ -20,7 +20,7 @@ from lavender.runtime.quoting import one_line, shown_json
 
 # What the args.json of a released run holds for an option that nobody set: read as not given.
 _UNSET = {"task_token": None, "kinetics": -1}
-_EVERY_NAME = "Accepted, though they change nothing: " + ", ".join(LEGACY)
+_EVERY_NAME = "Accepted for compatibility, but ignored: " + ", ".join(LEGACY)
 _OLD_PREFIXES = ("vidswin", "backbone")  # of names that begin with vis_backbone today
 
 
@@ -160,7 +160,7 @@ def _build_parser(kind: str) -> _Parser:
     others = [option.name for option in options().values() if not option.is_of(kind)]
     parser = _Parser(
         usage="%(prog)s --config FILE [--NAME VALUE ...]",
-        description="Every option may stand in the JSON file and on the command line; the command line wins.",
+        description="Options are read from the JSON file; options on the command line override it.",
         epilog=f"{len(others)} options of other tasks: --help-all" if others else _EVERY_NAME,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
@@ -174,7 +174,9 @@ def _build_parser(kind: str) -> _Parser:
     for name in LEGACY:  # launchers spell the local rank in two ways
         flags = {f"--{name}", f"--{name.replace('_', '-')}"} if name == "local_rank" else {f"--{name}"}
         parser.add_argument(*flags, dest=name, nargs="*", help=argparse.SUPPRESS)
-    parser.add_argument("-v", "--verbose", action=_Verbose, nargs=0, help="log every step and all that was loaded")
+    parser.add_argument(
+        "-v", "--verbose", action=_Verbose, nargs=0, help="verbose log: every step, and all weights that were loaded"
+    )
     if others:
         parser.add_argument("--help-all", action=_HelpAll, nargs=0, help="show the options of all tasks and exit")
     return parser
@@ -197,7 +199,7 @@ class _HelpAll(argparse.Action):
 
 def _accepted_words(option: Option) -> dict[str, Any]:
     """How many words argparse takes after the flag; all arrive as a list of strings."""
-    named = [str(choice) for choice in option.choices if choice != ""] + [f"{prefix}NAME" for prefix in option.prefixes]
+    named = option.named_choices
     metavar = "{" + ",".join(named) + "}" if named else None
     if option.kind is bool:
         return {"action": _OptionalWord, "nargs": "?", "metavar": "BOOL"}

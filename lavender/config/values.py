@@ -43,16 +43,19 @@ class Option:
         return not kind or not self.only or kind in self.only
 
     @property
+    def named_choices(self) -> list[str]:
+        """The choices as they are written on the command line."""
+        words = [
+            str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in self.choices if choice != ""
+        ]
+        return words + [f"{prefix}NAME" for prefix in self.prefixes]
+
+    @property
     def expected(self) -> str:
         """What would have been right, in words."""
         if self.choices:
             kind = "a list out of" if get_origin(self.kind) is list else "one of"
-            named = [
-                str(choice).lower() if choice in (True, False) else str(choice)
-                for choice in self.choices
-                if choice != ""
-            ]
-            return f"{kind} {', '.join(named + [f'{prefix}NAME' for prefix in self.prefixes])}"
+            return f"{kind} {', '.join(self.named_choices)}"
         words = _describe(self.kind)
         if self.above is not None:
             words += f", above {self.above}"

@@ -41,7 +41,7 @@ def convert(
         share: of the training videos that are held out for validation; seed: of that choice.
         size_vocab: classes of the task-specific head; 0: as in the released configuration.
         encoding: of the annotation files, if not UTF-8.
-        skip_bad: leave out malformed rows; overwrite: replace files that are there.
+        skip_bad: leave out malformed rows; overwrite: replace existing files.
 
     Returns:
         whether all videos are there (or nobody looked) and no row was left out
