@@ -12,6 +12,7 @@ from benchmarks import __main__ as command
 from benchmarks import inputs, others, steps
 from benchmarks.plain import plainly
 from benchmarks.rows import SIZES, Machine, Row, Skipped, file_name, heading, line
+from lavender.models import compiling
 from lavender.runtime.errors import TrainingError
 
 ROOT = Path(__file__).parents[2]
@@ -122,11 +123,10 @@ def test_rows_that_cannot_be_or_fail_do_not_stop_the_others(machine, monkeypatch
     assert all("are over" in row.skipped for row in late)
 
 
-def test_what_has_no_compiler_is_not_compiled(monkeypatch):
-    monkeypatch.setattr(steps, "options", lambda: {"compile": None})
-    monkeypatch.setattr(steps.shutil, "which", lambda _: None)
-    with pytest.raises(Skipped, match="C compiler"):
-        steps.compile_blocks(SIZES["micro"].build())
+def test_what_has_no_compiler_is_not_compiled(machine, monkeypatch):
+    monkeypatch.setattr(compiling.shutil, "which", lambda _: None)
+    with pytest.raises(Skipped, match=r"C\+\+ compiler"):
+        steps.Step("QA", "compile", machine)
 
 
 def test_an_unknown_group_is_refused(capsys):

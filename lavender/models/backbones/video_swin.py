@@ -171,12 +171,12 @@ class SwinBlock(nn.Module):
         t, h, w = (-(-s // n) * n for s, n in zip(size, window, strict=True))
         return shifted_window_mask((t, h, w), window, shift, x.device)
 
-    def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """The first branch: pads to whole windows (the pads are attended to), shifts, attends, and undoes both.
+    def attend(self, x: Tensor) -> Tensor:
+        """Attention inside each window, (B, T, H, W, C) → the same."""
+        return self.in_windows(x, self.mask(x))
 
-        x and the result: (B, T, H, W, C).
-        """
-        x = self.norm1(x)
+    def in_windows(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Pads to whole windows (the pads are attended to), shifts, attends, and undoes both: (B, T, H, W, C)."""
         time, height, width = x.shape[1:4]
         size: Size3 = (time, height, width)
         window, shift = effective_window(size, self.window, self.shift)
@@ -192,11 +192,11 @@ class SwinBlock(nn.Module):
         return x[:, :time, :height, :width]
 
     def widen(self, x: Tensor) -> Tensor:
-        """The second branch: (…, C) → (…, C)."""
+        """The second branch, behind its norm: (…, C) → (…, C)."""
         return self.mlp(self.norm2(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attend(x, self.mask(x)))
+        x = x + self.drop_path(self.attend(self.norm1(x)))
         return x + self.drop_path(self.widen(x))
 
     def compile_branches(self, backend: str) -> None:
@@ -204,7 +204,7 @@ class SwinBlock(nn.Module):
 
         Not the whole block: each has a drop rate of its own, for which it would be compiled anew.
         """
-        self.attend = torch.compile(self.attend, backend=backend, fullgraph=True)  # type: ignore[method-assign]
+        self.in_windows = torch.compile(self.in_windows, backend=backend, fullgraph=True)  # type: ignore[method-assign]
         self.widen = torch.compile(self.widen, backend=backend, fullgraph=True)  # type: ignore[method-assign]
 
 

@@ -85,6 +85,7 @@ def test_two_processes_find_what_one_finds(evaluated, monkeypatch: pytest.Monkey
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         monkeypatch.setattr(distributed, "world_size", lambda: 2)
         monkeypatch.setattr(distributed, "gather_objects", gather)
+        monkeypatch.setattr(distributed, "gather_on_main", gather)
         metrics, records = evaluated()
     assert [len(shares[rank]) for rank in (0, 1)] == [3, 1]
     assert metrics == alone
