@@ -80,6 +80,7 @@ class QuestionDataset(ItemDataset):
     `position` (B,) where the answer is read, `answer_id` (B,) or −1, and `video`, `question`, `answer`: lists of text.
     """
 
+    not_an_answer: ClassVar[str] = "is no word of the vocabulary"  # why an answer cannot be given
     labels_without_video: ClassVar[bool] = False  # whether a question keeps its label where its video is missing
 
     def __init__(
@@ -133,7 +134,7 @@ class QuestionDataset(ItemDataset):
     def unanswerable_reason(self, item: Item, where: str) -> str:
         """Why a question can never be right; "" where it can."""
         if self.answer_id(item, where) == IGNORED:
-            return f"its answer, {shown(self.answer(item, where))}, is no word of the vocabulary"
+            return f"its answer, {shown(self.answer(item, where))}, {self.not_an_answer}"
         return ""
 
     @abstractmethod
@@ -208,6 +209,8 @@ class FillInTheBlankDataset(OpenEndedDataset):
 
 class ClosedVocabularyDataset(QuestionDataset):
     """The question alone, for the task-specific head: its label is `answer`, one of `size_vocab` classes."""
+
+    not_an_answer: ClassVar[str] = "is no class of the task-specific head (these are the answers that the file lists)"
 
     def answer_id(self, item: Item, where: str) -> int:
         if item.get("answer") == IGNORED or not self.answer(item, where):

@@ -18,6 +18,8 @@ from typing import Any
 from lavender.runtime.errors import TrainingError
 
 ROOT = Path(__file__).resolve().parents[2]
+PYTHON = os.path.relpath(sys.executable) if ".venv" in Path(sys.executable).parts else "python"  # as a user types it
+QUIET = 30.0  # seconds between two lines about a step where there is no terminal
 _WIDTH = 100  # columns of the terminal that the scripts see
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -49,7 +51,7 @@ class Step:
             raise TrainingError(f"{end}the demo stops here: {script} ended with exit code {code}; see {self.log}")
 
     def show(self, bar: str = "", end: bool = False) -> None:
-        """Draws the line; on no terminal only its end."""
+        """Draws the line; without a terminal its end, and a line now and then."""
         seconds = time.monotonic() - self._started
         if end:
             mark = "\r\x1b[K" if sys.stdout.isatty() else ""
@@ -58,6 +60,9 @@ class Step:
             self._shown = time.monotonic()
             room = os.get_terminal_size().columns - 52
             print(f"\r\x1b[K{self.title:<40}{seconds:5.0f} s   {bar[: max(room, 0)]}", end="", flush=True)
+        elif bar and not sys.stdout.isatty() and time.monotonic() - self._shown > QUIET:
+            self._shown = time.monotonic()
+            print(f"{self.title:<40}{seconds:5.0f} s … {bar[:60].rstrip()}", flush=True)
 
     def _follow(self, command: list[str], log: Any) -> int:
         """Runs a command at a terminal of its own, whose bars are shown here; returns its exit code."""

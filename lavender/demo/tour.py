@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lavender.demo import scores
-from lavender.demo.screen import ROOT, Screen, Step
+from lavender.demo.screen import PYTHON, ROOT, Screen, Step
 from lavender.demo.toy import write_toy
 from lavender.runtime.errors import ConfigError
 
@@ -77,11 +77,11 @@ def tour(folder: Path, n_train: int, n_test: int = 200) -> Tour:
     print("\n".join(scores.table(run, search, folder)))
     checkpoint, asked = _shown(newest(run)), json.loads((folder / "txt_toy-qa.json").read_text())["test"][0]
     clip = _shown(folder / "_toy_test" / f"{asked['video']}.mp4")
-    command = f'python -m lavender.predict answer {clip} "{asked["question"]}" --path_ckpt {checkpoint}'
+    command = f'{PYTHON} -m lavender.predict answer {clip} "{asked["question"]}" --path_ckpt {checkpoint}'
     print(f"\n{time.monotonic() - started:.0f} s in all. What you can do now:\n")
     print(f"  look at it         {_shown(page)}")
     print(f"  ask it             {command}")
-    print(f"  use it in a page   python -m lavender.app --path_ckpt {checkpoint}")
+    print(f"  use it in a page   {PYTHON} -m lavender.app --path_ckpt {checkpoint}")
     print("  your own videos    docs/data.md, docs/training.md", flush=True)
     return Tour(folder, newest(seeing), run, search)
 

@@ -53,7 +53,7 @@ def write_config(task: TaskFiles, data: Path, folder: Path, frames: dict[str, An
 
 
 def commands(task: TaskFiles, config: Path) -> list[str]:
-    """What starts training: one process, then 8 GPUs."""
+    """What starts training: one process, then 8 GPUs. A pretrained checkpoint is named, but not needed."""
     words = f"{SCRIPTS[task.kind][0]} --config {shlex.quote(str(config.resolve()))}"
     words += "" if task.kind == "pretrain" else " --path_ckpt CHECKPOINT"
     return [f"python {words}", f"torchrun --nproc_per_node=8 {words}"]

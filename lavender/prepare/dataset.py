@@ -95,6 +95,8 @@ def make_dataset(
         config = write_config(task, output, args_dir or output / "_args", options, lengths)
         said += ["", f"{task.name}: " + ", ".join(f"{number:,} {split}" for split, number in task.counts.items())]
         said += [f"  {line}" for line in (*task.notes, *commands(task, config))]
+    if any("--path_ckpt" in line for line in said):
+        said.append("\nCHECKPOINT is a pretrained model (_models/lavender.pt); without one leave --path_ckpt out")
     if Path.cwd() != ROOT:
         said.append(f"\nThese commands are run in {ROOT}")
     print("\n".join(said))
