@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +34,12 @@ def main(words: Sequence[str] | None = None) -> int:
         from lavender.inference.predictor import Predictor  # heavy: --help and wrong words are answered at once
 
         predictor = Predictor.from_pretrained(arguments.path_ckpt, arguments.device, **_options(arguments))
-        return arguments.do(predictor, arguments)
+        code = arguments.do(predictor, arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # who reads it, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (LavenderError, OSError) as fault:
         print(f"error: {fault}", file=sys.stderr)
         return BAD_INPUT

@@ -169,3 +169,15 @@ def test_help_needs_no_model():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "search" in done.stdout
+
+
+def test_a_reader_that_has_seen_enough(run: Path, clips: Path):
+    """As `… | head -0` is."""
+    words = ["answer", str(clips / "c0.mp4"), "who", "--path_ckpt", str(run), "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lavender.predict", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    _, said = process.communicate(timeout=300)
+    assert (process.returncode, said) == (0, b"")
