@@ -1,6 +1,7 @@
 """Metrics of several runs side by side: as numbers, as Markdown, as LaTeX."""
 
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,22 @@ from dataclasses import dataclass
 from lavender.report.runs import Key, Run
 
 PERCENT = ("acc", "r@", "v2t_r@")  # metrics that are shares
+MEANINGS = {  # pattern of a metric → what it is
+    r"acc|acc_1": "accuracy: percent of the questions (or pairs) whose best answer is right",
+    r"acc_5": "percent of the questions whose right answer is among the five best",
+    r"acc_\w*_?adjusted": "accuracy over the size of the public test split (size_test)",
+    r"acc_mtm": "percent of the masked words that are predicted right",
+    r"acc_vtm": "percent of the videos whose own text is the best match among the texts it is paired with",
+    r"loss\w*": "mean loss",
+    r"r@\d+": "text-to-video recall: percent of the texts whose own video is among the k best",
+    r"v2t_r@\d+": "video-to-text recall: percent of the videos one of whose texts is among the k best",
+    r"(v2t_)?(median|mean)_rank": "rank of the right one, from 1; v2t: of texts for a video",
+    r"ties": "number of texts whose own video has the same score as another video",
+    r"texts|videos": "size of the gallery",
+    r"Bleu_\d|METEOR|ROUGE_L|CIDEr|SPICE": "caption metrics of the COCO toolkit, as fractions (papers multiply them by 100)",
+    r"no_answer|no_reference|missing|bad_samples": "number of items left out, or replaced by zeros",
+    r"best epoch": "the epoch whose metrics these are, chosen on validation",
+}
 
 
 @dataclass(frozen=True)
@@ -16,6 +33,16 @@ class Table:
 
     columns: list[str]
     rows: dict[str, list[str]]
+
+    def meanings(self) -> dict[str, str]:
+        """What the metrics of the table are: names → words."""
+        found: dict[str, list[str]] = {}
+        for name in self.rows:
+            metric = "best epoch" if name.endswith("best epoch") else name.rsplit(" ", 1)[-1]
+            words = next((words for pattern, words in MEANINGS.items() if re.fullmatch(pattern, metric)), "")
+            if words and metric not in found.setdefault(words, []):
+                found[words].append(metric)
+        return {", ".join(metrics): words for words, metrics in found.items()}
 
     def markdown(self) -> str:
         """To paste into a README."""

@@ -11,7 +11,7 @@ import pytest
 from lavender.report.examples import answers, choose, is_right
 from lavender.report.page import write_page
 from lavender.report.runs import Run, groups, open_run
-from lavender.report.tables import compare
+from lavender.report.tables import Table, compare
 from lavender.runtime.errors import DataError
 from tests.conftest import ROOT
 
@@ -193,3 +193,17 @@ def test_predictions_that_were_cut(world: World):
     path.write_text(path.read_text()[:-20])
     with pytest.raises(DataError, match=r"test\.jsonl, line 3"):
         run.predictions()
+
+
+def test_the_metrics_are_explained(world: World):
+    names = [
+        "toy-qa val acc_1",
+        "toy-qa test acc_1",
+        "toy-cap test CIDEr",
+        "v2t_r@5",
+        "toy-qa best epoch",
+        "own metric",
+    ]
+    table = Table(["run"], {name: ["1"] for name in names})
+    assert list(table.meanings()) == ["acc_1", "CIDEr", "v2t_r@5", "best epoch"]
+    assert "video-to-text" in table.meanings()["v2t_r@5"]
