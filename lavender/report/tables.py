@@ -21,7 +21,7 @@ MEANINGS = {  # pattern of a metric → what it is
     r"(v2t_)?(median|mean)_rank": "rank of the right one, from 1; v2t: of texts for a video",
     r"ties": "number of texts whose own video has the same score as another video",
     r"texts|videos": "size of the gallery",
-    r"Bleu_\d|METEOR|ROUGE_L|CIDEr|SPICE": "caption metrics of the COCO toolkit, as fractions (papers multiply them by 100)",
+    r"Bleu_\d|METEOR|ROUGE_L|CIDEr|SPICE": "caption metrics of the COCO toolkit, as fractions (× 100 in papers)",
     r"no_answer|no_reference|missing|bad_samples": "number of items left out, or replaced by zeros",
     r"best epoch": "the epoch whose metrics these are, chosen on validation",
 }
