@@ -150,7 +150,18 @@ class Loader:
     def _pass(self) -> Iterator[Any]:
         if not self._loader.num_workers:
             return iter(self._loader)
-        return batches_of(self._loader, self._shared, self.title, self.dataset.config.loader_timeout)
+        patience = self.dataset.config.loader_timeout
+        return batches_of(self._start, self._loader.num_workers, self._shared, self.title, patience)
+
+    def _start(self) -> Iterator[Any]:
+        """Begins a pass; workers of the last one that do not answer at once, as on a busy machine, are replaced."""
+        try:
+            return iter(self._loader)
+        except RuntimeError as error:
+            if "timed out" not in str(error):
+                raise
+            self._loader = self._make()
+            return iter(self._loader)
 
 
 def lost_worker(error: RuntimeError) -> DataError | None:

@@ -14,14 +14,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver, reduction, resource_tracker
 from types import ModuleType
 from typing import Any
 from unittest import mock
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from lavender.runtime.errors import DataError
 from lavender.runtime.signals import leave_signals_to_parent
@@ -130,11 +130,13 @@ def _end_with(parent: Any) -> None:
     os._exit(1)
 
 
-def batches_of(loader: DataLoader, dataset: SharedDataset, title: str, patience: float) -> Iterator[Any]:
+def batches_of(
+    start: Callable[[], Iterator[Any]], workers: int, dataset: SharedDataset, title: str, patience: float
+) -> Iterator[Any]:
     """One pass of a loader with workers.
 
     Args:
-        loader: gives up after `POLL` seconds without a batch.
+        start: begins the pass; its iterator gives up after `POLL` seconds without a batch.
         patience: seconds without a batch after which the workers are given up; 0 waits for ever.
 
     Raises:
@@ -143,7 +145,7 @@ def batches_of(loader: DataLoader, dataset: SharedDataset, title: str, patience:
     start_server()
     try:
         with dataset.packed(), _script_hidden(dataset.dataset):
-            batches = iter(loader)
+            batches = start()
     except (OSError, EOFError) as error:
         raise worker_killed(error) from error
     asked = time.monotonic()
@@ -162,7 +164,7 @@ def batches_of(loader: DataLoader, dataset: SharedDataset, title: str, patience:
                 for worker in multiprocessing.active_children():
                     worker.kill()  # leaving would wait for them
                 raise DataError(
-                    f"the {title} has given no batch for {waited:.0f} s: its {loader.num_workers} worker(s) hang, or "
+                    f"the {title} has given no batch for {waited:.0f} s: its {workers} worker(s) hang, or "
                     "the disk does; --n_workers 0 shows where, --loader_timeout sets the limit"
                 ) from None
             continue

@@ -239,3 +239,23 @@ def test_the_number_of_workers_follows_the_cores_at_hand(monkeypatch, asked, cor
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
     monkeypatch.setattr(distributed, "processes_here", lambda: processes)
     assert workers_of(Config(n_workers=asked)) == workers
+
+
+def test_workers_that_do_not_answer_at_once_are_replaced(config: Config, monkeypatch):
+    """Torch gives the workers of the last pass as long to answer as it gives a batch: a second, here."""
+    config.n_workers = 1
+    loader = training_loader(Numbers(config, 7, training=True))
+    first = list(loader)
+    busy, begin = loader._loader, type(loader._loader).__iter__
+
+    def slowly(one: Any) -> Any:
+        if one is busy:
+            raise RuntimeError("DataLoader timed out after 1.0 seconds")
+        return begin(one)
+
+    monkeypatch.setattr(type(busy), "__iter__", slowly)
+    again = list(loader)
+    assert [batch["index"].tolist() for batch in again] == [batch["index"].tolist() for batch in first]
+    assert {int(n) for batch in again for n in batch["process"]}.isdisjoint(
+        int(n) for batch in first for n in batch["process"]
+    )
