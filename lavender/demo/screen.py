@@ -76,7 +76,7 @@ class Step:
                 *lines, rest = (rest + data.decode(errors="replace")).split("\n")
                 for line in lines:
                     log.write(_last(line.rstrip("\r")) + "\n")
-                self.show(_last(rest))
+                self.show(_last(rest) or (_last(lines[-1].rstrip("\r")) if lines else ""))
             log.write(_last(rest))
             return process.wait()
         finally:

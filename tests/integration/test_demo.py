@@ -23,7 +23,7 @@ def test_the_tour_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     told = capfd.readouterr().out
     assert "report.html" in told
     assert len(told.splitlines()) < 60
-    commands = [line.split("python ", 1)[1] for line in told.splitlines() if " python " in line]
+    commands = [line.split("python ", 1)[1] for line in told.splitlines() if "python -m " in line]
     assert [command.split()[1] for command in commands] == ["lavender.predict", "lavender.app"]
     assert all(Path(command.split("--path_ckpt ")[1]).is_file() for command in commands)
 
