@@ -44,7 +44,7 @@ class Option:
 
     @property
     def named_choices(self) -> list[str]:
-        """The choices as they are written on the command line."""
+        """The choices, spelled as on the command line."""
         words = [
             str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in self.choices if choice != ""
         ]

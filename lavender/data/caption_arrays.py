@@ -96,7 +96,7 @@ class CaptionArrays:
 
 @dataclass(frozen=True)
 class InMemory:
-    """Captions that go to other processes as they are."""
+    """Captions in memory; they are copied when sent to another process."""
 
     arrays: CaptionArrays
 

@@ -110,7 +110,7 @@ class _UnfitError(Exception):
 class CaptionFile:
     """A cache, mapped. It goes to other processes by its name, and they map it when they first need it.
 
-    It is replaced as a whole and never written in place, so its bytes stay as they are for those who have mapped it.
+    It is replaced as a whole and never written in place, so processes that have mapped it still see the old content.
 
     Args:
         path: the cache; source: size and time of change (ns) of the text file that it must be of.

@@ -73,7 +73,7 @@ def evaluate(
 
 
 def digest_of(engine: Engine) -> Callable[[], str]:
-    """Gives the digest of a model's weights as they are when it is asked for first: once for all splits."""
+    """Returns a function that computes the digest of the weights at its first call, and then reuses it."""
     return functools.cache(lambda: weights_digest(engine.model))
 
 

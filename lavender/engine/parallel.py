@@ -35,9 +35,9 @@ def no_mark(phase: str) -> None:
 
 
 class StepFigures:
-    """What is told of a step: here nothing. `loss` is the first of the figures.
+    """Metrics of a training step: how they are computed and checked. The first is `loss`. This class checks nothing.
 
-    Figures stay on the device, so that the host can queue the whole step before it reads them, once.
+    They stay on the device, so that the host can queue the whole step before it reads them, once.
     """
 
     def of(self, losses: dict[str, Tensor]) -> Tensor:
@@ -60,7 +60,7 @@ class Engine(ABC):
     model: Lavender
     optimizer: Optimizer
     grad_norm: float = 0.0
-    mark: Callable[[str], None] = staticmethod(no_mark)  # is told the phases of a step; see `profile.py`
+    mark: Callable[[str], None] = staticmethod(no_mark)  # called at the start of each phase of a step; see `profile.py`
 
     def __init__(self, config: Config):
         self.accumulation = config.gradient_accumulation
@@ -150,7 +150,7 @@ class TorchEngine(Engine):
     def _step(self, loss: Tensor) -> Tensor:
         """The optimizer's step, unless `loss` or the gradient is not finite; returns the gradient's norm.
 
-        All on the device: the fused optimizer is told there to leave a step out, as a scaler of fp16 tells it.
+        Decided on the device: the fused optimizer skips the step if `found_inf` is 1, as with a GradScaler.
         """
         self.mark("optimizer")
         self.scaler.unscale_(self.optimizer)

@@ -1,6 +1,5 @@
 """The video encoder (a backbone and the embeddings of place and time) and the text encoder (BERT embeddings)."""
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -10,6 +9,7 @@ from lavender.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Color, V
 from lavender.models.bert import BertEmbeddings, BertEncoder
 from lavender.models.bert_config import BertConfig
 from lavender.models.fusion import additive_mask
+from lavender.runtime.device import constant
 from lavender.runtime.errors import ConfigError
 
 SWINBERT_FEATURES = 512  # width of SwinBERT's image features
@@ -34,17 +34,11 @@ def normalize_frames(
     """
     if img.dtype != torch.uint8:
         return img
-    frames = (img.float() / 255 - _on(mean, img.device)) / _on(std, img.device)
+    means, deviations = (constant(color, img.device).view(3, 1, 1) for color in (mean, std))
+    frames = (img.float() / 255 - means) / deviations
     if present is not None:
         frames = frames * present.view(-1, 1, 1, 1, 1)
     return frames
-
-
-@lru_cache(maxsize=16)
-def _on(color: Color, device: torch.device) -> Tensor:
-    """A colour on a device, (3, 1, 1), brought there once."""
-    with torch.inference_mode(False):  # kept: it may be used in training later
-        return torch.tensor(color, device=device).view(3, 1, 1)
 
 
 class FrameEncoder(nn.Module):

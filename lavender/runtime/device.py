@@ -3,8 +3,10 @@
 import ctypes
 import platform
 from contextlib import AbstractContextManager
+from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 from lavender.runtime import distributed
 from lavender.runtime.errors import ConfigError
@@ -65,6 +67,13 @@ def to_device(batch: dict, device: torch.device) -> dict:
         key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
         for key, value in batch.items()
     }
+
+
+@lru_cache(maxsize=64)
+def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Numbers as a tensor on a device, (n,), copied there once: each copy makes the host wait for the device."""
+    with torch.inference_mode(False):  # kept: it may be used in training later
+        return torch.tensor(values, device=device)
 
 
 def memory_in_use(device: torch.device) -> str:

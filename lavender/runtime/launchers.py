@@ -72,7 +72,7 @@ def find_launch(environment: Mapping[str, str]) -> Launch | None:
 
 
 def processes_here(environment: Mapping[str, str]) -> int:
-    """How many processes of a run the launcher has started on this host; 1 where none or no number is told."""
+    """Number of processes of this run on this host, as the launcher reports it; 1 if it reports none."""
     for name in ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", _HYDRA[1], _CRAY[1]):
         if name in environment:
             return max(_whole(environment, name), 1)

@@ -1,7 +1,7 @@
 """Text-to-video retrieval: every video of a batch against every text (paper, section 3.2)."""
 
 from abc import abstractmethod
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from lavender.metrics.matching import ranking_score
 from lavender.models.encoders import Encoded
 from lavender.models.lavender import Lavender
 from lavender.models.pairs import all_pairs, fuse_at, gather
+from lavender.runtime.device import constant
 from lavender.runtime.errors import ConfigError
 from lavender.tasks.base import GalleryTask, Metrics, Record
 from lavender.tasks.downstream import DownstreamTask
@@ -115,15 +116,9 @@ class RetrievalTask(PairTask):
         unknown = ~batch["present"][:, None] | self.shared_text(batch)
         return counted_loss(logits, labels.masked_fill(unknown, IGNORED).flatten())
 
-    @lru_cache(maxsize=4)  # noqa: B019 (a task lives as long as its run)
-    def _words(self, device: torch.device) -> Tensor:
-        """The ids of "true" and "false" on a device, brought there once."""
-        with torch.inference_mode(False):
-            return torch.tensor([self.tokenizer.true_id, self.tokenizer.false_id], device=device)
-
     def true_false(self, model: Lavender, states: Tensor) -> Tensor:
         """States (P, D) → logits of "true" and "false" (P, 2), as precise as the weights: in bf16 many would tie."""
-        words = self._words(states.device)
+        words = constant((self.tokenizer.true_id, self.tokenizer.false_id), states.device)
         with torch.autocast(states.device.type, enabled=False):
             return model.fc_mtm.at_words(states.to(model.dtype), words).float()
 
