@@ -13,6 +13,7 @@ from _root import run, whole
 from lavender.report.page import write_page
 from lavender.report.runs import open_run
 from lavender.runtime.errors import DataError
+from lavender.runtime.files import read_text
 
 
 def main() -> None:
@@ -27,11 +28,13 @@ def main() -> None:
         default=12,
         help="number of predictions shown per split (default: %(default)s)",
     )
+    parser.add_argument("--summary", type=Path, help="a text file; its lines stand on top of the page")
     arguments = parser.parse_args()
     output = arguments.output or arguments.runs[0] / "report.html"
     if output.is_dir():
         raise DataError(f"{output} is a folder: name the page, such as {output / 'report.html'}")
-    write_page([open_run(folder) for folder in arguments.runs], output, arguments.examples)
+    summary = read_text(arguments.summary, DataError).strip("\n") if arguments.summary else ""
+    write_page([open_run(folder) for folder in arguments.runs], output, arguments.examples, summary)
     print(output)
 
 

@@ -69,12 +69,14 @@ def tour(folder: Path, n_train: int, n_test: int = 200) -> Tour:
     with screen.step("retrieval of all test clips") as step:
         search = tune(step, folder, "eval_retrieval_tsv.py", newest(run), *RETRIEVAL)
         step.result = f"{int(scores.metrics_of(search)['videos'])} texts × clips"
-    page = folder / "report.html"
+    heading = f"On {n_test} test clips whose combinations of colour, shape and motion were never trained on:\n"
+    learned = "\n".join([heading, *scores.table(run, search, folder)])
+    page, summary = folder / "report.html", folder / "summary.txt"
+    summary.write_text(learned + "\n")
     with screen.step("a page of curves and examples") as step:
-        step.run("_tools/report.py", run, search, seeing, "--output", page)
+        step.run("_tools/report.py", run, search, seeing, "--output", page, "--summary", summary)
         step.result = _shown(page)
-    print(f"\nOn {n_test} test clips whose combinations of colour, shape and motion were never trained on:\n")
-    print("\n".join(scores.table(run, search, folder)))
+    print(f"\n{learned}")
     checkpoint, asked = _shown(newest(run)), json.loads((folder / "txt_toy-qa.json").read_text())["test"][0]
     clip = _shown(folder / "_toy_test" / f"{asked['video']}.mp4")
     command = f'{PYTHON} -m lavender.predict answer {clip} "{asked["question"]}" --path_ckpt {checkpoint}'

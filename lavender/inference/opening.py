@@ -51,9 +51,20 @@ def _find(path: str | Path) -> Path:
     place = Path(path)
     if place.is_dir() and exported_config(place) is None and (place / RESULTS_FILE).is_file():
         return _best(place)
+    if place.is_dir() and (runs := _runs_in(place)):
+        raise WeightsError(f"{place}: this folder holds {len(runs)} runs: name one, such as the newest: {runs[-1]}")
     if place.exists():
         return place
     return download(str(path))
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """The runs in an output folder, or in that of the demo, the newest last; none where it holds weights itself."""
+    if any(folder.glob("*.pt")) or any(folder.glob("*.safetensors*")) or any(folder.glob("*.bin")):
+        return []
+    results = [*folder.glob(f"*/{RESULTS_FILE}"), *folder.glob(f"*/*/{RESULTS_FILE}")]
+    runs = [path for path in results if any(path.parent.glob("ckpt_*.pt"))]
+    return [path.parent for path in sorted(runs, key=lambda path: path.stat().st_mtime)]
 
 
 def _best(run: Path) -> Path:

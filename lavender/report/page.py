@@ -29,11 +29,12 @@ class Section:
     missing: str
 
 
-def write_page(runs: Sequence[Run], output: Path, count: int = 12) -> None:
+def write_page(runs: Sequence[Run], output: Path, count: int = 12, summary: str = "") -> None:
     """Writes the page of some runs.
 
     Args:
         count: examples of each split.
+        summary: words on top of the page, their lines as they stand.
 
     Raises:
         DataError: predictions that cannot be read. OSError: the page cannot be written.
@@ -49,6 +50,7 @@ def write_page(runs: Sequence[Run], output: Path, count: int = 12) -> None:
     )
     content = environment.get_template("page.html.jinja").render(
         runs=runs,
+        summary=summary,
         table=table,
         markdown=table.markdown(),
         latex=table.latex(),

@@ -1,5 +1,6 @@
 """The quick start to its end, as `make demo` runs it, with a few clips."""
 
+import html
 import os
 import subprocess
 import sys
@@ -20,8 +21,11 @@ def test_the_tour_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert all((run / "results.json").is_file() for run in (done.run, done.search))
     page = (tmp_path / "demo" / "report.html").read_text()
     assert page.count("data:image/jpeg") > 12
+    summary = (tmp_path / "demo" / "summary.txt").read_text().strip()
+    assert summary in html.unescape(page)
     told = capfd.readouterr().out
     assert "report.html" in told
+    assert summary in told
     assert len(told.splitlines()) < 60
     commands = [line.split("python ", 1)[1] for line in told.splitlines() if "python -m " in line]
     assert [command.split()[1] for command in commands] == ["lavender.predict", "lavender.app"]

@@ -128,6 +128,12 @@ def test_a_page_of_questions(world: World):
     assert "@import" not in page
 
 
+def test_own_words_stand_on_top(world: World):
+    write_page([world.run("_a", {})], world.folder / "page.html", summary="what we saw:\n  <3 of 4>")
+    page = (world.folder / "page.html").read_text()
+    assert page.index("what we saw:\n  &lt;3 of 4&gt;") < page.index("<h2>Metrics</h2>")
+
+
 def test_a_page_without_the_data(world: World):
     page = world.page(world.run("_a", {"test": QUESTIONS}, data_dir=str(world.folder / "gone")))
     assert "Frames are not shown" in page
