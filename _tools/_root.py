@@ -49,7 +49,7 @@ def named(text: str) -> Path:
     """A type for argparse: a path that ends with a name, from which other names are made."""
     path = Path(text)
     if not path.name or "\0" in text:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no name of a file or a data set")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a valid name of a file or a data set")
     return path
 
 

@@ -71,7 +71,7 @@ def _share(text: str) -> float:
     except ValueError:
         share = -1.0
     if not 0 <= share < 1:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no share; write a number from 0 to below 1, such as 0.1")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a share; write a number from 0 to below 1, such as 0.1")
     return share
 
 

@@ -90,7 +90,7 @@ def main() -> int:
 def _name(text: str) -> str:
     if text and text.replace("-", "").replace("_", "").isalnum() and text.isascii():
         return text
-    raise argparse.ArgumentTypeError(f"{text[:40]!r} is no name; write letters, digits, - and _")
+    raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a valid name; write letters, digits, - and _")
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -73,7 +73,7 @@ def read_json(path: Path, expected: str = "") -> dict[str, Any]:
 def warn_of_repeated(path: Path, count: int, first: Sequence[str]) -> None:
     """Logs that `count` keys of a file come twice in one object, of which some are named."""
     named = ", ".join(map(shown_json, first))
-    LOGGER.warning("%s: %d keys stand twice in one object; the last value counts: %s", path, count, named)
+    LOGGER.warning("%s: %d keys are given twice in one object; the last value is used: %s", path, count, named)
 
 
 def read_splits(path: Path, expected: str = "") -> dict[str, Any]:
@@ -106,7 +106,7 @@ def check_text(text: str, what: str, where: str) -> str:
         raise DataError(f"{where}: {what} holds invalid Unicode (a lone surrogate): write it as UTF-8")
     words = len(text.split())
     if words > MAX_CAPTION_WORDS:
-        raise DataError(f"{where}: {what} has {words:,} words; over {MAX_CAPTION_WORDS:,} it cannot be one")
+        raise DataError(f"{where}: {what} has {words:,} words; a caption has at most {MAX_CAPTION_WORDS:,}")
     return text
 
 
@@ -202,7 +202,7 @@ class CaptionTable:
                         name = arrays.name(row).decode(errors="surrogatepass")
                         raise DataError(
                             f"{self.where}: the caption of {shown(name)} could be of {shown(plain(other))} or "
-                            f"{shown(video_id)}; write the ids of both alike"
+                            f"{shown(video_id)}; use the same ids in both files"
                         )
         return places
 
@@ -214,7 +214,9 @@ class CaptionTable:
             if row is not None:
                 if rivals := self._arrays.rivals_of(row):
                     one, other = map(shown, rivals)
-                    raise DataError(f"{self.where}: {shown(video_id)} could be {one} or {other}; write the ids alike")
+                    raise DataError(
+                        f"{self.where}: {shown(video_id)} could be {one} or {other}; use the same ids in both files"
+                    )
                 return row
         return None
 
@@ -242,7 +244,7 @@ class CaptionTable:
             if other != video:
                 raise DataError(
                     f"{videos.where(number)}: the caption of {shown(file_name(video))} in {self.where} could be of "
-                    f"{shown(other)} or {shown(video)}; write the ids of both files alike"
+                    f"{shown(other)} or {shown(video)}; use the same ids in both files"
                 )
 
 

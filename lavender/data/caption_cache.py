@@ -166,7 +166,7 @@ class CaptionFile:
             raise _UnfitError("is damaged")
         contents = json.loads(table)
         if contents["source"] != self._source:
-            raise _UnfitError("is of another state of the text file")
+            raise _UnfitError("was built from an earlier state of the text file")
         self._file, self._bytes = file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return contents
 

@@ -291,7 +291,7 @@ class CaptionFolder:
         repeated = [name for name, count in Counter(shown).items() if count > 1 and name in used]
         if repeated:  # where two splits number their videos alike, these may be the other's
             LOGGER.warning(
-                "%s: %d videos are on several rows, of which the first counts: %s",
+                "%s: %d videos are on several rows; the first row of each is used: %s",
                 *(frames.path, len(repeated), _some(set(repeated))),
             )
 

@@ -135,12 +135,12 @@ class VideoIds:
                 if other != key:
                     raise DataError(
                         f"{self.where}: {shown(found[0])} could be {shown(other)} or {shown(key)}; "
-                        "write the ids of both files alike"
+                        "use the same ids in both files"
                     )
         if len(found) > 1:
             raise DataError(
                 f"{self.where}: {shown(video_id)} could be {shown(found[0])} or {shown(found[1])}; "
-                "write the ids of both files alike"
+                "use the same ids in both files"
             )
         return found[0] if found else None
 

@@ -78,7 +78,9 @@ def load_id2lineidx(path: str | Path) -> dict[str, int]:
             kinds = f"{type(key).__name__} → {type(offset).__name__}"
             raise DataError(f"{path}: entry {shown(key)} is {kinds}, not str → int (a byte offset)")
         if abs(offset) >= _NO_OFFSET:
-            raise DataError(f"{path}: entry {shown(key)} is {shown(offset)}, which is no byte offset; delete the index")
+            raise DataError(
+                f"{path}: entry {shown(key)} is {shown(offset)}, which is not a byte offset; delete the index"
+            )
     return offsets
 
 
@@ -90,7 +92,7 @@ def index_of(tsv: str | Path) -> dict[str, int]:
     reader = TSVReader(tsv)
     rows = {reader.video_id(number): int(reader.offsets[number]) for number in range(len(reader))}
     if repeated := len(reader) - len(rows):
-        LOGGER.warning("%s: %d rows repeat the id of a row before them; the last row of an id counts", tsv, repeated)
+        LOGGER.warning("%s: %d rows repeat an earlier id; the last row of each id is used", tsv, repeated)
     return rows
 
 

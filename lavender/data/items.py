@@ -175,7 +175,7 @@ class ItemDataset(ClipDataset):
             f"{self.frames.hint(items[first]['video'])} ({len(unknown)} of {len(items)} items have no video)"
         )
         if self.config.on_bad_sample == "error":
-            raise DataError(f"{fault}; --on_bad_sample zero goes on with zeros in their place, and counts them")
+            raise DataError(f"{fault}; --on_bad_sample zero replaces them by zeros and counts them")
         LOGGER.info("%s: zeros are used", fault)
 
 

@@ -110,7 +110,7 @@ class CorpusFrames:
             if not rows:
                 raise DataError(
                     f"{captions.where}: no caption is of one of the {len(source)} videos of {source.path}, whose ids "
-                    f"are such as {shown(source.video_id(0))}; write the ids of both alike"
+                    f"are such as {shown(source.video_id(0))}; use the same ids in both files"
                 )
             LOGGER.info("%s: %d of %d videos are in %s", source.path, len(rows), len(source), captions.where)
             self._rows_of[captions.where] = np.array(rows, np.int64)

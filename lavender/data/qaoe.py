@@ -65,7 +65,7 @@ class AnswerWords:
         size = max(self.words, default=-1) + 1
         require_index(item, "answer", size, f'"{self.source}" has {len(self.words)} words', where)
         if index not in self.words:
-            raise DataError(f'{where}: "answer" is {shown(index)}, which "{self.source}" gives to no word')
+            raise DataError(f'{where}: "answer" is {shown(index)}, which is not an index in "{self.source}"')
         return self.words[index]
 
     def word(self, index: int) -> str:
@@ -101,14 +101,14 @@ class QuestionDataset(ItemDataset):
         """As in `ItemDataset`; tells which of them can never be right.
 
         Raises:
-            DataError: nothing can be learned of the training items.
+            DataError: nothing can be learned from the training items.
         """
         kept = super().kept(items)
         reasons = [self.unanswerable[id(item)] for item in kept if id(item) in self.unanswerable]
         if self.training and kept and len(reasons) == len(kept):
             vocabulary = self.tokenizer.folder / "vocab.txt"
             raise DataError(
-                f"{self._path}: nothing can be learned of the {len(kept)} training questions: "
+                f"{self._path}: nothing can be learned from the {len(kept)} training questions: "
                 f"{'; '.join(reasons[:3])}. Check the answers and {vocabulary} (--txt_backbone)"
             )
         if reasons:

@@ -201,7 +201,7 @@ class TSVReader:
                 self._check_index_size(binary, 8)
                 return self._use(_read_offsets(binary), binary)
             except DataError as fault:
-                LOGGER.warning("%s (it is left aside)", fault)
+                LOGGER.warning("%s (the index is not used)", fault)
         if self.lineidx.is_file():
             self._check_index_size(self.lineidx, _DIGITS + 2)
             return self._use(_parse_offsets(self.lineidx), self.lineidx)

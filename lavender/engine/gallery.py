@@ -165,9 +165,7 @@ def score_pairs(
     size_pairs = size_pairs or PAIRS_AT_ONCE[device.type]
     missing = np.isnan(file.values[:, share.columns])
     if not missing.all():
-        LOGGER.info(
-            "going on where a stopped evaluation was: %d of %d pairs are scored", (~missing).sum(), missing.size
-        )
+        LOGGER.info("resuming a stopped evaluation: %d of %d pairs are scored", (~missing).sum(), missing.size)
     title = f"scoring (1 of {distributed.world_size()} processes)" if distributed.world_size() > 1 else "scoring"
     waiting: tuple[np.ndarray, np.ndarray, Tensor] | None = None
     done = int(missing.size - missing.sum())
@@ -185,4 +183,6 @@ def score_pairs(
         if waiting:
             bar.update(file.put(*waiting))
     if not np.isfinite(file.values[:, share.columns]).all():
-        raise TrainingError(f"scores are not finite: the weights of {task.config.path_ckpt} are lost, or overflow")
+        raise TrainingError(
+            f"scores are NaN or Inf: the weights of {task.config.path_ckpt} are damaged, or overflow in this precision"
+        )

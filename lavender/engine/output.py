@@ -32,7 +32,7 @@ def make_folder(path_output: str, name: str) -> Path:
         except OSError as error:
             advice = unwritable_advice(error)
             raise TrainingError(f"{path}: the output folder cannot be made ({error}); {advice}") from error
-    raise TrainingError(f"{path_output}: no folder of a free name can be made there; see --path_output")
+    raise TrainingError(f"{path_output}: no unused folder name is left there; give another --path_output")
 
 
 _BEFORE_RESULTS = {"args.json", "stdout.txt", LOCK}  # files that say what was asked for, and hold no result

@@ -125,7 +125,7 @@ def load_state(state: Path, engine: Engine) -> tuple[Position, ProcessState]:
     if not same and zero:
         raise TrainingError(
             f"{state}: ZeRO split the optimizer over {position.processes} processes, and these are "
-            f"{distributed.world_size()}: start as many, or go on from the weights alone with --path_ckpt"
+            f"{distributed.world_size()}: start as many, or start a new run from the weights with --path_ckpt"
         )
     engine.load_state(state)
     if same:
@@ -235,7 +235,7 @@ def _claim(config: Config, name: str) -> Claim:
         if config.resume != "auto":
             raise ConfigError(f"--resume {config.resume}: its states were removed just now")
     if config.resume == "auto":
-        LOGGER.info("%s: no run of these options to resume, so a new one starts", config.path_output)
+        LOGGER.info("%s: there is no run with these options to resume; a new run starts", config.path_output)
     run = make_folder(config.path_output, name)
     _take(run, config)
     return Claim(run)

@@ -63,7 +63,9 @@ class GalleryIndex:
             lines = text[: self.bytes_of_lines].decode().split("\n")
             entries = [Entry(**json.loads(line)) for line in lines if line]
         except FileNotFoundError:
-            raise DataError(f"{folder}: there is no index here{looked_from(folder)}; make one: index") from None
+            raise DataError(
+                f"{folder}: there is no index here{looked_from(folder)}; make one: python -m lavender.predict index"
+            ) from None
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise DataError(f"{folder}: the index is damaged ({error}); remove it, and make it again") from None
         self.rows = 1 + max((entry.row for entry in entries), default=-1)

@@ -92,7 +92,7 @@ def _read_parts(shards: Shards, folder: Path) -> State:
         part = _read_file(file)
         if absent := [name for name in names if name not in part]:
             raise WeightsError(
-                f"{file}: has not {absent[0]}, which the index says is in it; copy or download the folder again"
+                f"{file}: lacks {absent[0]}, which the index says is in it; copy or download the folder again"
             )
         if twice := state.keys() & part.keys():
             raise WeightsError(f"{file}: {min(twice)} is in another part too; copy or download the folder again")

@@ -121,7 +121,7 @@ def _piece(folder: Path, name: str, info: _Record) -> Tensor:
     if not path.is_file():
         raise ValueError(f"{file} is not there; copy all files of the folder")
     if start < 0 or length < 0 or start + length > path.stat().st_size:
-        raise ValueError(f"{file} is cut: {name} ends behind its end")
+        raise ValueError(f"{file} is cut: {name} ends after the end of the file")
     with open(path, "rb") as stream:
         stream.seek(start)
         value = load_checkpoint_file(io.BytesIO(stream.read(length)))

@@ -152,7 +152,7 @@ def _refuse_random_parts(report: LoadReport, config: Config) -> None:
     heads = [name for name in absent if name.startswith(HEADS)]
     if absent:
         raise WeightsError(
-            f"{report.source} has not the {'head' if heads else 'weights'} that {'is' if heads else 'are'} evaluated: "
+            f"{report.source} lacks the {'head' if heads else 'weights'} to evaluate: "
             f"{', '.join((heads or absent)[:4])} would be random; give a checkpoint that was trained on this task with "
             "this script, train it (--size_epoch 1 or more), or allow it: --allow_random true"
         )

@@ -225,7 +225,7 @@ def test_a_finished_run_is_not_run_again(train, tmp_path: Path):
     assert "is finished already" in again.stdout
     assert (again.folder, again.results) == (first.folder, first.results)
     other = train("questions", "x", "--resume", "auto", "--seed", 3).check_passed()
-    assert "no run of these options to resume, so a new one starts" in other.stdout
+    assert "no run with these options to resume" in other.stdout
     assert other.folder != first.folder
 
 

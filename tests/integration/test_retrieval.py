@@ -255,7 +255,7 @@ def test_a_stopped_evaluation_goes_on(retrieve, weights, monkeypatch, tmp_path: 
     for stop_at in (9, 6, 0):
         scored.clear()
         run = retrieve(script, *words, output=tmp_path / "out")
-        told = f"going on where a stopped evaluation was: {42 - left} of 42 pairs are scored"
+        told = f"resuming a stopped evaluation: {42 - left} of 42 pairs are scored"
         assert (told in run.log) == ("going on" in run.log) == (left < 42)
         if stop_at:
             assert (run.code, list(run.folder.glob("*results*"))) == (130, [])
@@ -283,7 +283,7 @@ def test_a_process_that_is_stopped(retrieve, weights, gallery: Path, tmp_path: P
     stopped = retrieve(EVAL, *words, "--save_minutes", 1e-9, by=by, output=tmp_path / "out", watch=end)
     assert (stopped.code == 0, (stopped.folder / "results.json").exists()) == (False, False)
     run = retrieve(EVAL, *words, output=tmp_path / "out")
-    assert re.search(rf"going on where a stopped evaluation was: [1-9]\d* of {92 * 19} pairs", run.log)
+    assert re.search(rf"resuming a stopped evaluation: [1-9]\d* of {92 * 19} pairs", run.log)
     check_same(run, retrieve(EVAL, *words))
 
 

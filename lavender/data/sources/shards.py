@@ -88,7 +88,7 @@ class ShardSource(FrameSource):
             else:
                 fault = str(index) if isinstance(index, DataError) else ""
             if fault and not tolerant:
-                raise DataError(f"{fault}; --on_bad_sample zero does without what is missing")
+                raise DataError(f"{fault}; --on_bad_sample zero skips what is missing")
             if fault:
                 LOGGER.warning("%s", fault)
             if isinstance(index, ShardIndex):
@@ -177,8 +177,8 @@ class ShardSource(FrameSource):
             other = numbers.setdefault(self.video_id(number), number)
             if other != number:
                 raise DataError(
-                    f"{self.where(number)}: {self.where(other)} has that key, too, so it does not tell which video is "
-                    "meant; remove one of the two shards, or read those of one download alone"
+                    f"{self.where(number)}: {self.where(other)} has the same key, so the key is ambiguous; "
+                    "remove one of the two shards, or read those of one download alone"
                 )
         return numbers
 

@@ -133,8 +133,8 @@ class TimmImage(VideoBackbone):
             state, source = fetch_timm(self.name, **self.options), TIMM + self.name
         else:
             raise WeightsError(
-                f"vis_backbone_init is {config.vis_backbone_init} and vis_backbone_path {named or 'empty'}, which says "
-                f"not where the weights of {TIMM}{self.name} are: name a file or a folder with --vis_backbone_path, "
+                f"vis_backbone_init is {config.vis_backbone_init} and vis_backbone_path {named or 'empty'}, which does "
+                f"not say where to find the weights of {TIMM}{self.name}: name them with --vis_backbone_path, "
                 "let timm fetch them: --vis_backbone_init timm, or start without: --vis_backbone_init random"
             )
         classifier = self.model.pretrained_cfg["classifier"] or ()

@@ -155,7 +155,7 @@ def test_half_a_character_is_a_fault_of_its_video_alone(table: Callable, tmp_pat
 
 def test_an_endless_caption_is_refused(table: Callable):
     captions = table({"a": ["word " * 10_000], "b": ["word " * MAX_CAPTION_WORDS]})
-    with pytest.raises(DataError, match=r'video "a": the caption has 10,000 words; over 1,000'):
+    with pytest.raises(DataError, match=r'video "a": the caption has 10,000 words.*1,000'):
         captions.caption("a")
     assert len(captions.caption("b").split()) == MAX_CAPTION_WORDS
 

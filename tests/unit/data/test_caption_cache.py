@@ -136,8 +136,8 @@ def damaged(text: Path) -> None:
 
 CONTENT_NOW: dict[str, Any] = {}
 SAYS = {
-    stale: "another state",
-    touched: "another state",
+    stale: "earlier state",
+    touched: "earlier state",
     cut: "is cut",
     cut_in_its_header: "no cache",
     emptied: "no cache",
@@ -318,7 +318,7 @@ def test_a_process_that_finds_other_captions_says_so(text: Path):
     CONTENT_NOW.update(json.loads(json.dumps(CONTENT)))
     stale(text)
     open_captions(text)
-    with pytest.raises(DataError, match=r"txt_toy\.captions\.bin: it is of another state.*resume"):
+    with pytest.raises(DataError, match=r"txt_toy\.captions\.bin: it was built from an earlier state.*resume"):
         pickle.loads(sent).caption("b")
 
 

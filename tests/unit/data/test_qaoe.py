@@ -152,7 +152,7 @@ def test_an_answer_that_the_list_does_not_have(make, kind, answer: object, fault
 
 def test_a_number_without_a_word(make):
     top = {"ans2label": {"red": 0, "blue": 2}}
-    with pytest.raises(DataError, match=r'item 0 .*: "answer" is 1, which "ans2label" gives to no word$'):
+    with pytest.raises(DataError, match=r'item 0 .*: "answer" is 1, .*"ans2label"'):
         make(OpenEndedDataset, item(answer=1, answer_text=None), top=top)
     assert sample(make(OpenEndedDataset, item(answer=2, answer_text=None), top=top))["answer"] == "blue"
 
