@@ -1,7 +1,9 @@
 """AdamW in four groups, and the learning-rate schedule, as released."""
 
+from inspect import unwrap
 from itertools import product
 
+import torch
 from torch.optim import AdamW, Optimizer
 
 from lavender.models.backbones.base import decays_as_released
@@ -9,6 +11,23 @@ from lavender.models.lavender import Lavender
 
 FLOOR = 1e-8  # learning rate of step 0 and of the end, in every group
 WARMUP = 0.1  # part of all steps
+
+
+class PlainAdamW(AdamW):
+    """torch's AdamW without the marks for torch's compiler, each of which imports `torch._dynamo` at its first call.
+
+    That import takes as long as importing torch itself.
+    """
+
+    add_param_group = unwrap(AdamW.add_param_group)
+    state_dict = unwrap(AdamW.state_dict)
+    load_state_dict = unwrap(AdamW.load_state_dict)
+    zero_grad = unwrap(AdamW.zero_grad)
+    step = torch.no_grad()(unwrap(AdamW.step))
+
+    def marked(self) -> AdamW:
+        """The same, before its first step, of torch's own class: DeepSpeed accepts no other."""
+        return AdamW(self.param_groups, fused=True)
 
 
 def parameter_groups(model: Lavender, lr: float, backbone_lr_mul: float, decay: float) -> list[dict]:
@@ -40,10 +59,10 @@ def parameter_groups(model: Lavender, lr: float, backbone_lr_mul: float, decay: 
     return groups
 
 
-def build_optimizer(model: Lavender, lr: float, backbone_lr_mul: float, decay: float) -> AdamW:
+def build_optimizer(model: Lavender, lr: float, backbone_lr_mul: float, decay: float) -> PlainAdamW:
     """AdamW with betas (0.9, 0.98) and eps 1e-8 over `parameter_groups`; one kernel updates a group."""
     groups = parameter_groups(model, lr, backbone_lr_mul, decay)
-    return AdamW(groups, lr=lr, betas=(0.9, 0.98), eps=1e-8, fused=True)
+    return PlainAdamW(groups, lr=lr, betas=(0.9, 0.98), eps=1e-8, fused=True)
 
 
 def learning_rate(peak: float, step: int, total_steps: int) -> float:

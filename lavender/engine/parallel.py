@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from lavender.config.load import read_object
 from lavender.config.schema import Config
 from lavender.engine.checkpoint import load_tensors, save_tensors, told_as_unwritable
+from lavender.engine.optim import PlainAdamW
 from lavender.models.checkpoint_file import UNREADABLE, reason
 from lavender.models.lavender import Lavender
 from lavender.runtime import distributed
@@ -191,6 +192,8 @@ class DeepSpeedEngine(Engine):
         self._untrained = {  # DeepSpeed rounds these too, and keeps no full-precision copy of them
             name: value.clone() for name, value in model.state_dict().items() if name not in trained
         }
+        if isinstance(optimizer, PlainAdamW):
+            optimizer = optimizer.marked()
         self.engine, self.optimizer, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
         self.model = model
         self.low_precision = self.engine.bfloat16_enabled() or self.engine.fp16_enabled()

@@ -1,8 +1,19 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
+from torch.optim import AdamW
 
-from lavender.engine.optim import FLOOR, build_optimizer, learning_rate, parameter_groups, set_learning_rates
+from lavender.engine.optim import (
+    FLOOR,
+    PlainAdamW,
+    build_optimizer,
+    learning_rate,
+    parameter_groups,
+    set_learning_rates,
+)
 
 PEAK = 1e-3
 
@@ -106,3 +117,69 @@ def test_adamw_as_released():
     optimizer.step()
     assert torch.allclose(model.weight, before["weight"] * (1 - 0.01 * 0.5))
     assert torch.equal(model.bias, before["bias"])
+
+
+# --- without torch's compiler -----------------------------------------------------------------------------------------
+
+SAME = {"lr": 1e-2, "betas": (0.9, 0.98), "eps": 1e-8, "weight_decay": 0.1, "fused": True}
+
+
+def stepped(optimizer: AdamW, weight: nn.Parameter, first: int, steps: int) -> torch.Tensor:
+    for step in range(first, first + steps):
+        optimizer.zero_grad()
+        (weight * torch.arange(6.0) * (step + 1)).sin().sum().backward()
+        optimizer.step()
+    return weight.detach().clone()
+
+
+def test_steps_and_states_are_those_of_torch():
+    own, torchs = (nn.Parameter(torch.linspace(-1, 1, 6)) for _ in range(2))
+    plain, marked = PlainAdamW([own], **SAME), AdamW([torchs], **SAME)
+    assert torch.equal(stepped(plain, own, 0, 3), stepped(marked, torchs, 0, 3))
+    assert own.grad is not None
+    assert own.grad.grad_fn is None
+    state = plain.state_dict()
+    assert state["param_groups"] == marked.state_dict()["param_groups"]
+    again = nn.Parameter(own.detach().clone())
+    resumed = PlainAdamW([again], lr=1.0)
+    resumed.load_state_dict(state)
+    assert torch.equal(stepped(resumed, again, 3, 2), stepped(marked, torchs, 3, 2))
+
+
+def test_the_closure_of_a_step_has_gradients():
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = PlainAdamW([weight], **SAME)
+
+    def closure() -> torch.Tensor:
+        loss = weight.sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure) == 2
+    assert torch.equal(weight.grad, torch.ones(2))
+
+
+def test_training_does_not_import_torchs_compiler():
+    """It takes as long to import as torch itself."""
+    program = """
+import sys, torch
+from lavender.engine.optim import PlainAdamW
+weight = torch.nn.Parameter(torch.ones(2))
+optimizer = PlainAdamW([{"params": [weight]}], lr=1e-3, fused=True)
+weight.sum().backward()
+optimizer.step()
+optimizer.zero_grad()
+optimizer.load_state_dict(optimizer.state_dict())
+print("torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_deepspeed_gets_torchs_own_class():
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = PlainAdamW([{"params": [weight], "peak_lr": 0.5, "names": ["w"]}], **SAME)
+    marked = optimizer.marked()
+    assert type(marked) is AdamW
+    assert marked.param_groups == optimizer.param_groups
+    assert marked.param_groups[0]["params"][0] is weight
