@@ -35,16 +35,18 @@ class EpochSampler(DistributedSampler):
         return (SampleKey(epoch, int(index)) for index in self.share())
 
     def share(self) -> np.ndarray:
-        """The numbers of this process's samples in this epoch, in their order, int64 (num_samples,)."""
+        """The numbers of this process's samples in this epoch, in their order, int32 or int64 (num_samples,)."""
         generator = torch.Generator()
         generator.manual_seed(self.seed + self.epoch)
         length = len(self.dataset)  # type: ignore[arg-type]
         order = torch.randperm(length, generator=generator).numpy()
-        own = order[self.rank :: self.num_replicas]
+        kind = np.int32 if length <= np.iinfo(np.int32).max else np.int64
+        own = order[self.rank :: self.num_replicas].astype(kind)  # a view would keep the whole order
         if len(own) == self.num_samples:
-            return own.copy()  # a view would keep the whole order
+            return own
         places = range(self.rank, self.total_size, self.num_replicas)[len(own) :]
-        return np.concatenate([own, order[np.array(places) % length]])  # the order begins anew where it is too short
+        again = order[np.array(places) % length].astype(kind)  # the order begins anew where it is too short
+        return np.concatenate([own, again])
 
 
 class WholeBatchSampler(Sampler[list[SampleKey]]):

@@ -48,13 +48,15 @@ class PretrainDataset(ClipDataset):
         samples: int | None = None,
     ):
         super().__init__(config, training, size_frame)
+        self.rows: range | np.ndarray
         self.tokenizer, self.captions, self.append_mask = tokenizer, captions, append_mask
         self.source = source
         if captions is not None and rows is None:  # else those with captions were looked for, and are checked
             captions.check_file_names(source)
-        length = len(source) if rows is None else len(rows)
-        drawn = draw_share(length, samples or length, config.seed)
-        self.rows = drawn if rows is None else rows[drawn]
+        self.rows = range(len(source)) if rows is None else rows  # millions of numbers, where a range costs nothing
+        if samples and samples < len(self.rows):
+            drawn = draw_share(len(self.rows), samples, config.seed)
+            self.rows = drawn if rows is None else rows[drawn]
         self._opened: tuple[int, StoredVideo] | None = None
 
     def __len__(self) -> int:

@@ -115,7 +115,7 @@ def test_the_order_is_that_of_torch(config, monkeypatch, length: int, world_size
             own.set_epoch(epoch)
             torchs.set_epoch(epoch)
             assert list(own) == [SampleKey(epoch, index) for index in torchs]
-            assert own.share().dtype == np.int64
+            assert own.share().dtype == np.int32
             assert len(own) == len(own.share())
 
 
