@@ -82,7 +82,8 @@ def sample_frames(
         survey = survey_packets(path, max_pixels)
         wanted = _spread(survey.times, count, spread)
         decoded = _decode(path, wanted, threads, max_pixels, survey.stream)
-        if decoded.failed:  # several decoder threads can lose frames beside a damaged one
+        lost = decoded.failed or len(decoded.times) < len(survey.times)
+        if lost and threads != 1:  # several decoder threads can lose frames beside a damaged one, and do not tell
             threads = 1
             decoded = _decode(path, wanted, threads, max_pixels, survey.stream)
         if decoded.times and _spread(decoded.times, count, spread) != wanted:

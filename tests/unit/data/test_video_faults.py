@@ -148,6 +148,20 @@ def test_a_cut_file_says_what_is_missing(tmp_path: Path, caplog: pytest.LogCaptu
         sample_frames(path, 3, min_decoded=0.95)
 
 
+@pytest.mark.parametrize("share", [0.7, 0.97])
+@pytest.mark.parametrize(("name", "options"), [("a.mp4", {"movflags": "faststart"}), ("a.flv", {}), ("a.mkv", {})])
+def test_frames_of_a_cut_file_do_not_depend_on_the_threads(tmp_path: Path, name: str, options: dict, share: float):
+    """All that one thread decodes are used: those of the packets that are whole."""
+    path = write_clip(tmp_path / name, **options)
+    path.write_bytes(path.read_bytes()[: round(path.stat().st_size * share)])
+    one = numbers(sample_frames(path, 40, threads=1))
+    total = one[-1] + 1
+    assert 20 <= total < 40
+    assert one == [int(total / 41 * (i + 1)) for i in range(40)]
+    for threads in (2, 4, 8):
+        assert numbers(sample_frames(path, 40, threads=threads)) == one
+
+
 def test_spread_over_time(tmp_path: Path):
     """20 frames in the first 20/25 s, 20 more a second apart."""
     path = write_clip(tmp_path / "a.mp4", times=[*range(20), *range(25, 525, 25)])
