@@ -52,12 +52,25 @@ def read_state(path: Path) -> State:
 def _read_file(file: Path) -> State:
     if fault := mistaken_file(file, zipped=True):
         raise WeightsError(f"{file}: {fault}")
-    load: Callable[[Path], Any] = load_file if file.suffix == ".safetensors" else load_checkpoint_file
+    load: Callable[[Path], Any] = load_file if _is_safetensors(file) else load_checkpoint_file
     try:
         content = load(file)
     except UNREADABLE as error:
         raise WeightsError(f"{file}: cannot be read as a file of weights alone ({reason(error)})") from error
     return plain_tensors(find_state(content, file), file)
+
+
+def _is_safetensors(file: Path) -> bool:
+    """Whether a file is of safetensors by its beginning, whatever its name: a length of eight bytes, then JSON.
+
+    Raises:
+        WeightsError: it is of torch and has the name of the other, by which torch itself decides.
+    """
+    with file.open("rb") as stream:
+        head = stream.read(9)
+    if head[8:] != b"{" and file.suffix == ".safetensors" and head.startswith((b"PK", b"\x80")):  # a zip, a pickle
+        raise WeightsError(f"{file}: it is a file of torch.save, not of safetensors; rename it to {file.stem}.pt")
+    return head[8:] == b"{" or file.suffix == ".safetensors"
 
 
 def _refuse_piece(file: Path) -> None:

@@ -76,6 +76,8 @@ def torch_pickles(path: Path | io.BytesIO) -> tuple[io.BytesIO, int]:
     else:
         with nullcontext(path) if isinstance(path, io.BytesIO) else open(path, "rb") as file:
             content = file.read(_PICKLE_LIMIT)
+        if content.startswith(b"PK"):  # what a zip holds is listed at its end
+            raise pickle.UnpicklingError("its end is missing, as after a download or copy that stopped: fetch it again")
         count = _LEGACY_PICKLES
     if len(content) > _PICKLE_LIMIT:
         raise pickle.UnpicklingError("it has more than 64 MiB beside its tensors")

@@ -87,8 +87,26 @@ def test_every_damage_to_safetensors_is_told_in_one_line(tmp_path: Path):
             messages.append(str(error))
     assert len(messages) > 40
     assert all(message.startswith(f"{path}: ") and "\n" not in message for message in messages)
-    torch.save({"a": torch.zeros(2)}, path)  # a file that is not what its name says
-    with pytest.raises(WeightsError, match=rf"^{path}: cannot be read as a file of weights alone"):
+
+
+@pytest.mark.parametrize("name", ["x.pt", "x.bin", "X.SAFETENSORS", "x.safetensors.1"])
+def test_what_a_file_is_its_content_says(tmp_path: Path, name: str):
+    tensors = {"a.weight": torch.arange(3.0), "b": torch.ones(2, dtype=torch.bfloat16)}
+    save_file(tensors, tmp_path / name)
+    found = read_state(tmp_path / name)
+    assert {key: tensor.tolist() for key, tensor in found.items()} == {"a.weight": [0, 1, 2], "b": [1, 1]}
+    for zipped in (True, False):
+        torch.save(tensors, path := tmp_path / "y.safetensors", _use_new_zipfile_serialization=zipped)
+        with pytest.raises(WeightsError, match=rf"^{path}: .*torch.*y\.pt"):
+            read_state(path)
+        assert read_state(path.rename(tmp_path / "y.pt"))["a.weight"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.99])
+def test_a_download_that_stopped_is_told(tmp_path: Path, share: float):
+    torch.save({f"layer.{number}.weight": torch.zeros(500) for number in range(20)}, path := tmp_path / "x.pt")
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(WeightsError, match=rf"^{path}: .*its end is missing"):
         read_state(path)
 
 
