@@ -96,7 +96,8 @@ def misnamed_split(content: Mapping[str, Any], split: str) -> str:
 def check_caption(caption: Any, where: str) -> str:
     """The caption, if it is one: text that is not empty and no longer than `MAX_CAPTION_WORDS`."""
     if not isinstance(caption, str) or not caption.strip():
-        raise DataError(f"{where}: the caption is {'empty' if isinstance(caption, str) else 'not text'}")
+        fault = "empty" if isinstance(caption, str) else f"not text: {shown_json(caption)}"
+        raise DataError(f"{where}: the caption is {fault}")
     return check_text(caption, "the caption", where)
 
 

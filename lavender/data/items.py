@@ -183,7 +183,7 @@ def require_text(item: Item, key: str, where: str) -> str:
     """The text under a key, which may be empty. DataError where there is none, or a broken one."""
     value = item.get(key)
     if not isinstance(value, str):
-        raise DataError(f'{where}: "{key}" is {"missing" if value is None else "not text"}')
+        raise DataError(f'{where}: "{key}" is {"missing" if value is None else f"not text: {shown_json(value)}"}')
     return check_text(value, f'"{key}"', where)
 
 
@@ -191,7 +191,8 @@ def require_index(item: Item, key: str, size: int, of: str, where: str) -> int:
     """The whole number under a key, from 0 to `size` − 1. DataError where it is not; `of` says what it counts."""
     value = item.get(key)
     if type(value) is not int:
-        raise DataError(f'{where}: "{key}" is {"missing" if value is None else "no whole number"}')
+        found = "missing" if value is None else f"no whole number: {shown_json(value)}"
+        raise DataError(f'{where}: "{key}" is {found}')
     if not 0 <= value < size:
         raise DataError(f'{where}: "{key}" is {shown(value)}, but {of} (0 to {size - 1})')
     return value

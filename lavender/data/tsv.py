@@ -145,7 +145,13 @@ class TSVReader:
         body = line.removesuffix(b"\n")
         if b"\n" in body or (body == line and end < self._end):
             raise DataError(f"{self.where(number)}: the line does not end where {self._index} says; {self._mend}")
-        return body.removesuffix(b"\r")
+        body = body.removesuffix(b"\r")
+        if b"\r" in body:
+            raise DataError(
+                f"{self.where(number)}: a line end of an old Mac (CR alone) is within the line: save the file with "
+                f"line ends of Unix (LF), and delete {self.lineidx}"
+            )
+        return body
 
     def _fields(self, number: int, line: bytes) -> list[str]:
         try:

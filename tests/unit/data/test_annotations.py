@@ -162,7 +162,7 @@ def test_an_endless_caption_is_refused(table: Callable):
 
 def test_check_caption():
     assert check_caption(" as it is ", "x") == " as it is "
-    with pytest.raises(DataError, match=r"^x: the caption is not text$"):
+    with pytest.raises(DataError, match=r"^x: the caption is not text: null$"):
         check_caption(None, "x")
 
 

@@ -1,5 +1,6 @@
 import json
 import pickle
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -233,7 +234,7 @@ def test_a_broken_text_file_says_where(tmp_path: Path):
 def test_require_text():
     item = {"a": "words", "b": "", "c": 5, "d": None}
     assert (require_text(item, "a", "x"), require_text(item, "b", "x")) == ("words", "")
-    for key, fault in (("c", "not text"), ("d", "missing"), ("e", "missing")):
+    for key, fault in (("c", "not text: 5"), ("d", "missing"), ("e", "missing")):
         with pytest.raises(DataError, match=rf'^x: "{key}" is {fault}$'):
             require_text(item, key, "x")
 
@@ -245,7 +246,7 @@ def test_require_index(value: int):
 
 @pytest.mark.parametrize("value", [True, False, 1.0, "1", [1], {}], ids=repr)
 def test_what_is_no_whole_number(value: object):
-    with pytest.raises(DataError, match=r'^x: "answer" is no whole number$'):
+    with pytest.raises(DataError, match=rf'^x: "answer" is no whole number: {re.escape(json.dumps(value))}$'):
         require_index({"answer": value}, "answer", 5, "there are 5", "x")
 
 
@@ -283,7 +284,7 @@ def test_every_item_is_checked_before_a_run(make, tmp_path: Path):
     with pytest.raises(DataError) as raised:
         make(items, "val")
     where = f"{tmp_path / 'txt_t.json'}, val, item 2 (counted from 0)"
-    assert str(raised.value) == f'{where}: "number" is no whole number'
+    assert str(raised.value) == f'{where}: "number" is no whole number: "two"'
 
 
 def test_an_unknown_video_stops_the_run_before_it_begins(make, tmp_path: Path, kit: Path):

@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -140,9 +141,9 @@ def test_with_no_word_and_no_list_the_item_is_named(make, tmp_path: Path, kind, 
     [
         (4, r'"answer" is 4, but "ans2label" has 4 words \(0 to 3\)'),
         (-2, r'"answer" is -2, but "ans2label" has 4 words \(0 to 3\)'),
-        ("2", r'"answer" is no whole number'),
-        (True, r'"answer" is no whole number'),
-        (1.5, r'"answer" is no whole number'),
+        ("2", r'"answer" is no whole number: "2"'),
+        (True, r'"answer" is no whole number: true'),
+        (1.5, r'"answer" is no whole number: 1\.5'),
     ],
 )
 def test_an_answer_that_the_list_does_not_have(make, kind, answer: object, fault: str):
@@ -160,7 +161,7 @@ def test_a_number_without_a_word(make):
 @MLM
 @pytest.mark.parametrize("text", [5, ["red"], {"word": "red"}, True], ids=repr)
 def test_an_answer_text_that_is_no_text(make, kind, text: object):
-    with pytest.raises(DataError, match=r'item 0 .*: "answer_text" is not text$'):
+    with pytest.raises(DataError, match=rf'item 0 .*: "answer_text" is not text: {re.escape(json.dumps(text))}$'):
         make(kind, item(answer_text=text), top={"ans2label": ANS2LABEL})
 
 
@@ -218,8 +219,8 @@ def test_the_label_is_the_answer_whatever_its_word(make, answer: int, top: dict)
         (4, r'"answer" is 4, but size_vocab is 4 \(0 to 3\)'),
         (-2, r'"answer" is -2, but size_vocab is 4 \(0 to 3\)'),
         (None, r'"answer" is missing'),
-        ("0", r'"answer" is no whole number'),
-        (False, r'"answer" is no whole number'),
+        ("0", r'"answer" is no whole number: "0"'),
+        (False, r'"answer" is no whole number: false'),
     ],
 )
 def test_an_answer_outside_the_closed_vocabulary(make, answer: object, fault: str):
@@ -239,7 +240,7 @@ def test_the_answer_of_a_class_without_text(make, top: dict, word: str):
 
 
 def test_an_answer_text_of_the_closed_vocabulary_that_is_no_text(make):
-    with pytest.raises(DataError, match=r'item 0 .*: "answer_text" is not text$'):
+    with pytest.raises(DataError, match=r'item 0 .*: "answer_text" is not text: 5$'):
         make(ClosedVocabularyDataset, item(answer_text=5))
 
 

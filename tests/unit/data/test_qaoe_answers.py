@@ -188,7 +188,9 @@ def test_a_class_that_is_no_number(make):
 
 
 @EVERY
-@pytest.mark.parametrize(("question", "fault"), [(None, "missing"), (5, "not text"), (["a [MASK]"], "not text")])
+@pytest.mark.parametrize(
+    ("question", "fault"), [(None, "missing"), (5, "not text: 5"), (["a [MASK]"], r'not text: \["a \[MASK\]"\]')]
+)
 def test_a_question_that_is_no_text(make, kind, question: object, fault: str):
     with pytest.raises(DataError, match=rf'txt_qa\.json, test, item 1 \(counted from 0\): "question" is {fault}$'):
         make(kind, item(), item(question=question))

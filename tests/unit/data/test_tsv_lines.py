@@ -127,3 +127,11 @@ def test_a_line_index_is_read_alike_however_its_lines_end(tmp_path: Path, number
         path.write_bytes((start + joint.join(map(str, numbers)) + end).encode())
         found = _parse_offsets(path)
         assert (found.tolist(), found.dtype) == (numbers, np.int64)
+
+
+@pytest.mark.parametrize("rows", [b"a\tx\rb\ty\r", b"a\tx\rb\ty\r\nc\tz\n", b"c\tz\na\tx\rb\ty"])
+def test_line_ends_of_an_old_mac_are_told(tmp_path: Path, rows: bytes):
+    """They would make one row of several: all videos but the first would be missing without a word."""
+    (tmp_path / "x.tsv").write_bytes(rows)
+    with pytest.raises(DataError, match=r"x\.tsv, line [12]: .*CR.*x\.lineidx"):
+        TSVReader(tmp_path / "x.tsv").row(0)
