@@ -1,13 +1,16 @@
 """Which files of a folder are videos, and their ids: one rule for the extraction tool and for reading directly."""
 
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lavender.data.ids import VIDEO_EXTENSIONS, unfit
-from lavender.data.image_folders import find_images, walk
+from lavender.data.image_folders import EXTENSIONS, find_images, walk
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import looked_from
 from lavender.runtime.quoting import shown
+
+LOGGER = logging.getLogger("lavender.data")
 
 
 def name_videos(files: Iterable[Path], id_of: Callable[[Path], str]) -> dict[str, Path]:
@@ -44,7 +47,8 @@ def find_videos(folder: Path) -> dict[str, Path]:
 def find_clips(folder: Path, option: str, single: bool = False) -> tuple[dict[str, Path], dict[str, list[Path]]]:
     """All videos and folders of images, by their ids: what training reads directly, and what is extracted.
 
-    Of a video and an image of the same name beside it, its thumbnail, the video counts.
+    Of a video and an image of the same name beside it, its thumbnail, the video counts. The log counts images of kinds
+    that are not read, such as HEIC.
 
     Args:
         option: that names the folder, for messages; single: every image is a video of its own.
@@ -54,7 +58,9 @@ def find_clips(folder: Path, option: str, single: bool = False) -> tuple[dict[st
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder{looked_from(folder)}; check {option}")
-    videos, images = find_videos(folder), find_images(folder, needed=False, single=single)[0]
+    videos, (images, others) = find_videos(folder), find_images(folder, needed=False, single=single)
+    others = [file for file in others if not looks_like_video(file)]
+    found = f"{len(others)} images of other kinds, such as {others[0]}" if others else ""
     for name in videos.keys() & images.keys():
         if images[name][0].parent != videos[name].parent:
             raise DataError(f"{videos[name]} and {images[name][0]} would both be video {name!r}: rename one of them")
@@ -62,7 +68,10 @@ def find_clips(folder: Path, option: str, single: bool = False) -> tuple[dict[st
     if not videos and not images:
         raise DataError(
             f"{folder}: neither videos ({', '.join(sorted(VIDEO_EXTENSIONS))}) nor images are there; check {option}"
+            + (f"; {found}, are not read: save them as JPEG or PNG" if others else "")
         )
+    if others:
+        LOGGER.warning("%s: %s, are left out: only %s are read", folder, found, ", ".join(sorted(EXTENSIONS)))
     return videos, images
 
 

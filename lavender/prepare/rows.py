@@ -94,7 +94,10 @@ def _read(table: Table, columns: Columns, ids: VideoIds, rows: Rows, answers_fro
         if not name:
             rows.leave_out("no video is named", where)
             continue
-        video = ids.find(name)
+        try:
+            video = ids.find(name)
+        except DataError as error:  # it could be two
+            raise DataError(f"{where}: {error}") from None
         if video is None:
             rows.leave_out("the video is not there", f"{where}, {shown(name)}{ids.hint(name)}")
             continue
@@ -145,23 +148,30 @@ def split_of(name: str, where: str) -> str:
     raise DataError(f"{where}: the split {shown(name)} is not known; write {known}")
 
 
-def _several(cell: str) -> list[str] | None:
-    """The texts of a cell: a list of them as JSON or Python writes it, or one; None where it is something else."""
+def _several(cell: str, blank: bool = False) -> list[str] | None:
+    """The texts of a cell: a list of them as JSON or Python writes it, or one; None where it is something else.
+
+    Args:
+        blank: keep the blank ones of a list, null among them: numbers count them.
+    """
     if cell.startswith(("[", "{")):
         for read in (json.loads, ast.literal_eval):
             try:
                 found = read(cell)
             except (ValueError, SyntaxError, MemoryError, RecursionError):
                 continue
-            if not isinstance(found, list) or not all(isinstance(text, str | int | float) for text in found):
+            if not isinstance(found, list):
                 return None
-            return [str(text).strip() for text in found if str(text).strip()]
+            texts = ["" if text is None or text != text else text for text in found]  # null and NaN say nothing
+            if not all(isinstance(text, str | int | float) for text in texts):
+                return None
+            return [str(text).strip() for text in texts if blank or str(text).strip()]
     return [cell] if cell else []
 
 
 def _options_of(cells: list[str], columns: Columns) -> list[str] | None:
     if "options" in columns.single:
-        return _several(cells[columns.single["options"]])
+        return _several(cells[columns.single["options"]], blank=True)
     return [cells[number] for number in columns.options]
 
 

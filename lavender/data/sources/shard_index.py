@@ -7,7 +7,7 @@ import os
 import re
 import tarfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,12 +21,13 @@ from lavender.runtime.distributed import rank, world_size
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import atomic_file, mistaken_file, refuse_special
 from lavender.runtime.logging import Pace
+from lavender.runtime.quoting import shown
 
 LOGGER = logging.getLogger("lavender.data")
 
 VIDEO, IMAGE = 0, 1  # what the file of a sample is
 TEXT, JSON = 1, 2  # what its caption is in; 0: it has none
-_VERSION = 1  # of the layout of an index
+_VERSION = 2  # of an index: its layout, and what is refused
 _BLOCK = 512  # bytes; a tar ends with blocks of zeros
 _SAMPLE_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)  # key and extension, as WebDataset cuts them
 _PACKED = {  # how compressed tars begin → what unpacks them
@@ -131,7 +132,7 @@ def build_index(tar: Path) -> ShardIndex:
     """Reads the headers of a tar.
 
     Raises:
-        DataError: it is no tar, or a compressed one. OSError: it cannot be read.
+        DataError: it is no tar, a compressed one, or two videos in it would be one. OSError: it cannot be read.
     """
     facts = tar.stat()
     with open(tar, "rb") as file:
@@ -157,6 +158,8 @@ def build_index(tar: Path) -> ShardIndex:
                 samples.setdefault(key, {})[extension] = place, size
     if is_cut:  # the files of the last sample may be missing
         samples.pop(key, None)
+    for key, found in samples.items():
+        _refuse_several_videos(tar, key, found)
     return _as_arrays(samples, [_VERSION, facts.st_size, facts.st_mtime_ns, is_cut, 0, unfit_names])
 
 
@@ -195,6 +198,17 @@ def _as_arrays(samples: dict[str, dict[str, tuple[int, int]]], facts: list[int])
         np.array(file_ends, np.int64),
         np.array(captions, np.int64).reshape(-1, 3),
     )
+
+
+def _refuse_several_videos(tar: Path, key: str, found: Iterable[str]) -> None:
+    """Raises DataError where the first dot, which ends a key, is within the names of several videos."""
+    videos = [extension for extension in found if extension.rpartition(".")[2] in VIDEO_EXTENSIONS]
+    if len(videos) > 1 and all("." in extension for extension in videos):
+        one, other = (shown(f"{key}.{extension}") for extension in videos[:2])
+        raise DataError(
+            f"{tar}: {one} and {other} would be one video, {shown(key)}: in a tar an id ends at the first dot; pack "
+            "the files under names without other dots"
+        )
 
 
 def _frames_of(found: dict[str, tuple[int, int]]) -> list[tuple[int, int, int]]:

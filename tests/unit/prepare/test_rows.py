@@ -48,6 +48,8 @@ def test_captions_of_numbers():
 def test_several_captions_in_a_cell():
     rows = rows_of("video caption", ("v1", '["one", " two "]'), ("v2", "[music] plays"))
     assert [item["caption"] for item in rows.captions] == ["one", "two", "[music] plays"]
+    rows = rows_of("video caption", ("v1", '["", null, "one", NaN]'), ("v2", "[None, 'two']"))
+    assert [item["caption"] for item in rows.captions] == ["one", "two"]
 
 
 @pytest.mark.parametrize(
@@ -104,6 +106,19 @@ def test_blank_options_keep_their_place():
     assert [(item["options"], item["answer"]) for item in rows.choices] == [(["red", "blue", "grey"], 1)]
     rows = rows_of(head, ("v1", "q", "red", "", "blue", "grey", "4"), ("v2", "q", "red", "", "blue", "grey", "1.0"))
     assert [item["answer"] for item in rows.choices] == [2, 0]
+
+
+@pytest.mark.parametrize("blank", ['""', "null", '" "', "NaN"])
+def test_blank_options_of_a_list_keep_their_place(blank: str):
+    options = f'["red", {blank}, "blue", "grey"]'
+    rows = rows_of("video question options answer", ("v1", "q", options, "2"), ("v2", "q", options, "0"))
+    assert [item["options"] for item in rows.choices] == [["red", "blue", "grey"]] * 2
+    assert [item["options"][item["answer"]] for item in rows.choices] == ["blue", "red"]
+
+
+def test_a_video_that_could_be_two_is_told_with_its_line():
+    with pytest.raises(DataError, match=r"t\.csv, line 3: clips: 'x' could be 'S1/x' or 'S2/x'"):
+        rows_of("video caption", ("S1/x", "a"), ("x", "b"), videos=["S1/x", "S2/x"])
 
 
 @pytest.mark.parametrize("cell", ['{"en": "x"}', '[["a"], "b"]', '[{"text": "a"}]', "half \ud83d"])

@@ -115,6 +115,20 @@ def test_several_images_are_the_frames_of_one_video(tmp_path: Path):
     assert [int(frame[0, 0, 0]) for frame in source.video(0).frames([0, 1, 2])] == [1, 9, 10]
 
 
+@pytest.mark.parametrize("kind", ["mp4", "MKV"])
+def test_a_dot_within_a_name_never_makes_one_video_of_two(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture):
+    """A key ends at the first dot: both would be `film_00`, and one of them would be gone."""
+    pytest.importorskip("av")
+    clip = write_clip(tmp_path / "a.mp4", 10).read_bytes()
+    two = write_shard(tmp_path / "a.tar", {"film_00": {f"10.5.{kind}": clip, f"30.5.{kind}": clip}, "x": {"mp4": clip}})
+    with pytest.raises(DataError, match=rf"a\.tar: 'film_00\.10\.5\.{kind.lower()}' and 'film_00\.30\.5"):
+        ShardSource(two)
+    write_shard(tmp_path / "b.tar", {"y.1": {"mp4": clip}, "z": {"mp4": clip, "webm": clip, "thumb.mp4": clip}})
+    assert ids(ShardSource(tmp_path / "b.tar")) == ["y", "z"]
+    assert ids(ShardSource(str(tmp_path / "{a,b}.tar"), tolerant=True)) == ["y", "z"]
+    assert "film_00" in caplog.text
+
+
 # --- captions ---------------------------------------------------------------------------------------------------------
 
 

@@ -141,6 +141,24 @@ def test_folders_that_are_refused(videos: Path, tmp_path: Path):
         VideoFolder(videos)
 
 
+@pytest.mark.parametrize("name", ["pictures/2.HEIC", "c.avif", "d.tiff"])
+def test_images_that_are_not_read_are_counted(
+    videos: Path, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+):
+    write_clip(videos / "moving.mp4", 3).rename(videos / "moving.gif")  # read as a video
+    lengths = {source.video_id(n): len(source.video(n)) for source in [VideoFolder(videos)] for n in range(len(source))}
+    assert not caplog.text
+    (videos / name).write_bytes(b"whatever")
+    source = VideoFolder(videos)
+    assert {source.video_id(number): len(source.video(number)) for number in range(len(source))} == lengths
+    assert f"1 images of other kinds, such as {videos / name}" in caplog.text
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (videos / name).rename(alone / Path(name).name)
+    with pytest.raises(DataError, match=rf"1 images of other kinds, such as .*{Path(name).name}"):
+        VideoFolder(alone)
+
+
 def test_what_a_listing_leaves_out_and_refuses(videos: Path):
     write_clip(videos / "._a.1.mp4", 3)
     (videos / ".trash").mkdir()
