@@ -15,6 +15,14 @@ PORT = 5566
 _PORTS_OF_JOBS = range(12000, 32000)  # below those that Linux gives to outgoing connections
 _NODE_LISTS = ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
 _HYDRA, _CRAY = ("MPI_LOCALRANKID", "MPI_LOCALNRANKS"), ("PMI_LOCAL_RANK", "PMI_LOCAL_SIZE")
+_OTHERS = (  # rank and size of launchers whose variables are not read: alone they would mean as many runs as processes
+    ("LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+    ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
+    ("FLUX_TASK_RANK", "FLUX_JOB_SIZE"),
+    ("PALS_RANKID", "PALS_SIZE"),
+    ("JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE"),
+    ("PMIX_RANK", ""),
+)
 _NUMBER = re.compile(r"[0-9]{1,18}")  # of a job or a step
 _MAX_STEP = 0xFFFFFFF0  # the ids from here on are Slurm's own: batch script, external and interactive step
 
@@ -68,7 +76,22 @@ def find_launch(environment: Mapping[str, str]) -> Launch | None:
                     f"{name}={environment[name]} is set, but {other} is not: set both, "
                     "or neither for a run of one process"
                 )
+    if "SLURM_PROCID" not in environment:
+        _refuse_others(environment)
     return None
+
+
+def _refuse_others(environment: Mapping[str, str]) -> None:
+    """Raises ConfigError where an unknown launcher, or a half of a known one, started this process among several."""
+    for rank, size in _OTHERS:
+        number = _whole(environment, rank) if environment.get(rank) else 0
+        if number or (environment.get(size) and _whole(environment, size) > 1):
+            name = rank if number else size
+            raise ConfigError(
+                f"{name}={environment[name]} is set, but RANK and WORLD_SIZE are not, so this process would train "
+                "alone: set RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR for each process, or start them with torchrun"
+                f" or srun; for a run of one process unset {name}"
+            )
 
 
 def processes_here(environment: Mapping[str, str]) -> int:

@@ -59,6 +59,9 @@ def test_one_launcher_is_read(environment: dict, launch: Launch):
         slurm(0, 1),
         slurm(0, 4, STEP_NUM_TASKS="1", STEP_ID="4294967290"),  # its interactive step
         {"SLURM_PROCID": "0", "SLURM_JOB_ID": "7"},  # a batch script without --ntasks
+        {"LOCAL_RANK": "0"},
+        {"PMIX_RANK": "0"},
+        {"FLUX_TASK_RANK": "0", "FLUX_JOB_SIZE": "1"},
     ],
 )
 def test_no_launcher(environment: dict):
@@ -119,6 +122,11 @@ def test_node_lists(nodes: str, first: str, several: bool):
         ({**slurm(1, 2), "WORLD_SIZE": "3"}, ("WORLD_SIZE=3", "2 tasks")),
         ({**slurm(1, 2), "MASTER_PORT": "70000"}, ("MASTER_PORT=70000",)),
         ({**OPEN_MPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, ("MASTER_ADDR",)),
+        ({"LOCAL_RANK": "1"}, ("LOCAL_RANK=1", "RANK and WORLD_SIZE")),
+        ({"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}, ("LOCAL_WORLD_SIZE=2", "RANK and WORLD_SIZE")),
+        ({"MV2_COMM_WORLD_RANK": "0", "MV2_COMM_WORLD_SIZE": "2"}, ("MV2_COMM_WORLD_SIZE=2", "WORLD_SIZE")),
+        ({"FLUX_TASK_RANK": "1", "FLUX_JOB_SIZE": "2"}, ("FLUX_TASK_RANK=1", "WORLD_SIZE")),
+        ({"PMIX_RANK": "3"}, ("PMIX_RANK=3", "WORLD_SIZE")),
     ],
 )
 def test_variables_that_do_not_fit(environment: dict, facts: tuple):
