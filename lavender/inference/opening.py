@@ -5,11 +5,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lavender.config.load import from_dict, read_object
+from lavender.config.load import read_object
 from lavender.config.schema import Config
 from lavender.inference.hub import download
 from lavender.models.lavender import Lavender
-from lavender.models.pretrained import ARGUMENTS_FILE, load_pretrained, read_checkpoint
+from lavender.models.pretrained import ARGUMENTS_FILE, load_pretrained, read_checkpoint, trained_options
 from lavender.models.weights import exported_config, load_state
 from lavender.runtime.errors import ConfigError, WeightsError
 
@@ -30,8 +30,7 @@ def open_checkpoint(path: str | Path, **options: Any) -> tuple[Lavender, Config]
     """
     place = _find(path)
     arguments = (place if place.is_dir() else place.parent) / ARGUMENTS_FILE
-    written = read_object(arguments) if arguments.is_file() else {}
-    config = from_dict({**written, **options}, str(arguments), strict=False)
+    config = trained_options(arguments, options)
     if unknown := options.keys() - config.given.keys():
         raise ConfigError(f"{', '.join(sorted(unknown))}: there is no such option")
     if place.is_dir() and exported_config(place) is not None:

@@ -8,6 +8,7 @@ import json
 import math
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from lavender.models.shapes import shapes_only
 from lavender.models.weights import EXPORTED, KNOWN_EXTRAS, SHARED_BIAS, bert_config, exported_config, load_state
 from lavender.runtime.errors import ConfigError, WeightsError
 from lavender.runtime.files import atomic_file, looked_from
-from lavender.text.bert_folder import find_bert
+from lavender.text.bert_folder import bert_of
 
 CONFIG_FILE, ARGUMENTS_FILE = "config.json", "args.json"
 VOCABULARY = ("vocab.txt", "tokenizer_config.json")
@@ -137,13 +138,12 @@ def export(
         WeightsError: no checkpoint, or not of these BERTs.
     """
     arguments = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / ARGUMENTS_FILE
-    trained = from_dict(read_object(arguments) if arguments.is_file() else {}, str(arguments), strict=False)
-    trained.txt_backbone = txt_backbone or trained.txt_backbone
-    trained.fusion_encoder = fusion_encoder or trained.fusion_encoder
+    named = {"txt_backbone": txt_backbone, "fusion_encoder": fusion_encoder}
+    trained = trained_options(arguments, {option: name for option, name in named.items() if name})
     trained.vis_backbone, trained.size_img = vis_backbone or trained.vis_backbone, size_img or trained.size_img
     state, description = read_checkpoint(checkpoint, trained)
     output.mkdir(parents=True, exist_ok=True)
-    vocabulary = find_bert(trained.txt_backbone)
+    vocabulary = bert_of(trained, "txt_backbone")
     for source in (*(vocabulary / name for name in VOCABULARY), arguments):
         if source.is_file():
             _copy(source, output / source.name)
@@ -153,6 +153,22 @@ def export(
     with atomic_file(output / CONFIG_FILE) as file:  # last: a folder with it is whole
         file.write(json.dumps(description.to_json(), indent=2).encode())
     return description
+
+
+def trained_options(arguments: Path, others: Mapping[str, Any]) -> Config:
+    """The options in the `args.json` beside a checkpoint; none where it has none.
+
+    Args:
+        others: options in place of those.
+
+    Raises:
+        ConfigError: a value that cannot be one.
+    """
+    written = read_object(arguments) if arguments.is_file() else {}
+    config = from_dict({**written, **others}, str(arguments), strict=False)
+    own = (config.given.keys() & written.keys()) - others.keys()
+    config.given |= dict.fromkeys(own, f"{arguments} (beside the checkpoint)")
+    return config
 
 
 def read_checkpoint(checkpoint: Path, trained: Config) -> tuple[State, Description]:
@@ -168,6 +184,8 @@ def read_checkpoint(checkpoint: Path, trained: Config) -> tuple[State, Descripti
     state = model_names(read_state(checkpoint), checkpoint)
     refuse_not_finite(state, checkpoint)
     state = from_swinbert(state) if is_swinbert(state) else state
+    for option in ("txt_backbone", "fusion_encoder"):
+        bert_of(trained, option)  # raises where it is not there
     berts = bert_config(trained.txt_backbone, "text"), bert_config(trained.fusion_encoder, "fusion")
     return state, describe(state, checkpoint, *berts, trained)
 

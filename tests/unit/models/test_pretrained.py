@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lavender.config.schema import Config
+from lavender.inference.opening import open_checkpoint
 from lavender.models.checkpoint_folder import read_state
 from lavender.models.lavender import Heads, Lavender
 from lavender.models.pretrained import export, load_pretrained, to_pt
@@ -309,6 +310,23 @@ def test_a_description_of_a_model_that_no_machine_holds(run_folder, tmp_path: Pa
     path.write_text(json.dumps({**json.loads(path.read_text()), "max_size_frame": 10**11}))
     with pytest.raises(WeightsError, match=r"model\.safetensors: enc_img\.emb_len"):
         load_pretrained(tmp_path / "out")
+
+
+@pytest.mark.parametrize("option", ["txt_backbone", "fusion_encoder"])
+def test_a_bert_that_args_json_names_and_that_is_not_here(run_folder, kit: Path, tmp_path: Path, option: str):
+    own = {"txt_backbone": str(kit / "bert_micro"), "fusion_encoder": str(kit / "bert_micro")}
+    checkpoint, model = run_folder(arguments={**own, option: "/home/other/bert"})
+    beside = rf"/home/other/bert.*{checkpoint.parent}/args\.json .*names it as {option}.*--{option}"
+    with pytest.raises(WeightsError, match=beside):
+        open_checkpoint(checkpoint)
+    with pytest.raises(WeightsError, match=beside):
+        export(checkpoint, tmp_path / "out")
+    opened, _ = open_checkpoint(checkpoint, **own)
+    assert torch.equal(opened.state_dict()["enc_img.emb_cls"], model.state_dict()["enc_img.emb_cls"])
+    export(checkpoint, tmp_path / "out", **own)
+    with pytest.raises(WeightsError) as told:  # what the caller names is the caller's
+        open_checkpoint(checkpoint, **own | {option: "/home/mine/bert"})
+    assert "args.json" not in str(told.value)
 
 
 def test_a_missing_folder_is_told_with_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
