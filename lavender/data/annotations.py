@@ -176,7 +176,10 @@ class CaptionTable:
         if row is None:
             raise DataError(f"{self.where}: no caption for video {shown_json(video_id)}")
         text = self._arrays.text(row).decode(errors="surrogatepass")
-        return check_caption(text, f"{self.where}, video {shown_json(video_id)}")
+        where = f"{self.where}, video {shown_json(video_id)}"
+        if not text:  # so is what is no text: see `first_caption`
+            raise DataError(f"{where}: the caption is empty or not text; a text or a list of texts is expected")
+        return check_caption(text, where)
 
     def places_of(self, video_ids: Sequence[str]) -> list[int]:
         """Places of those ids that have a caption, of whatever kind.

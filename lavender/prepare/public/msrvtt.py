@@ -39,11 +39,12 @@ def read_msrvtt_mc(source: Source, split: str) -> list[Output]:
     path = source.find(
         "MSR_MC_test.csv", "msrvtt_mc_test.jsonl", "mc_test.jsonl", "msrvtt_mc_test.json", "mc_test.json"
     )
-    if path.suffix == ".csv":
+    kind = path.suffix.lower()
+    if kind == ".csv":
         columns = [f"a{number}" for number in range(1, OPTIONS + 1)]
         known = ("key", "vid_key", "video_id", "description", "sentence")
         rows = source.tsv(path, [*columns, "answer"], known)
-    elif path.suffix == ".jsonl":
+    elif kind == ".jsonl":
         rows = source.json_lines(path)
     else:
         rows = source.entries(path)

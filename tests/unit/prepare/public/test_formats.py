@@ -82,6 +82,7 @@ def test_msrvtt_without_the_official_test_file(convert: Convert, tmp_path: Path)
     "files",
     [
         world.MSRVTT_MC,
+        {name.upper(): text for name, text in world.MSRVTT_MC.items()},
         {
             "mc_test.jsonl": '{"qid": 0, "clip_name": "video7010", "options": ["a cat sleeps", "a dog", "a car", '
             '"a boy", "a man"], "answer": 0}\n'
