@@ -49,6 +49,10 @@ class FramesInMemory(StoredVideo):
     def _checked(self, frames: Any, shape: str, dimensions: int) -> np.ndarray:
         """Frames with their colours last."""
         if isinstance(frames, Image.Image):
+            if frames.mode in ("I", "F"):
+                raise DataError(
+                    f"{self.where}: an image of mode {frames.mode} has no 8 bits a colour: convert it to RGB"
+                )
             return _pixels(frames)
         is_bytes = frames.dtype in (np.uint8, torch.uint8)
         array = np.asarray(frames.detach().cpu() if isinstance(frames, torch.Tensor) else frames) if is_bytes else None
@@ -69,8 +73,11 @@ class FramesInMemory(StoredVideo):
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
-    """As files of images are read: upright, transparent pixels blended with white."""
+    """As files of images are read: upright, the upper 8 of 16 bits, transparent pixels blended with white."""
     image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):  # PIL would make white of all above 255
+        upper = (np.asarray(image) // 256).astype(np.uint8)
+        return np.repeat(upper[:, :, None], 3, axis=2)
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))

@@ -1,6 +1,7 @@
 """Questions and clips that were handed over, as the data sets that evaluation reads."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,39 @@ from lavender.config.schema import Config
 from lavender.data.items import Item, Items
 from lavender.data.samples import ClipDataset
 from lavender.inference.clips import GivenVideos, Seen
+from lavender.runtime.errors import DataError
+from lavender.runtime.quoting import shown
 
 SPLIT = "test"  # whose items may lack an answer
+
+
+def texts_of(given: str | Iterable[str], what: str, blank: bool = False) -> list[str]:
+    """One text or several as a list.
+
+    Args:
+        what: messages call one of them; blank: whether one may be blank.
+
+    Raises:
+        DataError: one is no text or blank, or there is none.
+    """
+    if isinstance(given, bytes) or not isinstance(given, Iterable):
+        raise DataError(f"a {what} is a text, or a list of texts is given, not {shown(given)}")
+    texts = [given] if isinstance(given, str) else list(given)
+    for text in texts:
+        if not isinstance(text, str):
+            raise DataError(f"the {what} {shown(text)} is no text")
+        if not text.strip() and not blank:
+            raise DataError(f"the {what} is empty")
+    if not texts:
+        raise DataError(f"no {what} is given")
+    return texts
+
+
+def check_count(k: int) -> int:
+    """How many results are asked for. DataError where that is no whole number from 1 on."""
+    if not isinstance(k, Integral) or k < 1:
+        raise DataError(f"k is {shown(k)}; a whole number from 1 on is expected")
+    return k
 
 
 class GivenItems(Items):

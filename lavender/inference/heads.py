@@ -3,11 +3,12 @@
 import dataclasses
 from typing import Any
 
+from lavender.config.load import from_dict
 from lavender.config.schema import Config
 from lavender.data.formats import format_of
 from lavender.models.heads import classifier_name
 from lavender.models.lavender import Lavender
-from lavender.runtime.errors import WeightsError
+from lavender.runtime.errors import ConfigError, WeightsError
 from lavender.tasks.base import Task
 from lavender.tasks.caption import CaptionTask
 from lavender.tasks.downstream import AnsweredTask
@@ -44,8 +45,11 @@ def find_task(model: Lavender, trained: Config, form: str, **options: Any) -> Ta
         trained: the options of the checkpoint; options: what is asked for.
 
     Raises:
-        WeightsError: the checkpoint has no head for it.
+        WeightsError: the checkpoint has no head for it. ConfigError: an option that is none, or a value that is none.
     """
+    checked = from_dict(options, form, strict=False)
+    if unknown := options.keys() - checked.given.keys():
+        raise ConfigError(f"{', '.join(sorted(unknown))}: there is no such option")
     entries = trained.entries() or [trained]
     own = next((entry for entry in entries if format_of(entry) == form), None)
     base = own or entries[0]
@@ -60,7 +64,7 @@ def find_task(model: Lavender, trained: Config, form: str, **options: Any) -> Ta
         **{"type": kind.config_type, "task": base.task or form, "dataset": "given", "dataset_type": "", "datasets": []},
         **{"size_epoch": 0, "data_ratio": 1, "on_bad_sample": "error", "repeat_frames": True},
         **({} if own else {"task_token": ""}),
-        **options,
+        **{name: getattr(checked, name) for name in options},
     }
     if head is not None and form == "qaoe":
         facts["size_vocab"] = model.get_submodule(head)[3].out_features  # type: ignore[index]

@@ -16,7 +16,7 @@ from lavender.data.formats import format_of
 from lavender.data.items import Item, ItemDataset, ItemFile
 from lavender.data.samples import ClipDataset, Failure, SampleKey
 from lavender.inference.clips import GivenVideos, Seen, Video, is_frames, open_video
-from lavender.inference.given import SPLIT, GivenClips, GivenItems
+from lavender.inference.given import SPLIT, GivenClips, GivenItems, check_count, texts_of
 from lavender.inference.heads import find_task, trained_formats
 from lavender.inference.opening import open_checkpoint
 from lavender.inference.results import Answer, Caption, Choice, Found, Guess, Hit, Match
@@ -25,7 +25,7 @@ from lavender.models.encoders import Encoded
 from lavender.models.lavender import Lavender
 from lavender.models.pairs import gather
 from lavender.runtime.device import PRECISIONS, autocast, choose_device, choose_precision, to_device
-from lavender.runtime.errors import DataError, LavenderError
+from lavender.runtime.errors import ConfigError, DataError, LavenderError
 from lavender.tasks.base import Record, Task
 from lavender.tasks.downstream import AnsweredTask, DownstreamTask
 from lavender.tasks.retrieval import PairTask, RetrievalTask
@@ -82,10 +82,14 @@ class Predictor:
             num_beams: of the search; keep: how many captions; options: such as `max_gen_length` or `do_sample`.
 
         Raises:
-            DataError: the video cannot be read. WeightsError: the checkpoint cannot caption.
+            DataError: the video cannot be read. WeightsError: the checkpoint cannot caption. ConfigError: no such
+                option, or more words than the model has positions.
         """
         beams = max(num_beams, keep)
         task = self._task("captioning", num_beams=beams, num_keep_best=keep, **options)
+        positions = self.model.enc_txt.emb_txt.position_embeddings.num_embeddings
+        if (length := task.config.max_gen_length) > positions:
+            raise ConfigError(f"max_gen_length is {length}, and the model has {positions} positions: lower it")
         source = self._source(task.config, _several(video))
         found = []
         for record, seen in zip(self._records(task, GivenClips(task.config, source)), source.videos, strict=True):
@@ -100,11 +104,8 @@ class Predictor:
             DataError: the video cannot be read, or the question is empty. WeightsError: the checkpoint cannot answer.
         """
         videos, questions = _paired(video, question)
-        for text in questions:
-            if not text.strip():
-                raise DataError("the question is empty")
         task = cast(AnsweredTask, self._task("qaoe"))
-        task.top = k
+        task.top = check_count(k)
         items = [{"video": str(number), "question": text} for number, text in enumerate(questions)]
         source = self._source(task.config, videos)
         content = self._vocabulary(task.config)
@@ -123,8 +124,10 @@ class Predictor:
             DataError: the video cannot be read, or there are fewer than two options. WeightsError: the checkpoint
                 cannot choose, or has no word for so many numbers.
         """
-        if len(options) < 2 or not all(option.strip() for option in options):
-            raise DataError(f"{len(options)} options are given: there must be two or more, and none may be empty")
+        options = texts_of(options, "option")
+        if len(options) < 2:
+            raise DataError(f"{len(options)} options are given: there must be two or more, in a list")
+        (question,) = texts_of(question, "question", blank=True)
         formats = trained_formats(self.config)
         by_number = question.strip() and ("qamc" in formats or not {"retmc", "retrieval", "pretrain"} & set(formats))
         task = cast(AnsweredTask, self._task("qamc" if by_number else "retmc", size_option=len(options)))
@@ -139,7 +142,7 @@ class Predictor:
             found.append(Choice(seen.video_id, guesses, seen.taken, question, record["prediction"]))
         return _as_asked(found, video)
 
-    def match(self, video: Video | Videos, texts: Sequence[str]) -> Any:
+    def match(self, video: Video | Videos, texts: str | Sequence[str]) -> Any:
         """Texts by how well they match a video, a `Match`; of several videos a list of them.
 
         The probability is that of "true" against "false" (of a task-specific head, among the given texts).
@@ -147,6 +150,7 @@ class Predictor:
         Raises:
             DataError: the video cannot be read, or there are no texts.
         """
+        texts = texts_of(texts, "text")
         task = cast(PairTask, self._task("retrieval", score_fn="probability"))
         source = self._source(task.config, _several(video))
         scores = torch.from_numpy(self._scores(task, self._encode(task, source), texts))  # (N texts, M videos)
@@ -166,7 +170,7 @@ class Predictor:
         Raises:
             DataError: a video cannot be read, or there is none.
         """
-        several = [texts] if isinstance(texts, str) else list(texts)
+        several = texts_of(texts, "text")
         task = cast(PairTask, self._task("retrieval", score_fn="probability"))
         source = self._source(task.config, _several(gallery))
         names = [video.video_id for video in source.videos]
@@ -233,8 +237,6 @@ class Predictor:
 
     def _scores(self, task: PairTask, videos: Encoded, texts: Sequence[str]) -> np.ndarray:
         """How well texts match videos (M, V, D): (N texts, M videos)."""
-        if not texts or not all(text.strip() for text in texts):
-            raise DataError("no texts are given, or one is empty")
         scores = np.zeros((len(texts), len(videos.states)), np.float32)
         with torch.inference_mode(), autocast(self.precision, self.device):
             groups = encode_texts(self.model, map(task.encode_caption, texts), self.device, self.precision)
@@ -251,8 +253,9 @@ class Predictor:
     ) -> list[Found]:
         """The `k` videos (M, V, D) that match each text best."""
         found = []
+        texts = texts_of(texts, "text")
         for text, row in zip(texts, self._scores(task, videos, texts), strict=True):
-            order = np.argsort(-row, kind="stable")[:k].tolist()
+            order = np.argsort(-row, kind="stable")[: check_count(k)].tolist()
             probs = torch.sigmoid(torch.from_numpy(row)).tolist() if isinstance(task, RetrievalTask) else None
             found.append(Found(text, [Hit(n, names[n], float(row[n]), probs[n] if probs else None) for n in order]))
         return found
@@ -282,7 +285,7 @@ def _is_list(given: Any) -> bool:
 
 def _paired(video: Video | Videos, question: str | Sequence[str]) -> tuple[Videos, list[str]]:
     """A video for each question: one of either is used for all of the other."""
-    videos, questions = list(_several(video)), [question] if isinstance(question, str) else list(question)
+    videos, questions = list(_several(video)), texts_of(question, "question")
     if len(videos) == 1:
         videos *= len(questions)
     if len(questions) == 1:

@@ -51,6 +51,19 @@ def test_images_are_seen_as_files_are(tmp_path: Path):
     assert [frame.shape for frame in frames] == [(8, 6, 3), (12, 20, 3), (12, 20, 3), (8, 6, 3)]
 
 
+@pytest.mark.parametrize("byte_order", ["<", ">"])
+def test_images_of_16_bits_are_seen_as_files_are(tmp_path: Path, byte_order: str):
+    """The upper 8 bits, as of a PNG; Pillow itself would make white of all above 255."""
+    deep = Image.fromarray(np.array([[0, 300, 40_000, 65_535]] * 3, f"{byte_order}u2"))
+    deep.save(tmp_path / "deep.png")
+    (frame,) = open_video([deep], "video 0", 5).frames([0])
+    (stored,) = open_video(tmp_path / "deep.png", "deep", 5).frames([0])
+    assert frame[0].tolist() == stored[0].tolist() == [[value] * 3 for value in (0, 1, 156, 255)]
+    for mode in ("I", "F"):
+        with pytest.raises(DataError, match=f"video 0: .*mode {mode} .*RGB"):
+            open_video([Image.new(mode, (4, 4))], "video 0", 5)
+
+
 @pytest.mark.parametrize(
     ("video", "words"),
     [
