@@ -183,7 +183,7 @@ def survey_packets(path: Clip, max_pixels: int, chosen: int | None = None, watch
         stream = _video_stream(container, path, chosen)
         if watch is not None:
             watch.begin(container, stream)
-        begin, end, end_of_any = math.inf, -math.inf, -math.inf
+        begin, end, end_of_any, has_lengths = math.inf, -math.inf, -math.inf, False
         try:
             for packet in container.demux():
                 if not packet.size:
@@ -201,6 +201,7 @@ def survey_packets(path: Clip, max_pixels: int, chosen: int | None = None, watch
                         unknown += 1
                         continue
                     begin, end = min(begin, seconds), max(end, last)
+                    has_lengths |= bool(packet.duration)
                     if not packet.is_discard:  # outside the edit list: decoded, not shown
                         times.append(seconds)
         except (EOFError, _av_error()):
@@ -212,10 +213,13 @@ def survey_packets(path: Clip, max_pixels: int, chosen: int | None = None, watch
         if packets[stream.index] < 2 <= packets[fullest]:  # a still picture, which no flag says, or an empty stream
             return survey_packets(path, max_pixels, fullest)
         _check(stream, path, max_pixels)
+        if not has_lengths and len(times) > 1:  # the last frame is shown for a while, too
+            end += (end - begin) / (len(times) - 1)
         if stream.duration:
             announced, held = float(stream.duration * stream.time_base), end - begin
         else:
-            announced, held = (container.duration or 0) / 1e6, end_of_any - (container.start_time or 0) / 1e6
+            start = 0 if container.format.name == "flv" else container.start_time or 0  # FLV counts from 0
+            announced, held = (container.duration or 0) / 1e6, max(end, end_of_any) - start / 1e6
         missing = 0
         if 0 < held < 0.95 * announced:  # an edit list can leave packets out, which the duration allows for
             found = len(times) + unknown

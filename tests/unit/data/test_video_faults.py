@@ -148,6 +148,21 @@ def test_a_cut_file_says_what_is_missing(tmp_path: Path, caplog: pytest.LogCaptu
         sample_frames(path, 3, min_decoded=0.95)
 
 
+@pytest.mark.parametrize("count", [2, 7, 30])
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.flv", "flv1"), ("b.flv", "libx264"), ("a.wmv", "wmv2"), ("a.mkv", "libx264"), ("a.ts", "libx264")],
+)
+def test_of_a_short_whole_clip_nothing_is_missing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, codec: str, count: int
+):
+    """FLV and ASF say no length of their last frame, and FLV counts its duration from 0, wherever the clip begins."""
+    path = write_clip(tmp_path / name, codec=codec, times=range(count))
+    with caplog.at_level(logging.WARNING):
+        assert numbers(sample_frames(path, 1, min_decoded=1)) == [count // 2]
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("share", [0.7, 0.97])
 @pytest.mark.parametrize(("name", "options"), [("a.mp4", {"movflags": "faststart"}), ("a.flv", {}), ("a.mkv", {})])
 def test_frames_of_a_cut_file_do_not_depend_on_the_threads(tmp_path: Path, name: str, options: dict, share: float):
