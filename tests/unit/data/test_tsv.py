@@ -230,6 +230,17 @@ def test_a_failed_write_leaves_the_old_files_and_nothing_else(tsv: Path):
     assert {path.name: path.read_bytes() for path in tsv.parent.iterdir()} == before
 
 
+def test_a_binary_index_that_is_cut_while_it_is_in_use(tsv: Path):
+    """A map of it would end the process with a signal."""
+    binary = Path(f"{tsv.with_suffix('.lineidx')}.8b")
+    plain = TSVReader(tsv)
+    rows = [plain.row(number) for number in range(len(plain))]
+    np.array(offsets_of(tsv), "<i8").tofile(binary)
+    reader = TSVReader(tsv)
+    binary.write_bytes(b"")
+    assert [reader.row(number) for number in range(len(reader))] == rows
+
+
 def test_writing_again_replaces_every_index(tsv: Path):
     np.array(offsets_of(tsv), "<i8").tofile(Path(f"{tsv.with_suffix('.lineidx')}.8b"))
     with TSVWriter(tsv) as writer:

@@ -141,7 +141,8 @@ def test_a_cut_file_says_what_is_missing(tmp_path: Path, caplog: pytest.LogCaptu
     assert not caplog.text
     path.write_bytes(whole[: len(whole) * 7 // 10])
     with caplog.at_level(logging.WARNING):
-        assert len(sample_frames(path, 3, min_decoded=0.1)) == 3
+        found = numbers(sample_frames(path, 3, min_decoded=0.1))
+    assert all(abs(number - expected) <= 1 for number, expected in zip(found, (7, 13, 20), strict=True))  # of some 27
     assert f"{name}: " in caplog.text
     assert "missing" in caplog.text
     with pytest.raises(DataError, match=name):

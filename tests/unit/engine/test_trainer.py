@@ -268,10 +268,12 @@ def test_best_is_best_on_validation(make, log):
     assert best["epoch"] == 1
 
 
-def test_without_validation_it_is_the_last_epoch(make):
+def test_without_validation_it_is_the_last_epoch(make, log):
     best = chosen(make(), losses(test=0.1), losses(test=0.9))
     assert best is not None
     assert best["epoch"] == 2
+    assert best["chosen"] == "the last epoch: there is no validation"
+    assert "best on validation" not in log.text
 
 
 def test_without_epochs_there_is_none(make):
