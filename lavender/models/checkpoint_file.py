@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lavender.runtime.errors import WeightsError
 from lavender.runtime.logging import LOGGER
-from lavender.runtime.pickles import check_pickle, file_size, torch_pickles
+from lavender.runtime.pickles import CUT, check_pickle, file_size, torch_pickles
 
 State = dict[str, Tensor]
 
@@ -49,6 +49,8 @@ UNREADABLE = (
 
 def reason(error: BaseException) -> str:
     """A library's message in a few words: what was met, without its advice to switch the safeguard off."""
+    if isinstance(error, SafetensorError) and "not fully covered" in str(error):
+        return CUT
     met = re.search(r"GLOBAL ([\w.]+)|class ([\w.]+)", str(error))
     if met and isinstance(error, pickle.UnpicklingError):
         return f"it asks for {met.group(1) or met.group(2)}, which is no weight"

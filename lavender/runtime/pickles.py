@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 DEEPEST = 200  # containers in each other
 HASHING = 100  # steps of hashing allowed for each byte read, as a container may be shared, and hashed again each time
+CUT = "its end is missing, as after a download or copy that stopped: fetch it again"  # what messages say of a file
 _MORE = 1_000_000
 _PICKLE_LIMIT = 64 << 20  # bytes of a torch file's pickle, its tensors' data not counted
 _LEGACY_PICKLES = 4  # before the tensors' data: magic number, version, system, content
@@ -77,7 +78,7 @@ def torch_pickles(path: Path | io.BytesIO) -> tuple[io.BytesIO, int]:
         with nullcontext(path) if isinstance(path, io.BytesIO) else open(path, "rb") as file:
             content = file.read(_PICKLE_LIMIT)
         if content.startswith(b"PK"):  # what a zip holds is listed at its end
-            raise pickle.UnpicklingError("its end is missing, as after a download or copy that stopped: fetch it again")
+            raise pickle.UnpicklingError(CUT)
         count = _LEGACY_PICKLES
     if len(content) > _PICKLE_LIMIT:
         raise pickle.UnpicklingError("it has more than 64 MiB beside its tensors")

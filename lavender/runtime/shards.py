@@ -65,6 +65,12 @@ def _listed(index: Path, error: type[LavenderError]) -> Shards:
         if not isinstance(file, str) or file != Path(file).name:
             raise error(f"{index}: {name} is in {shown_json(file)}; a name of a file beside the index is expected")
         shards.setdefault(index.parent / file, []).append(name)
+    count = max(part_of(path)[1] for path in shards)
+    if len(shards) < count:
+        raise error(
+            f"{index}: it names {len(shards)} of {count} files of weights, so it was cut or edited; copy or download "
+            "it again, or delete it where all files are there"
+        )
     return shards
 
 

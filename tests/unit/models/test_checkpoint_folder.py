@@ -93,6 +93,19 @@ def test_an_index_that_is_none(parts: Path, content: str):
         read_state(parts)
 
 
+def test_an_index_that_lacks_a_part(parts: Path):
+    """The weights of the part would stay random."""
+    index = parts / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"] = {name: file for name, file in content["weight_map"].items() if "00003-of" not in file}
+    index.write_text(json.dumps(content))
+    for path in (parts, index):
+        with pytest.raises(WeightsError, match=rf"^{index}: it names 2 of 3 files"):
+            read_state(path)
+    index.unlink()
+    assert_read(parts)
+
+
 def test_two_sets_without_an_index_are_ambiguous(tmp_path: Path):
     folder = in_parts(tmp_path / "parts", index=False)
     save_file(STATE, folder / "ema-00001-of-00002.safetensors")
