@@ -18,8 +18,9 @@ from typing import Any
 import yaml
 from _root import run
 
-from lavender.data.annotations import misnamed_split, read_json, read_splits
-from lavender.data.caption_folder import CaptionFolder, coco_id
+from lavender.data.annotations import misnamed_split, read_splits
+from lavender.data.caption_folder import CaptionFolder
+from lavender.data.coco import coco_id, read_coco
 from lavender.data.ids import HeldOut, without_extension
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import atomic_file, looked_from, refuse_overwriting
@@ -194,10 +195,8 @@ def open_sources(dataset: str, data_root: Path, output_folder: Path, allow_missi
 
 def coco_videos(path: Path) -> list[str]:
     """The videos of a COCO captions file: those with an annotation, and those listed as its images."""
-    content = read_json(path, "references")
-    annotations, images = content.get("annotations"), content.get("images")
-    if not isinstance(annotations, list):
-        raise DataError(f'{path}: no list of "annotations", so this is no COCO captions file')
+    content, annotations = read_coco(path)
+    images = content.get("images")
     videos = [coco_id(entry, f"{path}, annotation {n} (counted from 0)") for n, entry in enumerate(annotations)]
     listed = [entry for entry in images if isinstance(entry, dict)] if isinstance(images, list) else []
     named = [entry.get(key) for entry in listed for key in ("id", "file_name")]

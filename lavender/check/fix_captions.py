@@ -10,9 +10,9 @@ import yaml
 from lavender.check.copies import Repaired, link, own_folder
 from lavender.check.splits import Split
 from lavender.config.schema import Config
-from lavender.data.annotations import read_json
 from lavender.data.caption import open_captions
-from lavender.data.caption_folder import CaptionFolder, coco_id
+from lavender.data.caption_folder import CaptionFolder
+from lavender.data.coco import coco_id, file_names, read_coco
 from lavender.data.ids import VideoIds
 from lavender.data.tsv import TSVReader, TSVWriter
 from lavender.runtime.errors import DataError
@@ -114,10 +114,8 @@ def _lines(captions: CaptionFolder, places: Places) -> Iterable[str]:
 
 def _references(path: Path, captions: CaptionFolder, kept: Sequence[int]) -> dict[str, Any]:
     """A COCO file without the videos that are not kept, and without references that are no text."""
-    content = read_json(path, "references")
-    entries = content.get("annotations")
-    if not isinstance(entries, list):
-        raise DataError(f'{path}: no list of "annotations", so this is no COCO captions file')
+    content, entries = read_coco(path)
+    renamed = file_names(content, path, VideoIds(dict.fromkeys(captions.videos), path))
     sound = [
         entry
         for entry in entries
@@ -125,9 +123,10 @@ def _references(path: Path, captions: CaptionFolder, kept: Sequence[int]) -> dic
         and isinstance(entry.get("image_id"), str | int | float)
         and (captions.blind or (isinstance(entry.get("caption"), str) and entry["caption"].strip()))
     ]
-    names = {coco_id(entry, str(path)) for entry in sound}
-    known = VideoIds(dict.fromkeys(names), path)
-    used = {known.find(captions.videos[row]) for row in kept}
+    names = {name: renamed.get(name, name) for name in (coco_id(entry, str(path)) for entry in sound)}
+    known = VideoIds(dict.fromkeys(names.values()), path)
+    kept_names = {known.find(captions.videos[row]) for row in kept}
+    used = {name for name, video in names.items() if video in kept_names}
     images = content.get("images")
     if isinstance(images, list):
         images = [image for image in images if isinstance(image, dict) and str(image.get("id")) in used]

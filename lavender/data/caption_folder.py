@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from lavender.data import official
-from lavender.data.annotations import ItemTable, check_caption, read_json
+from lavender.data.annotations import ItemTable, check_caption
+from lavender.data.coco import coco_id, file_names, read_coco
 from lavender.data.ids import VideoIds, without_extension
 from lavender.data.sources.base import FrameSource, StoredVideo
 from lavender.data.sources.tsv import TSVSource
@@ -236,17 +237,13 @@ class CaptionFolder:
 
     def _from_coco(self, path: Path, rows: Sequence[int]) -> dict[int, list[str]]:
         """Row → captions, from a COCO captions file; its ids are matched as those of frames are."""
-        content = read_json(path, "references")
-        entries = content.get("annotations")
-        if not isinstance(entries, list):
-            hint = "" if "annotations" in content else official.advice(content, "references")
-            raise DataError(
-                f'{path}: no list of "annotations", so this is no COCO captions file' + (f"; {hint}" if hint else "")
-            )
+        content, entries = read_coco(path)
+        renamed = file_names(content, path, VideoIds(dict.fromkeys(self.videos), path))
         by_id: dict[str, list[str]] = {}
         for number, entry in enumerate(entries):
             where = f"{path}, annotation {number} (counted from 0)"
-            texts, text = by_id.setdefault(coco_id(entry, where), []), entry.get("caption")
+            video, text = coco_id(entry, where), entry.get("caption")
+            texts = by_id.setdefault(renamed.get(video, video), [])
             if not (self.blind and (text is None or text == "")):
                 texts.append(check_caption(text, where))
         known = VideoIds(by_id, path)
@@ -299,16 +296,6 @@ class CaptionFolder:
         if not self.tolerant:
             raise DataError(f"{message}; --on_bad_sample zero goes on without")
         LOGGER.warning("%s", message)
-
-
-def coco_id(entry: Any, where: str) -> str:
-    """The video of an entry of "annotations" in a COCO file; 7.0, as pandas writes a column of numbers, is 7."""
-    name = entry.get("image_id") if isinstance(entry, dict) else None
-    if isinstance(name, float) and name.is_integer():
-        name = int(name)
-    if isinstance(name, bool) or not isinstance(name, str | int | float):
-        raise DataError(f'{where}: an object with "image_id" and "caption" is expected')
-    return str(name)
 
 
 def _stays(name: str, start: Path, root: Path) -> bool:

@@ -59,8 +59,9 @@ class Captioning:
         (folder / "train.linelist.tsv").write_text("0\t0\n1\t1\n2\t0\n3\t0\n3\t1\n3\t7\nno\n")
         self.yaml("train", caption_linelist="train.linelist.tsv")
         captions(folder / "test.caption.tsv", {"v2": ["y"], "cut": ["z"]})
-        entries = [{"image_id": video, "caption": "y", "id": 0} for video in ("v2", "cut", "stranger")]
-        content = {"annotations": entries, "images": [{"id": "v2"}, {"id": "cut"}], "info": "mine"}
+        entries = [{"image_id": video, "caption": "y", "id": 0} for video in (5, "cut", "stranger")]
+        images = [{"id": 5, "file_name": "v2.mp4"}, {"id": "cut"}]
+        content = {"annotations": entries, "images": images, "info": "mine"}
         (folder / "refs.json").write_text(json.dumps(content))
         self.yaml("test", caption_coco_format="refs.json")
 
@@ -88,8 +89,8 @@ def test_a_captioning_folder(tmp_path: Path):
     assert coco is not None
     content = json.loads(coco.read_text())
     assert content["info"] == "mine"
-    assert [entry["image_id"] for entry in content["annotations"]] == ["v2"]
-    assert content["images"] == [{"id": "v2"}]
+    assert [entry["image_id"] for entry in content["annotations"]] == [5]
+    assert content["images"] == [{"id": 5, "file_name": "v2.mp4"}]
     assert all(path.read_bytes() == content for path, content in before.items())
     code = check(tmp_path, "msrvtt-cap", *world.options(copy))
     found = json.loads((tmp_path / "check" / "check.json").read_text())["findings"]

@@ -102,6 +102,16 @@ def coco(*pairs: tuple[Any, str]) -> str:
     return json.dumps({"annotations": [{"image_id": video, "caption": text} for video, text in pairs]})
 
 
+def test_numbers_of_a_coco_file_are_told_by_the_names_of_its_images(folder, tmp_path: Path):
+    content = json.loads(coco((1, "of two"), (2.0, "of one"), ("three", "of three"), (9, "of nobody")))
+    names = {1: "two.mp4", 2: "one.mp4", 9: "elsewhere.mp4"}
+    content["images"] = [{"id": number, "file_name": name} for number, name in names.items()] + [{"id": 3}, "odd"]
+    content["annotations"].pop()
+    (tmp_path / "n.json").write_text(json.dumps(content))
+    made = CaptionFolder(folder(caption_coco_format="n.json"))
+    assert made.references(range(3)) == [["of one"], ["of two"], ["of three"]]
+
+
 @pytest.mark.parametrize("name", ["x_caption_coco_format.json", "named.json"])
 def test_references_of_a_coco_file(folder, tmp_path: Path, name: str):
     (tmp_path / name).write_text(coco(("one", "A"), ("three", "C"), ("two.mp4", "B"), ("one", "AA")))
@@ -208,6 +218,10 @@ def test_a_yaml_that_is_not_there(tmp_path: Path):
         ('{"annotations": [{"caption": "a"}]}', r"annotation 0 \(counted from 0\)"),
         (coco(("one", "")), "annotation 0 .*: the caption is empty"),
         (coco(("one", "a"), ("two", "b"), ("three", "c"), ("four", "d")), "1 of 4 videos are not in .*: four"),
+        (
+            json.dumps({"annotations": [], "images": [{"id": "one", "file_name": "two.mp4"}]}),
+            "image 0 .*: its id, 'one', and its file_name, 'two.mp4', name two videos",
+        ),
         (coco(("one", "a"), ("three", "c")), r"line 2: video 'two' has no reference caption in .*c\.json"),
     ],
 )
