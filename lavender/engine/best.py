@@ -1,4 +1,4 @@
-"""Which epoch is the best, for a task alone or for each of several."""
+"""Choice of the best epoch, for a single task or for each of several."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ Choice = tuple[str, Callable]  # a metric, and min or max
 
 
 def by_task(figures: dict[str, Metrics]) -> dict[str, Any]:
-    """Figures of splits as results.json has them: `{"val": …}`; of several tasks `{"tasks": {task: {"val": …}}}`."""
+    """Nests metrics by split for results.json: `{"val": …}`; with several tasks `{"tasks": {task: {"val": …}}}`."""
     nested: dict[str, Any] = {}
     for key, metrics in figures.items():
         task, split = task_and_split(key)
@@ -21,17 +21,17 @@ def by_task(figures: dict[str, Metrics]) -> dict[str, Any]:
 
 
 def evaluated_tasks(entries: list[Entry]) -> list[str]:
-    """The tasks that any entry has figures of, beside those of training; one that is alone has no name."""
+    """Tasks with evaluation metrics in any entry; a single task has the name ""."""
     return list(dict.fromkeys(task for entry in entries for task, _, _ in evaluated(entry)))
 
 
 def history(entries: list[Entry], task: str) -> list[Entry]:
-    """A task's part of each entry, with the epoch."""
+    """Metrics of one task in each entry, with the epoch."""
     return [{"epoch": entry.get("epoch"), **tasks_of(entry).get(task, {})} for entry in entries]
 
 
 def best_number(entries: list[Entry], choice: Choice) -> int:
-    """The place of the entry that is best on validation; of the last one where there is none."""
+    """Index of the entry with the best validation metric; of the last entry without validation."""
     name, better = choice
     values = {number: _validation(entry, name) for number, entry in enumerate(entries)}
     scored = {number: value for number, value in values.items() if value is not None and math.isfinite(value)}
@@ -39,12 +39,12 @@ def best_number(entries: list[Entry], choice: Choice) -> int:
 
 
 def has_validation(entries: list[Entry], choice: Choice) -> bool:
-    """Whether any entry was validated by the metric that chooses."""
+    """Whether any entry has the validation metric that the choice uses."""
     return any(_validation(entry, choice[0]) is not None for entry in entries)
 
 
 def best_on_test(entries: list[Entry], choice: Choice) -> Entry | None:
-    """The entry that is best on test itself, which the released code printed; a choice made there is no result."""
+    """The entry with the best test metric, as the released code printed it; it must not be reported as a result."""
     name, better = choice
     tested = [entry for entry in entries if math.isfinite(entry.get("test", {}).get(name, math.nan))]
     return better(tested, key=lambda entry: entry["test"][name]) if tested else None

@@ -1,4 +1,4 @@
-"""Files that a run writes, whole or not at all: weights and JSON."""
+"""Atomic writing of a run's files: weights, states and JSON."""
 
 import json
 import pickle
@@ -25,7 +25,7 @@ _UNREADABLE = (
 
 @contextmanager
 def told_as_unwritable(path: Path) -> Iterator[None]:
-    """A file that cannot be written is an error that says why, and what helps."""
+    """Turns a failed write into a TrainingError that gives the reason and a remedy."""
     try:
         yield
     except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as a RuntimeError
@@ -36,7 +36,7 @@ def told_as_unwritable(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _output(path: Path) -> Iterator[BinaryIO]:
-    """A file of the run, whole or as it was before."""
+    """Opens a file of the run for atomic writing."""
     with told_as_unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as file:
@@ -44,16 +44,16 @@ def _output(path: Path) -> Iterator[BinaryIO]:
 
 
 def save_tensors(value: Any, path: Path) -> None:
-    """Tensors and plain values in dictionaries and lists, as `torch.save` writes them."""
+    """Saves dictionaries and lists of tensors and plain values with `torch.save`."""
     with _output(path) as file:
         torch.save(value, file)
 
 
 def load_tensors(path: Path) -> Any:
-    """What `save_tensors` wrote; nothing in the file can run code.
+    """Loads a file of `save_tensors`; no code in the file can run.
 
     Raises:
-        TrainingError: it is missing or damaged.
+        TrainingError: the file is missing or damaged.
     """
     if fault := mistaken_file(path, zipped=True):
         raise TrainingError(f"{path}: {fault}; or resume from another state")
@@ -66,24 +66,24 @@ def load_tensors(path: Path) -> Any:
 
 
 def save_weights(state: dict[str, Tensor], path: Path) -> None:
-    """A plain `state_dict`, on the CPU, as the released checkpoints are."""
+    """Saves a plain `state_dict` with CPU tensors, as in the released checkpoints."""
     with _output(path) as file:
         torch.save({name: tensor.detach().cpu() for name, tensor in state.items()}, file)
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Indented JSON."""
+    """Writes indented JSON."""
     with _output(path) as file:
         file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def write_array(array: np.ndarray, path: Path) -> None:
-    """A `.npy` file."""
+    """Writes a `.npy` file."""
     with _output(path) as file:
         np.save(file, array, allow_pickle=False)
 
 
 def write_jsonl(rows: list[Any], path: Path) -> None:
-    """One JSON value a line."""
+    """Writes one JSON value per line."""
     with _output(path) as file:
         file.writelines((json.dumps(row, ensure_ascii=False) + "\n").encode() for row in rows)

@@ -1,4 +1,4 @@
-"""THE evaluation loop: every sample once, on however many processes, in the split's order."""
+"""THE evaluation loop: every sample exactly once, on any number of processes, in the order of the split."""
 
 import functools
 import math
@@ -34,14 +34,14 @@ def evaluate(
     loaders: KeptLoaders | None = None,
     weights: Callable[[], str] | None = None,
 ) -> Metrics:
-    """Predicts a whole split and scores it; the records go to `predictions/<split>.latest.jsonl`.
+    """Predicts and scores a whole split; writes the records to `predictions/<split>.latest.jsonl`.
 
     Args:
-        checkpoint: the file of the weights, or what it will be; step: of the training, for the trackers.
-        loaders: of the run, which live longer than an evaluation; weights: gives the digest of the model's weights.
+        checkpoint: file that holds the weights, or will hold them; step: optimizer step, for the trackers.
+        loaders: loaders to reuse between evaluations; weights: returns the digest of the model's weights.
 
     Returns:
-        the metrics, equal on all processes and equal to those of a single one; one of NaN where a score is not finite.
+        the metrics, equal on all processes and for any number of them; a single NaN metric if a score is not finite.
     """
     weights = weights or digest_of(engine)
     title, (own, split) = split, task.responsible(split)
@@ -60,7 +60,7 @@ def evaluate(
     if distributed.is_main():
         ordered = sorted((record for share in shares for record in share), key=lambda record: record["index"])
         lost = next((record for record in ordered if not _is_finite(record)), None)
-        if lost is not None:  # an accuracy would hide it
+        if lost is not None:  # an accuracy would hide the NaN
             metrics = {f"a score of item {lost['index']}": math.nan}
         else:
             metrics = {**own.metrics(ordered, split), **({"bad_samples": bad} if bad else {})}
@@ -80,7 +80,7 @@ def digest_of(engine: Engine) -> Callable[[], str]:
 def predict(
     task: Task, engine: Engine, split: str, loader: Loader, device: torch.device
 ) -> tuple[list[Record], list[str], list[np.ndarray]]:
-    """Records and faults of this process's share of a split, and the frames of its first samples, (T, H, W, 3) each."""
+    """Returns records and faults of this process's share, and the frames of its first samples, (T, H, W, 3) each."""
     engine.model.eval()
     records: list[Record] = []
     faults: list[str] = []
@@ -95,7 +95,7 @@ def predict(
 
 
 def _is_finite(value: Any) -> bool:
-    """Whether all numbers of a record are."""
+    """Whether all numbers in a record are finite."""
     if isinstance(value, dict):
         return all(map(_is_finite, value.values()))
     if isinstance(value, list):
@@ -104,12 +104,12 @@ def _is_finite(value: Any) -> bool:
 
 
 def in_words(metrics: Metrics) -> str:
-    """Figures for a log line."""
+    """Metrics as text for a log line."""
     return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
 
 
 def report_faults(shares: list[list[str]], where: str) -> int:
-    """Counts the bad samples that were replaced by zeros, and names the first ten."""
+    """Counts the bad samples that were replaced by zeros, and logs the first ten."""
     faults = [fault for share in shares for fault in share]
     if faults:
         LOGGER.warning("%s: %d bad samples, replaced by zeros (on_bad_sample: zero):", where, len(faults))

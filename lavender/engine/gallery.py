@@ -1,8 +1,7 @@
-"""Retrieval evaluation: every video and text encoded once, every pair scored, on however many processes.
+"""Retrieval evaluation: every video and text is encoded once and every pair is scored, on any number of processes.
 
-Each process takes a share of the videos and scores all texts against them; nothing but the scores is exchanged. Videos
-are dealt in tiles, and what is computed together lies within a tile: so the scores are the same on any number of
-processes, to the last bit.
+Each process scores all texts against its share of the videos; only scores are exchanged. Videos are assigned in tiles,
+and each computation stays within a tile, so the scores are bit-identical on any number of processes.
 """
 
 import os
@@ -33,19 +32,19 @@ from lavender.runtime.run_processes import launch_command
 from lavender.tasks.base import GalleryTask
 
 PAIRS_AT_ONCE = {"cpu": 8, "cuda": 256}
-TILE = 8  # videos that are encoded, brought to the device and scored together
-SHARE_OF_MEMORY = 0.5  # of what is free on the device: features that take more stay in host memory
+TILE = 8  # videos that are encoded, moved to the device and scored together
+SHARE_OF_MEMORY = 0.5  # of free device memory: larger features stay in host memory
 
 
 def evaluate(task: type[GalleryTask], config: Config) -> None:
-    """What an evaluation script does. A plain `python` command uses all visible GPUs.
+    """Work of a retrieval evaluation script. Without a launcher it starts one process per visible GPU.
 
     Raises:
         ConfigError: no checkpoint is named.
     """
     if not config.path_ckpt:
         raise ConfigError("--path_ckpt is empty: name the checkpoint to evaluate")
-    config.size_epoch = 0  # nothing is trained, so frames and text sizes are those of the checkpoint
+    config.size_epoch = 0  # so that frame and text sizes are taken from the checkpoint
     config.deepspeed = False
     if config.device != "cpu" and not distributed.is_launched() and torch.cuda.device_count() > 1:
         sys.stdout.flush()
@@ -54,10 +53,10 @@ def evaluate(task: type[GalleryTask], config: Config) -> None:
 
 
 def evaluate_gallery(task: GalleryTask, config: Config, device: torch.device, folder: RunFolder) -> dict:
-    """Ranks all videos of a split for every text, and all texts for every video; returns the results.
+    """Ranks all videos of a split for every text and all texts for every video; returns the results.
 
     Raises:
-        DataError: something of the split is missing. TrainingError: a score is not finite.
+        DataError: texts or frames of the split are missing. TrainingError: a score is not finite.
     """
     gallery, precision = task.gallery, choose_precision(config.precision, device)
     gallery.check_frames()
@@ -81,15 +80,15 @@ def evaluate_gallery(task: GalleryTask, config: Config, device: torch.device, fo
 
 @dataclass(frozen=True)
 class Share:
-    """This process's videos: their columns in the score matrix, their features (n, L, D), and which tile each is of."""
+    """Videos of this process: their columns in the score matrix, their features (n, L, D), and the tile of each."""
 
     columns: np.ndarray
     features: Encoded
     tiles: np.ndarray
-    replaced: int  # videos of the whole gallery that are zeros
+    replaced: int  # videos of the whole gallery that were replaced by zeros
 
     def by_tile(self) -> Iterator[tuple[np.ndarray, Encoded]]:
-        """Columns and features, tile by tile."""
+        """Yields columns and features of one tile after another."""
         for tile in np.unique(self.tiles):
             first, last = np.flatnonzero(self.tiles == tile)[[0, -1]]
             rows = slice(first, last + 1)
@@ -97,10 +96,10 @@ class Share:
 
 
 def encode_videos(model: Lavender, gallery: Gallery, device: torch.device, precision: str) -> Share:
-    """The features of this process's share of the videos.
+    """Computes the features of this process's share of the videos.
 
-    Videos that cannot be read are left out of the gallery with `allow_missing`, replaced by zeros with
-    `on_bad_sample zero`, and otherwise end the evaluation, all named together.
+    Unreadable videos are left out of the gallery with `allow_missing` and replaced by zeros with `on_bad_sample zero`.
+    Otherwise they end the evaluation with one error that names them all.
     """
     loader = evaluation_loader(gallery, TILE)
     numbers: list[int] = []
@@ -131,7 +130,7 @@ def encode_videos(model: Lavender, gallery: Gallery, device: torch.device, preci
 
 
 class FeatureStore:
-    """Features of up to n videos: on the device where they fit, else in pinned host memory, to be streamed."""
+    """Features of up to n videos: in device memory if they fit, else in pinned host memory."""
 
     def __init__(self, count: int, example: Tensor, dtype: torch.dtype, device: torch.device):
         needed = count * example.numel() * dtype.itemsize
@@ -143,12 +142,12 @@ class FeatureStore:
         self.filled = 0
 
     def add(self, states: Tensor) -> None:
-        """The features of the next videos, (B, L, D)."""
+        """Appends the features of the next videos, (B, L, D)."""
         self.states[self.filled : self.filled + len(states)] = states.to(self.states.dtype)
         self.filled += len(states)
 
     def encoded(self) -> Encoded:
-        """All that came; every token is real."""
+        """All features added so far, without padding tokens."""
         return whole(self.states[: self.filled])
 
 
@@ -161,7 +160,7 @@ def score_pairs(
     device: torch.device,
     size_pairs: int = 0,
 ) -> None:
-    """Fills this process's columns of the score matrix, block by block; what is there already is not done again."""
+    """Fills this process's columns of the score matrix block by block; scores that exist already are kept."""
     size_pairs = size_pairs or PAIRS_AT_ONCE[device.type]
     missing = np.isnan(file.values[:, share.columns])
     if not missing.all():

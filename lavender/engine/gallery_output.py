@@ -1,4 +1,4 @@
-"""What a retrieval evaluation keeps: the scores so far, so that it can go on after a stop, and its results."""
+"""Output of a retrieval evaluation: partial scores, from which it can be resumed, and results."""
 
 import hashlib
 import io
@@ -28,7 +28,7 @@ from lavender.tasks.base import GalleryTask
 
 
 def fingerprint(task: GalleryTask, gallery: Gallery, precision: str) -> str:
-    """A name for what is evaluated: the same weights, texts, frames and options give the same one."""
+    """Hash of an evaluation's inputs: equal for the same weights, texts, frames and options."""
     config = task.config
     facts: dict[str, Any] = {
         "task": type(task).__name__,
@@ -42,14 +42,14 @@ def fingerprint(task: GalleryTask, gallery: Gallery, precision: str) -> str:
 
 
 class ScoreFile:
-    """The score matrix (texts, videos), NaN where a pair is not scored; each process saves its own every few minutes.
+    """Score matrix (texts, videos), NaN for pairs not yet scored; each process saves its own every `save_minutes`.
 
-    As a context manager it saves once more on the way out, whatever the reason.
+    As a context manager it also saves when an exception leaves the block.
 
     Args:
         config: path_output, save_minutes.
         name: `fingerprint` of the evaluation.
-        shape: texts, videos; columns: the videos of this process.
+        shape: (texts, videos); columns: columns of the videos of this process.
     """
 
     def __init__(self, config: Config, name: str, shape: tuple[int, int], columns: np.ndarray):
@@ -58,7 +58,7 @@ class ScoreFile:
         self.values = np.full(shape, np.nan, dtype=np.float32)
         for path in sorted(self.folder.glob("*.npy")):
             self._merge(path)
-        distributed.barrier()  # nobody writes before all have read
+        distributed.barrier()  # no process writes before all have read
         self.saved = time.monotonic()
 
     def _merge(self, path: Path) -> None:
@@ -72,14 +72,14 @@ class ScoreFile:
         np.copyto(self.values, earlier, where=np.isnan(self.values))
 
     def put(self, rows: np.ndarray, columns: np.ndarray, scores: Tensor) -> int:
-        """Scores of a block of pairs; returns how many."""
+        """Stores the scores of a block of pairs; returns how many."""
         self.values[rows, columns] = scores.float().cpu().numpy()
         if time.monotonic() - self.saved > self.seconds:
             self.save()
         return len(rows)
 
     def save(self) -> None:
-        """This process's matrix as it stands, with what earlier evaluations left."""
+        """Saves this process's current matrix, including scores of earlier evaluations."""
         write_array(self.values, self.folder / f"process_{distributed.rank()}.npy")
         self.saved = time.monotonic()
 
@@ -91,22 +91,22 @@ class ScoreFile:
             self.save()
 
     def gather(self) -> np.ndarray:
-        """The whole matrix, from all processes."""
-        if distributed.world_size() > 1:  # while this one waits, another may fail
+        """Collects the whole matrix from all processes."""
+        if distributed.world_size() > 1:  # another process may fail while this one waits
             self.save()
         for columns, values in distributed.gather_objects((self.columns, self.values[:, self.columns])):
             self.values[:, columns] = values
         return self.values
 
     def remove(self) -> None:
-        """The evaluation is finished: nothing is left to go on with."""
+        """Removes the partial scores of a finished evaluation."""
         distributed.barrier()
         if distributed.is_main():
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def write_results(config: Config, gallery: Gallery, scores: np.ndarray, folder: RunFolder, bad: int) -> dict[str, Any]:
-    """Metrics, the matrix with its ids, a line for each text, and the old script's file beside the checkpoint."""
+    """Writes metrics, score matrix and ids, one line per text, and the released script's file beside the checkpoint."""
     split, own = config.eval_split, [video for _, video in gallery.captions]
     metrics = retrieval_metrics(scores, own)
     metrics |= {"texts": float(scores.shape[0]), "videos": float(scores.shape[1])}
@@ -137,7 +137,7 @@ def _lines(config: Config, gallery: Gallery, scores: np.ndarray, own: Sequence[i
 
 
 def _write_released(config: Config, metrics: dict[str, float], split: str) -> None:
-    """`<ckpt>_results.json` in its old form: percent with two decimals, the median as a whole number, all as text."""
+    """Writes `<ckpt>_results.json` in the released form: all text; percent with two decimals, integer median."""
     checkpoint = Path(config.path_ckpt)
     figures = {name: f"{100 * metrics[name]:.2f}" for name in ("r@1", "r@5", "r@10")}
     figures["median"] = f"{int(metrics['median_rank'])}"
@@ -146,5 +146,5 @@ def _write_released(config: Config, metrics: dict[str, float], split: str) -> No
             {split: figures, "multi_clip_testing": config.multi_clip_testing},
             checkpoint.with_name(f"{checkpoint.stem}_results.json"),
         )
-    except TrainingError as fault:  # weights may stand in a folder of somebody else's
+    except TrainingError as fault:  # the checkpoint's folder may be read-only
         LOGGER.warning("%s", fault)

@@ -9,12 +9,12 @@ from torch.optim import AdamW, Optimizer
 from lavender.models.backbones.base import decays_as_released
 from lavender.models.lavender import Lavender
 
-FLOOR = 1e-8  # learning rate of step 0 and of the end, in every group
-WARMUP = 0.1  # part of all steps
+FLOOR = 1e-8  # learning rate at step 0 and at the end, in every group
+WARMUP = 0.1  # fraction of all steps
 
 
 class PlainAdamW(AdamW):
-    """torch's AdamW without the marks for torch's compiler, each of which imports `torch._dynamo` at its first call.
+    """AdamW without the decorators of torch's compiler, which import `torch._dynamo` at the first call.
 
     That import takes as long as importing torch itself.
     """
@@ -26,15 +26,15 @@ class PlainAdamW(AdamW):
     step = torch.no_grad()(unwrap(AdamW.step))
 
     def marked(self) -> AdamW:
-        """The same, before its first step, of torch's own class: DeepSpeed accepts no other."""
+        """A torch AdamW with the same groups, to be made before the first step: DeepSpeed accepts no other class."""
         return AdamW(self.param_groups, fused=True)
 
 
 def parameter_groups(model: Lavender, lr: float, backbone_lr_mul: float, decay: float) -> list[dict]:
-    """{decay, no decay} × {backbone, rest}, in the order of the released optimizer.
+    """Optimizer groups {decay, no decay} × {backbone, rest}, in the order of the released optimizer.
 
     Returns:
-        groups for an optimizer; `peak_lr` is what the schedule climbs to, `names` are those of `params`.
+        groups for an optimizer; `peak_lr` is the peak learning rate, `names` are the names of `params`.
     """
     backbone = model.backbone
     decay_of = {id(weight): backbone.decays(name, weight) for name, weight in backbone.named_parameters()}
@@ -60,13 +60,13 @@ def parameter_groups(model: Lavender, lr: float, backbone_lr_mul: float, decay: 
 
 
 def build_optimizer(model: Lavender, lr: float, backbone_lr_mul: float, decay: float) -> PlainAdamW:
-    """AdamW with betas (0.9, 0.98) and eps 1e-8 over `parameter_groups`; one kernel updates a group."""
+    """Fused AdamW with betas (0.9, 0.98) and eps 1e-8 over `parameter_groups`."""
     groups = parameter_groups(model, lr, backbone_lr_mul, decay)
     return PlainAdamW(groups, lr=lr, betas=(0.9, 0.98), eps=1e-8, fused=True)
 
 
 def learning_rate(peak: float, step: int, total_steps: int) -> float:
-    """Linear from 0 to `peak` over the first tenth of the steps, then linearly back to 0, never under the floor."""
+    """Linear warm-up from 0 to `peak` over the first tenth of the steps, linear decay to 0; never below `FLOOR`."""
     warmup = int(WARMUP * total_steps)
     rising = step / max(warmup, 1)
     falling = (total_steps - step) / max(total_steps - warmup, 1)
@@ -74,7 +74,7 @@ def learning_rate(peak: float, step: int, total_steps: int) -> float:
 
 
 def set_learning_rates(optimizer: Optimizer, step: int, total_steps: int) -> float:
-    """Sets every group's rate for `step`, counted from 0; returns the highest."""
+    """Sets the learning rate of every group for `step`, counted from 0; returns the highest."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(group["peak_lr"], step, total_steps)
     return max(group["lr"] for group in optimizer.param_groups)

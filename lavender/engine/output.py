@@ -1,4 +1,4 @@
-"""The folder of a run: `args.json`, `stdout.txt`, `log.json`, `results.json`, curves, checkpoints."""
+"""Folder of a run: `args.json`, `stdout.txt`, `log.json`, `results.json`, curves, checkpoints."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,7 +18,7 @@ from lavender.runtime.ownership import LOCK
 
 
 def make_folder(path_output: str, name: str) -> Path:
-    """A folder of this run's own; a run that started in the same second has its name, so the next second is tried."""
+    """Creates a new run folder; if another run took the name of this second, the next second is tried."""
     started = datetime.now()
     for second in range(60):
         stamp = (started + timedelta(seconds=second)).strftime("%Y%m%d%H%M%S")
@@ -35,19 +35,19 @@ def make_folder(path_output: str, name: str) -> Path:
     raise TrainingError(f"{path_output}: no unused folder name is left there; give another --path_output")
 
 
-_BEFORE_RESULTS = {"args.json", "stdout.txt", LOCK}  # files that say what was asked for, and hold no result
-LATEST = ".latest"  # predictions that may not be those of the best epoch
+_BEFORE_RESULTS = {"args.json", "stdout.txt", LOCK}  # files that hold no result
+LATEST = ".latest"  # suffix of the newest predictions, which may not be the best
 
 
 class RunFolder:
-    """`<path_output>/_<name>_<YYYYmmddHHMMSS>/`; only the first process writes into it.
+    """Folder `<path_output>/_<name>_<YYYYmmddHHMMSS>/`; only the first process writes into it.
 
     Args:
-        resumed: the folder of a run that goes on; state: what it goes on from.
-        report_to: names of trackers; options: of the run, for them.
+        resumed: folder of the run to resume; state: the state to resume from.
+        report_to: names of trackers; options: the run's options, which trackers record.
 
     Raises:
-        ConfigError: a tracker cannot be opened. TrainingError: the folder cannot be made.
+        ConfigError: a tracker cannot be opened. TrainingError: the folder cannot be created.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class RunFolder:
         made = resumed or (make_folder(path_output, name) if distributed.is_main() else Path(path_output))
         self.path: Path = distributed.broadcast_object(made)
         self.state = state
-        if not self.path.is_dir():  # made by the first process, perhaps on another host
+        if not self.path.is_dir():  # created by the first process, perhaps on another host
             LOGGER.warning(
                 "%s is not the folder of the first host, so what is saved cannot be resumed: --path_output must be one "
                 "that all hosts share",
@@ -73,9 +73,9 @@ class RunFolder:
         log_to_file(self.path / "stdout.txt")
 
     def remove_unused(self) -> None:
-        """Removes the folder of a run that failed before it had any result; what stood there before is never touched.
+        """Removes the folder of a run that failed before it had a result; never a folder that existed before the run.
 
-        Call it once the log is closed.
+        Call it after the log is closed.
         """
         if not (self._is_new and distributed.is_main() and self.path.is_dir()):
             return
@@ -86,16 +86,16 @@ class RunFolder:
                 self.path.rmdir()
 
     def write(self, name: str, value: Any) -> None:
-        """A JSON file of the run."""
+        """Writes a JSON file of the run."""
         if distributed.is_main():
             write_json(value, self.path / name)
 
     def predictions(self, split: str, state: str = "") -> Path:
-        """The file of a split's predictions."""
+        """Path of a split's predictions; `state` is `LATEST` or empty."""
         return self.path / "predictions" / f"{split}{state}.jsonl"
 
     def settle_predictions(self, split: str, keep: bool) -> None:
-        """Makes the latest predictions of a split those of the run, or drops them."""
+        """Keeps the latest predictions of a split as the run's predictions, or removes them."""
         latest = self.predictions(split, LATEST)
         if not distributed.is_main() or not latest.exists():
             return
@@ -105,13 +105,13 @@ class RunFolder:
             latest.unlink()
 
     def curve(self, name: str, value: float, step: int) -> None:
-        """A point of a curve."""
+        """Adds a point to a curve."""
         self._trackers.scalar(name, value, step)
 
     def examples(self, name: str, frames: Sequence[np.ndarray], records: Sequence[Record], step: int) -> None:
-        """A picture of samples, uint8 (T, H, W, 3) each, and of their predictions."""
+        """Sends a picture of samples, uint8 (T, H, W, 3) each, and their predictions to the trackers."""
         self._trackers.examples(name, frames, records, step)
 
     def close(self) -> None:
-        """Writes the curves out."""
+        """Closes the trackers."""
         self._trackers.close()

@@ -1,4 +1,4 @@
-"""DDP and DeepSpeed behind one small interface: run a loss, step the optimizer, hand out the weights."""
+"""DDP and DeepSpeed behind one interface: run a loss, step the optimizer, return the weights."""
 
 import math
 import os
@@ -25,39 +25,39 @@ from lavender.runtime.errors import ConfigError, TrainingError
 from lavender.runtime.logging import LOGGER
 from lavender.runtime.pickles import check_torch_file
 
-ZERO = "DeepSpeedEngine"  # the kind of engine whose states are split over the processes
+ZERO = "DeepSpeedEngine"  # kind of the engine whose states are sharded over the processes
 STATE, DEEPSPEED = "state.pt", "deepspeed"  # names in the folder of a saved state
 _WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 LossFunction = Callable[[Lavender, dict[str, Any]], dict[str, Tensor]]
 
 
 def no_mark(phase: str) -> None:
-    """Where no step is traced, nobody needs to know its phase."""
+    """Does nothing; the default of `Engine.mark` when no step is profiled."""
 
 
 class StepFigures:
-    """Metrics of a training step: how they are computed and checked. The first is `loss`. This class checks nothing.
+    """Metrics of a training step, the first of which is `loss`. Subclasses average and check them; this class does not.
 
     They stay on the device, so that the host can queue the whole step before it reads them, once.
     """
 
     def of(self, losses: dict[str, Tensor]) -> Tensor:
-        """The figures of a batch, (n,), equal on all processes."""
+        """Returns the metrics of a batch, (n,), equal on all processes."""
         return torch.stack([value.detach().float() for value in losses.values()])
 
     def read(self, values: list[float]) -> None:
-        """Is told the figures, and raises where the run cannot go on; the weights are still those before the step."""
+        """Receives the metrics; raises if the run cannot continue, before the step has changed any weight."""
 
 
 class Engine(ABC):
     """A model being trained by one or several processes.
 
     `model` is the bare model (for evaluation, and to switch training mode on and off); `optimizer` holds the groups
-    whose rates the schedule sets; `grad_norm` is the last step's, before clipping.
+    whose learning rates the schedule sets; `grad_norm` is the gradient norm of the last step, before clipping.
     """
 
-    kind: str  # how names and saved states begin
-    name: str  # with the precision, for the log
+    kind: str  # prefix of the names in saved states
+    name: str  # kind and precision, for the log
     model: Lavender
     optimizer: Optimizer
     grad_norm: float = 0.0
@@ -78,9 +78,9 @@ class Engine(ABC):
         batch: dict[str, Any],
         figures: StepFigures | None = None,
     ) -> dict[str, Tensor]:
-        """Forward, backward, and, where it is due, the optimizer's step; `figures` are read (which may raise).
+        """Runs forward, backward and, if due, the optimizer step; reads `figures`, which may raise.
 
-        A step whose loss or gradient is not finite changes no weight.
+        A step with a loss or gradient that is not finite changes no weight.
         """
         losses = self._train(loss, batch, figures or StepFigures())
         self.mark("other")
@@ -92,18 +92,18 @@ class Engine(ABC):
 
     @abstractmethod
     def evaluating(self) -> AbstractContextManager:
-        """The precision in which evaluation runs."""
+        """Context with the precision of evaluation."""
 
     @abstractmethod
     def save_state(self, folder: Path) -> None:
-        """Everything that training goes on with, as files in a folder; every process must call it."""
+        """Saves the training state as files in a folder; every process must call it."""
 
     @abstractmethod
     def load_state(self, folder: Path) -> None:
-        """Puts back what `save_state` wrote; the model and its engine are of the same kind."""
+        """Restores a state written by `save_state`; the engine must be of the same kind."""
 
     def resume_batches(self, batches: int) -> None:
-        """Counts batches from here on, of which the next completes an accumulated step in its turn."""
+        """Sets the number of batches so far, which decides when the next accumulated step is complete."""
         self._batches = batches
 
     @abstractmethod
@@ -112,7 +112,7 @@ class Engine(ABC):
 
 
 class TorchEngine(Engine):
-    """Plain torch: DDP over several processes, autocast where the precision is not fp32."""
+    """Plain PyTorch: DDP over several processes, autocast unless the precision is fp32."""
 
     def __init__(self, model: Lavender, optimizer: Optimizer, config: Config, device: torch.device):
         super().__init__(config)
@@ -144,14 +144,14 @@ class TorchEngine(Engine):
             return losses
         *values, self.grad_norm = torch.cat([told, self._step(told[0])[None]]).tolist()
         if self.scaler.is_enabled() and not math.isfinite(self.grad_norm):
-            self.grad_norm = 0.0  # fp16: the scale was too high, the scaler has left this step out and lowered it
+            self.grad_norm = 0.0  # fp16 overflow: the scaler skipped this step and lowered its scale
         figures.read(values)
         return losses
 
     def _step(self, loss: Tensor) -> Tensor:
-        """The optimizer's step, unless `loss` or the gradient is not finite; returns the gradient's norm.
+        """Runs the optimizer step unless `loss` or the gradient is not finite; returns the gradient norm.
 
-        Decided on the device: the fused optimizer skips the step if `found_inf` is 1, as with a GradScaler.
+        The device decides: the fused optimizer skips the step if `found_inf` is 1, as with a GradScaler.
         """
         self.mark("optimizer")
         self.scaler.unscale_(self.optimizer)
@@ -181,7 +181,7 @@ class TorchEngine(Engine):
 
 
 class DeepSpeedEngine(Engine):
-    """DeepSpeed with ZeRO: optimizer states are split over the processes."""
+    """DeepSpeed with ZeRO: optimizer states are sharded over the processes."""
 
     def __init__(self, model: Lavender, optimizer: Optimizer, config: Config, device: torch.device):
         super().__init__(config)
@@ -206,7 +206,7 @@ class DeepSpeedEngine(Engine):
 
     def _train(self, loss: LossFunction, batch: dict[str, Any], figures: StepFigures) -> dict[str, Tensor]:
         losses = self.engine(loss, batch)
-        figures.read(figures.of(losses).tolist())  # before the step: it would be taken whatever the loss is
+        figures.read(figures.of(losses).tolist())  # before the step: DeepSpeed steps even if the loss is NaN
         self.mark("backward")
         self.engine.backward(losses["loss"])  # divides by the accumulation itself
         ends_step = self.completes_step
@@ -215,7 +215,7 @@ class DeepSpeedEngine(Engine):
         if ends_step:
             self.grad_norm = float(self.engine.get_global_grad_norm() or 0.0)
             if self.engine.fp16_enabled() and not math.isfinite(self.grad_norm):
-                self.grad_norm = 0.0  # the scale was too high; DeepSpeed has left this step out and lowered it
+                self.grad_norm = 0.0  # overflow: DeepSpeed skipped this step and lowered its scale
         return losses
 
     def save_state(self, folder: Path) -> None:
@@ -250,14 +250,14 @@ class DeepSpeedEngine(Engine):
 
 @contextmanager
 def _plain_loading() -> Iterator[None]:
-    """DeepSpeed asks torch to load whatever a file holds; here it loads tensors, and the classes of its own states."""
+    """Makes DeepSpeed load checkpoints in safe mode: tensors and DeepSpeed's own state classes only."""
     from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
 
     known = [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
     before = os.environ.get(_WEIGHTS_ONLY)
-    os.environ[_WEIGHTS_ONLY] = "1"  # wins over what a caller of torch.load says
+    os.environ[_WEIGHTS_ONLY] = "1"  # takes precedence over the arguments of torch.load
     try:
         with torch.serialization.safe_globals(known):
             yield
@@ -268,10 +268,10 @@ def _plain_loading() -> Iterator[None]:
 
 
 def build_engine(model: Lavender, optimizer: Optimizer, config: Config, device: torch.device) -> Engine:
-    """The engine that the configuration asks for; the model must be on its device already.
+    """Builds the engine that the configuration selects; the model must already be on its device.
 
     Raises:
-        TrainingError: DeepSpeed is asked for and not installed.
+        TrainingError: DeepSpeed is selected but not installed.
     """
     if config.deepspeed and not distributed.is_launched():
         LOGGER.info('"deepspeed" is true, but no launcher started this process: running without DeepSpeed, as released')
@@ -282,7 +282,7 @@ def build_engine(model: Lavender, optimizer: Optimizer, config: Config, device: 
 
 
 def import_deepspeed() -> Any:
-    """The package, without the shared-memory op that it would compile for half a minute at first use on a CPU."""
+    """Imports DeepSpeed without its shared-memory op, which takes half a minute to compile at first use on a CPU."""
     try:
         import deepspeed
         import deepspeed.ops
@@ -299,10 +299,10 @@ def import_deepspeed() -> Any:
 
 
 def refuse_unsupported(settings: dict[str, Any], device: torch.device) -> None:
-    """Says what DeepSpeed would end with a traceback on.
+    """Rejects settings on which DeepSpeed would fail with a traceback.
 
     Raises:
-        ConfigError: a precision that DeepSpeed has not on this device, or with this ZeRO stage.
+        ConfigError: DeepSpeed does not support the precision on this device or with this ZeRO stage.
     """
     from deepspeed.accelerator import get_accelerator
 
@@ -319,7 +319,7 @@ def refuse_unsupported(settings: dict[str, Any], device: torch.device) -> None:
 
 
 def deepspeed_settings(config: Config, precision: str) -> dict[str, Any]:
-    """DeepSpeed's own configuration: the file `deepspeed_config`, or what the options say."""
+    """DeepSpeed's configuration: the file `deepspeed_config`, or settings made from the options."""
     sizes = {
         "train_micro_batch_size_per_gpu": config.size_batch,
         "gradient_accumulation_steps": config.gradient_accumulation,

@@ -1,7 +1,7 @@
-"""Where the time of a training step goes: `--profile N` traces N steps and says it in a table.
+"""Profile of a training step: `--profile N` traces N steps and prints the time of each phase.
 
-A step is cut into phases on one timeline, the GPU's where there is one, so their shares add up to 1. The same
-phases are ranges of the trace.
+A step is divided into phases on one timeline (the GPU's if there is one), so their shares add up to 1. The trace
+shows the same phases as ranges.
 """
 
 import time
@@ -21,21 +21,21 @@ from lavender.engine.parallel import Engine
 from lavender.runtime import distributed
 from lavender.runtime.logging import LOGGER
 
-WARM_UP = 2  # steps before the first traced one: kernels are chosen, memory is taken, the tracer itself starts
+WARM_UP = 2  # untraced steps: kernels are chosen, memory is allocated, the tracer starts
 PHASES = ("waiting for input", "video encoder", "fusion", "head", "backward", "optimizer", "other")
 INPUT, OTHER = PHASES[0], PHASES[-1]
-MODULES = {"enc_img": "video encoder", "trsfr": "fusion"}  # whatever else has a name of its own is a head, but
-TEXT_ENCODER = "enc_txt"  # this, which counts as other
-LONGEST = 20  # operators that are listed
-_COMMUNICATION = ("ncclDevKernel", "ncclKernel", "gloo:")  # beginnings of events' names
+MODULES = {"enc_img": "video encoder", "trsfr": "fusion"}  # every other named module is a head, except
+TEXT_ENCODER = "enc_txt"  # this one, which counts as other
+LONGEST = 20  # number of operators listed
+_COMMUNICATION = ("ncclDevKernel", "ncclKernel", "gloo:")  # prefixes of event names
 
 
 class StepProfile:
-    """Traces some steps of the training loop, on the first process.
+    """Traces some steps of the training loop on the first process.
 
     Args:
-        steps: how many; 0: none, and then nothing of the run is touched.
-        folder: of the run; `profile/trace_rank0.json` and `profile/profile.txt` are written there.
+        steps: number of steps to trace; 0 changes nothing in the run.
+        folder: the run's folder, for `profile/trace_rank0.json` and `profile/profile.txt`.
     """
 
     def __init__(self, steps: int, engine: Engine, device: torch.device, folder: Path):
@@ -47,13 +47,13 @@ class StepProfile:
         self._range: record_function | None = None
         self._spans: list[tuple[str, Any, Any]] = []  # phase, beginning, end
         self._traced = 0
-        self._is_left = False  # in the middle, by an error: nothing is written
+        self._is_left = False  # the loop was left by an error: nothing is written
 
     def batches(self, loader: Iterable) -> Iterable:
-        """The batches of a part, while what is done with them is watched; the loader itself, once that is over.
+        """Yields the batches of a part while tracing; returns the loader itself once tracing is over.
 
-        A part that ends before `steps` ends the trace, which then has fewer; one without a step behind the warm-up is
-        left to the next part.
+        A part with fewer than `steps` steps gives a shorter trace. If it ends during the warm-up, the next part is
+        traced instead.
         """
         return loader if self.is_done else self._watched(loader)
 
@@ -97,7 +97,7 @@ class StepProfile:
         yield from iterator
 
     def _hooks(self) -> list[Any]:
-        """What marks the parts of the forward pass."""
+        """Registers forward hooks that mark the phases of the forward pass."""
         hooks = []
         for name, module in self.engine.model.named_children():
             if name != TEXT_ENCODER:
@@ -118,7 +118,7 @@ class StepProfile:
             self._spans.clear()
 
     def _now(self) -> Any:
-        """A point of the timeline: an event of the GPU, or seconds."""
+        """Current time: a CUDA event, or seconds."""
         if self.device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
@@ -147,7 +147,7 @@ class StepProfile:
         LOGGER.info("%s\ntrace: %s (open it in https://ui.perfetto.dev)", table, self.folder / "trace_rank0.json")
 
     def table(self, communication: float) -> str:
-        """The phases in words, with the seconds in which the processes exchanged gradients."""
+        """Table of the phases, and of the `communication` seconds in which gradients were exchanged."""
         seconds = self.seconds()
         whole, steps = sum(seconds.values()), max(self._traced, 1)
         rows = [f"profile of {self._traced} steps on {self.device}: {whole / steps:.4f} s a step"]
@@ -163,7 +163,7 @@ def _share(seconds: float, whole: float) -> str:
 
 
 def _communication(events: Iterable[Any]) -> float:
-    """Seconds of the collectives: of their kernels under NCCL, of the calls under Gloo."""
+    """Seconds spent in collectives: NCCL kernels or Gloo calls."""
     return sum(event.time_range.elapsed_us() for event in events if event.name.startswith(_COMMUNICATION)) / 1e6
 
 

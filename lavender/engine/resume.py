@@ -1,4 +1,4 @@
-"""What a run goes on from after a stop: states in its folder, each whole or not there, and how a run is found again."""
+"""Resume states of a run: saved atomically in its folder, and found again after a stop."""
 
 import dataclasses
 import json
@@ -29,13 +29,13 @@ STARTING = ".starting.lock"
 
 @dataclass
 class Position:
-    """How far a run is.
+    """Progress of a run.
 
     Args:
-        epoch: from 1; part: number of the part, from 0; batches: how many of it this process has trained on.
+        epoch: from 1; part: number of the part, from 0; batches: batches of the part that this process has trained on.
         step: optimizer steps done; all_batches: batches of the whole run so far.
-        figures: what training said of the part, where it is trained and evaluation comes next.
-        running: sums of the figures so far; engine, processes: what the state was saved by.
+        figures: training metrics of the part, once it is trained and its evaluation comes next; else None.
+        running: state of `RunningMeans`; engine, processes: engine and number of processes that saved the state.
     """
 
     epoch: int = 1
@@ -50,28 +50,28 @@ class Position:
 
     @property
     def place(self) -> tuple[int, int]:
-        """Epoch and part."""
+        """(epoch, part)."""
         return self.epoch, self.part
 
     @property
     def name(self) -> str:
-        """Of its folder; names sort as positions do."""
+        """Name of the state's folder; names sort in the order of training."""
         return f"step_{self.step:09}" + ("_trained" if self.figures is not None else "")
 
 
 @dataclass
 class ProcessState:
-    """What each process has of its own: bad samples and the number of samples of the part so far."""
+    """State of one process: its bad samples and its number of samples in the current part."""
 
     faults: list[str] = field(default_factory=list)
     samples: int = 0
 
 
 def save_state(run: Path, position: Position, process: ProcessState, engine: Engine, keep_last: int) -> Path:
-    """Saves everything that the run goes on with; every process must call it.
+    """Saves a resume state; every process must call it.
 
-    The files are written to a folder of another name, which gets its own when all are whole and on disk: after a
-    kill or on a full disk the earlier states are still there, unchanged.
+    The files are written to a temporary folder, which is renamed once all of them are on disk. After a kill or on a
+    full disk the earlier states are unchanged.
     """
     final = run / FOLDER / position.name
     unfinished = final.with_name(f".{final.name}.unfinished")
@@ -95,7 +95,7 @@ def save_state(run: Path, position: Position, process: ProcessState, engine: Eng
 
 
 def _settle(unfinished: Path, final: Path) -> None:
-    """Gives a folder its name once all its files are on disk."""
+    """Renames a folder to its final name once all its files are on disk."""
     for path in [*unfinished.rglob("*"), unfinished]:
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
@@ -105,12 +105,12 @@ def _settle(unfinished: Path, final: Path) -> None:
 
 
 def load_state(state: Path, engine: Engine) -> tuple[Position, ProcessState]:
-    """Puts weights, optimizer and random generators back; returns how far the run was, and what this process had.
+    """Restores weights, optimizer and random generators; returns the position and the state of this process.
 
-    With another number of processes, which share batches out otherwise, the part that was interrupted starts again.
+    With a different number of processes, batches are shared differently, so the interrupted part starts again.
 
     Raises:
-        TrainingError: the state is of another engine, or of another number of processes under ZeRO.
+        TrainingError: the state belongs to another engine or, under ZeRO, to another number of processes.
     """
     try:
         position = Position(**read_object(state / POSITION))
@@ -142,13 +142,13 @@ def load_state(state: Path, engine: Engine) -> tuple[Position, ProcessState]:
 
 
 def tidy(run: Path) -> None:
-    """Removes what a run that was killed had not written to the end."""
+    """Removes temporary files that a killed run left behind."""
     if distributed.is_main():
         remove_leftovers(run.rglob(".*.tmp"))
 
 
 def forget(run: Path) -> None:
-    """The run is finished: there is nothing to go on with."""
+    """Removes the resume states of a finished run."""
     if distributed.is_main():
         shutil.rmtree(run / FOLDER, ignore_errors=True)
 
@@ -158,11 +158,11 @@ def forget(run: Path) -> None:
 
 @dataclass(frozen=True)
 class Claim:
-    """The folder that a run works in.
+    """Folder that a run has claimed.
 
     Attributes:
-        state: what the run goes on from; None for a new one.
-        finished: it is finished already, and there is nothing to do.
+        state: state to resume from; None for a new run.
+        finished: the run is complete, and nothing is left to do.
     """
 
     run: Path
@@ -172,17 +172,17 @@ class Claim:
 
 @contextmanager
 def claimed_run(config: Config, name: str, end: Callable[[str], object]) -> Iterator[Claim]:
-    """The run that `resume` means, or a new one; while it lasts, no other start works in its folder.
+    """Claims the run that `resume` means, or a new one; inside the context no other process may use its folder.
 
     Every process must enter it.
 
     Args:
         name: the middle of the output folder's name.
-        end: what a process calls, with a message, that has lost its folder to another.
+        end: called with a message in a process that has lost its folder to another run.
 
     Raises:
-        ConfigError: the folder that is named is of other options, or holds nothing to resume from.
-        TrainingError: a run that is alive owns the folder; the message names its host and process.
+        ConfigError: the named folder belongs to a run with other options, or has no state to resume from.
+        TrainingError: a live run owns the folder; the message names its host and process.
     """
     found: Claim | LavenderError | None = None
     if distributed.is_main():
@@ -207,13 +207,13 @@ def claimed_run(config: Config, name: str, end: Callable[[str], object]) -> Iter
 
 @contextmanager
 def _one_start_at_a_time(config: Config) -> Iterator[None]:
-    """Starts with `--resume auto` that look for a run, and make one where there is none, do so one after the other."""
+    """Serializes starts with `--resume auto`, so that two of them cannot create two runs."""
     path = Path(config.path_output) / STARTING
     if config.resume != "auto":
         yield
         return
     with ExitStack() as stack:
-        with suppress(OSError):  # told where the run's own folder cannot be made
+        with suppress(OSError):  # reported when the run's own folder cannot be created
             path.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(ownership.exclusive(path))
             stack.callback(path.unlink, missing_ok=True)
@@ -225,9 +225,9 @@ def _claim(config: Config, name: str) -> Claim:
         if _is_finished(run) and not _states(run):
             return Claim(run, finished=True)
         if not _states(run) and not (run / ownership.LOCK).exists():
-            continue  # it ended before it saved anything
+            continue  # it ended before it saved a state
         _take(run, config)
-        if states := _states(run):  # those that were there before may be gone
+        if states := _states(run):  # another process may have removed the earlier ones
             return Claim(run, Path(config.resume) if Path(config.resume) in states else states[-1])
         ownership.release(run)
         if _is_finished(run):
@@ -247,7 +247,7 @@ def _take(run: Path, config: Config) -> None:
 
 
 def _runs(config: Config, name: str) -> list[Path]:
-    """Folders of runs with these options, the newest first, or that of the one which `resume` names."""
+    """Folders of runs with these options, newest first; if `resume` names a run, that one alone."""
     if config.resume == "auto":
         runs = sorted(Path(config.path_output).glob(f"_{name}_*"), reverse=True)
         return [run for run in runs if _differences(config, run) == []]
@@ -265,7 +265,7 @@ def _runs(config: Config, name: str) -> list[Path]:
 
 
 def _states(run: Path) -> list[Path]:
-    """The whole states of a run, oldest first."""
+    """Complete states of a run, oldest first."""
     return sorted(path.parent for path in run.glob(f"{FOLDER}/step_*/{POSITION}"))
 
 
@@ -277,7 +277,7 @@ def _is_finished(run: Path) -> bool:
 
 
 def _differences(config: Config, run: Path) -> list[str]:
-    """Options in which a run's own differ from these, in words."""
+    """Options in which a run differs from `config`, in words."""
     path = run / "args.json"
     try:
         found = (

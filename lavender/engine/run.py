@@ -1,4 +1,4 @@
-"""The wiring of a run: configuration, processes, data, model, weights, engine, loop."""
+"""Sets up a run: configuration, processes, data, model, weights, engine, training loop."""
 
 import json
 from collections.abc import Callable
@@ -33,18 +33,18 @@ Work = Callable[[Any, Config, torch.device, RunFolder], dict]
 
 
 def train(task: Trainable, config: Config, device: torch.device, folder: RunFolder) -> dict:
-    """What a training script does: the loop, from the zero-shot evaluation to the best epoch."""
+    """Work of a training script: the whole loop, from the zero-shot evaluation to the best epoch."""
     return prepare(task, config, device, folder).run()
 
 
 def run(task_class: type[Trainable], config: Config, work: Work = train) -> dict:
-    """One run from its configuration to its results (also for use from Python).
+    """Executes one run from its configuration to its results; can also be called from Python.
 
     Args:
-        work: what is done once the processes, the task and its folder are there; returns the results.
+        work: called once the processes, the task and its folder exist; returns the results.
 
     Raises:
-        LavenderError: anything wrong with the input.
+        LavenderError: the input is faulty.
     """
     refuse_random_weights(config)
     end_with_launcher()
@@ -53,12 +53,12 @@ def run(task_class: type[Trainable], config: Config, work: Work = train) -> dict
         keep_freed_memory()
     start_logging()
     if config.n_workers:
-        start_server()  # it imports what workers need while the model is built
+        start_server()  # it imports the workers' modules while the model is built
     if config.deepspeed and distributed.is_launched():
-        import_deepspeed()  # before the processes meet: it prints and patches at import
+        import_deepspeed()  # before the process group starts: it prints and patches at import
     distributed.start(device)
     notices = inherit_from_checkpoint(config)
-    seed_process(config.seed, rank=0)  # the same fresh weights on every process
+    seed_process(config.seed, rank=0)  # the same initial weights on every process
     task = task_class(config)
     lost = partial(end, code=PEER_LOST)
     with claimed_run(config, task.run_name(), lost) as claim:
@@ -81,7 +81,7 @@ def run(task_class: type[Trainable], config: Config, work: Work = train) -> dict
                 LOGGER.debug("all options: %s", json.dumps(config.to_dict()))
                 results = work(task, config, device, folder)
             LOGGER.info("done: %s", folder.path)
-        except (LavenderError, RuntimeError):  # not an interrupt: what was done may be gone on with
+        except (LavenderError, RuntimeError):  # not an interrupt: that run may be resumed
             failed = True
             raise
         finally:
@@ -95,7 +95,7 @@ def run(task_class: type[Trainable], config: Config, work: Work = train) -> dict
 
 
 def prepare(task: Trainable, config: Config, device: torch.device, folder: RunFolder) -> Trainer:
-    """Model, weights, optimizer, engine and loop of a task, ready to run."""
+    """Builds model, weights, optimizer, engine and loop of a task, ready to run."""
     task.evaluation_sets()  # a missing file shows now, not after an epoch
     task.check_frames()
     model = build_model(config, task.heads)
@@ -109,6 +109,6 @@ def prepare(task: Trainable, config: Config, device: torch.device, folder: RunFo
         compile_model(model, device)
     optimizer = build_optimizer(model, config.lr, config.vis_backbone_lr_mul, config.decay)
     engine = build_engine(model, optimizer, config, device)
-    seed_process(config.seed, distributed.rank())  # from here on each process drops out its own
+    seed_process(config.seed, distributed.rank())  # from here on, dropout differs between processes
     folder.write("args.json", config.to_dict())
     return Trainer(task, engine, config, device, folder)

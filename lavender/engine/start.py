@@ -1,4 +1,4 @@
-"""How a script starts and how it ends: options are read at once, and only then what is heavy is imported."""
+"""Start and end of a script: options are read first, heavy modules are imported after that."""
 
 import os
 import pkgutil
@@ -17,12 +17,12 @@ from lavender.runtime.launchers import find_launch, leave
 
 BAD_INPUT = 2
 PEER_LOST = 3
-STOPPED = 75  # of sysexits.h: try again later
+STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again later
 INTERRUPTED = 130
 NAMED = {
     "path_ckpt": "checkpoint",
     "vis_backbone_path": "backbone file",
-}  # options that name what must be there
+}  # options whose file or folder must exist
 
 
 def main(
@@ -31,13 +31,13 @@ def main(
     work: str = "lavender.engine.run:run",
     kind: str = "",
 ) -> None:
-    """A script's whole body; a fault of the input is one line and exit code 2.
+    """Runs a script; faulty input gives a one-line message and exit code 2.
 
     Args:
-        task: the task's class, or its name, `module:class`, to import once the options are known to be good.
-        arguments: words of the command line, by default those of this process.
-        work: name of the function that is called with the task and its configuration.
-        kind: the kind of task, whose options `--help` shows; all of them without it.
+        task: the task's class, or its name `module:class`, which is imported after the options are checked.
+        arguments: command-line arguments, by default those of this process.
+        work: name `module:function` of the function to call with the task and its configuration.
+        kind: kind of task whose options `--help` shows; empty for all options.
     """
     guarded(lambda: _start(task, arguments, work, kind))
 
@@ -50,10 +50,10 @@ def _start(task: str | type, arguments: Sequence[str] | None, work: str, kind: s
 
 
 def check_inputs(config: Config) -> None:
-    """What can be told of the input before anything heavy is imported.
+    """Checks the input as far as possible before anything heavy is imported.
 
     Raises:
-        ConfigError: a file or folder that an option names is missing; an evaluation has no weights to evaluate.
+        ConfigError: a file or folder named by an option is missing, or an evaluation has no checkpoint.
     """
     for name, kind in NAMED.items():
         path = getattr(config, name)
@@ -63,7 +63,7 @@ def check_inputs(config: Config) -> None:
 
 
 def refuse_random_weights(config: Config) -> None:
-    """Raises ConfigError for an evaluation of no checkpoint: its metrics look like metrics and mean nothing."""
+    """Raises ConfigError for an evaluation without a checkpoint: metrics of random weights would mean nothing."""
     if not (config.size_epoch or config.path_ckpt or config.allow_random):
         raise ConfigError(
             "--path_ckpt is empty and --size_epoch is 0: name the checkpoint to evaluate, or train (--size_epoch 1 or "
@@ -72,7 +72,7 @@ def refuse_random_weights(config: Config) -> None:
 
 
 def guarded(work: Callable[[], object]) -> None:
-    """Does a script's work; what goes wrong is one line and an exit code."""
+    """Calls `work`; an expected error ends the process with a one-line message and its exit code."""
     try:
         work()
     except LavenderError as error:
@@ -95,9 +95,9 @@ def guarded(work: Callable[[], object]) -> None:
 
 
 def end(message: str, code: int, consequence: bool = False) -> None:
-    """Leaves at once: waiting for the other processes, which may never come, would hang."""
+    """Exits at once: waiting for the other processes could hang."""
     tell_end(message, consequence)
-    with suppress(LavenderError):  # the launcher's variables may be what is wrong
+    with suppress(LavenderError):  # the launcher's variables themselves may be faulty
         launch = find_launch(os.environ)
         if launch and launch.world_size > 1:
             leave(code)

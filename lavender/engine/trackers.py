@@ -1,4 +1,4 @@
-"""Where a run's options, metrics and pictures of examples are sent: TensorBoard, Weights & Biases."""
+"""Experiment trackers for options, metrics and example pictures: TensorBoard, Weights & Biases."""
 
 import json
 import os
@@ -14,30 +14,30 @@ from PIL import Image, ImageDraw
 from lavender.runtime.errors import ConfigError
 from lavender.runtime.logging import LOGGER
 
-EXAMPLES = 8  # samples of a picture
-_HEIGHT, _LINE = 112, 14  # pixels of a frame, of a line of text
+EXAMPLES = 8  # samples per picture
+_HEIGHT, _LINE = 112, 14  # height of a frame and of a line of text, in pixels
 Record = Mapping[str, Any]  # a prediction
-_TOLD = ("question", "caption", "answer", "prediction")  # of a record, under its frames
+_TOLD = ("question", "caption", "answer", "prediction")  # keys of a record that are shown under its frames
 
 
 class Tracker(ABC):
-    """One place that a run reports to. Steps are optimizer steps."""
+    """Interface of a tracker. Steps are optimizer steps."""
 
     @abstractmethod
     def scalar(self, name: str, value: float, step: int) -> None:
-        """A point of a curve."""
+        """Logs a point of a curve."""
 
     @abstractmethod
     def picture(self, name: str, picture: np.ndarray, step: int) -> None:
-        """A picture, uint8 (H, W, 3)."""
+        """Logs a picture, uint8 (H, W, 3)."""
 
     @abstractmethod
     def close(self) -> None:
-        """Writes everything out."""
+        """Writes all pending data."""
 
 
 class TensorBoard(Tracker):
-    """Event files in the run's folder; opened with the first point, so that a run that fails before leaves none."""
+    """Event files in the run's folder; created with the first point, so that a run that fails early leaves none."""
 
     def __init__(self, folder: Path, options: Mapping[str, Any]):
         self._folder, self._options = folder, options
@@ -63,10 +63,10 @@ class TensorBoard(Tracker):
 
 
 class WandB(Tracker):
-    """A run of Weights & Biases; a resumed run goes on in it. `WANDB_PROJECT`, `WANDB_MODE` and so on count.
+    """A run of Weights & Biases; a resumed run continues it. `WANDB_PROJECT`, `WANDB_MODE` and so on are respected.
 
     Raises:
-        ConfigError: it is not installed, or has no login.
+        ConfigError: wandb is not installed or not logged in.
     """
 
     def __init__(self, folder: Path, options: Mapping[str, Any]):
@@ -107,31 +107,31 @@ TRACKERS: dict[str, Callable[[Path, Mapping[str, Any]], Tracker]] = {"tensorboar
 
 
 class Trackers:
-    """All that `report_to` names. One that fails in the middle of a run is left out from then on: training counts.
+    """All trackers named by `report_to`. A tracker that fails during a run is dropped; training continues.
 
     Args:
-        names: of TRACKERS; folder: of the run; options: all of them.
+        names: keys of TRACKERS; folder: the run's folder; options: all options of the run.
     """
 
     def __init__(self, names: Sequence[str], folder: Path, options: Mapping[str, Any]):
         self._open = [TRACKERS[name](folder, options) for name in names]
 
     def scalar(self, name: str, value: float, step: int) -> None:
-        """A point of a curve."""
+        """Logs a point of a curve."""
         self._each("scalar", name, value, step)
 
     def examples(self, name: str, frames: Sequence[np.ndarray], records: Sequence[Record], step: int) -> None:
-        """A picture of samples and what was predicted for them.
+        """Logs a picture of samples and their predictions.
 
         Args:
-            frames: of each sample, uint8 (T, H, W, 3); records: the predictions.
+            frames: frames of each sample, uint8 (T, H, W, 3); records: their predictions.
         """
         pairs = list(zip(frames, map(told, records), strict=False))
         if self._open and pairs:
             self._each("picture", name, draw(pairs), step)
 
     def close(self) -> None:
-        """Writes everything out."""
+        """Writes all pending data."""
         self._each("close")
 
     def _each(self, method: str, *words: Any) -> None:
@@ -144,14 +144,14 @@ class Trackers:
 
 
 def told(record: Record) -> str:
-    """A record in a line."""
+    """A record as one line of text."""
     facts = {key: record[key] for key in _TOLD if record.get(key) not in (None, "")}
     facts |= {f"[{word['word']}]": word["prediction"] for word in record.get("words", ())}
     return "   ".join(f"{key}: {value}" for key, value in facts.items())
 
 
 def draw(samples: Sequence[tuple[np.ndarray, str]]) -> np.ndarray:
-    """One sample a row, its frames side by side and its text under them, uint8 (H, W, 3).
+    """Draws one sample per row, its frames side by side above its text; returns uint8 (H, W, 3).
 
     Args:
         samples: frames, uint8 (T, H, W, 3), and a line of text.

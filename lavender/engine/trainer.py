@@ -1,4 +1,4 @@
-"""THE training loop, for every task: epochs, parts, steps; after each part evaluation, checkpoint, logs."""
+"""THE training loop for all tasks: epochs, parts and steps, each part followed by evaluation, checkpoint and logs."""
 
 import math
 from itertools import product
@@ -61,14 +61,14 @@ class Trainer:
         return self.clock.step
 
     def run(self) -> dict[str, Any]:
-        """The whole run, or what is left of it; returns the results."""
+        """Runs the whole training, or the rest of a resumed one; returns the results."""
         try:
             return self.run_parts()
         finally:
             self.loaders.close()
 
     def run_parts(self) -> dict[str, Any]:
-        """As `run`; leaves the workers of the loaders running."""
+        """Like `run`, but leaves the DataLoader workers running."""
         start, process = self.go_on(self.folder.state) if self.folder.state else (self.begin(), ProcessState())
         for epoch, number in product(range(1, self.config.size_epoch + 1), range(len(self.parts))):
             if (epoch, number) < start.place:
@@ -81,7 +81,7 @@ class Trainer:
         return self.results
 
     def begin(self) -> Position:
-        """Checkpoint 0 and the zero-shot evaluation; where nothing is trained, no copy of the weights is saved."""
+        """Saves checkpoint 0 and runs the zero-shot evaluation; a run that only evaluates saves no checkpoint."""
         self.results["epochs"] = []
         if self.config.size_epoch or self.config.save_evaluated:
             self.save(0, None)
@@ -96,7 +96,7 @@ class Trainer:
         return Position()
 
     def go_on(self, state: Path) -> tuple[Position, ProcessState]:
-        """Takes up a run where it was saved."""
+        """Resumes a run from a saved state; returns its position and the state of this process."""
         tidy(self.folder.path)
         self.results = read_object(self.folder.path / "results.json")
         position, process = load_state(state, self.engine)
@@ -115,36 +115,36 @@ class Trainer:
         return entry["epoch"], part
 
     def run_part(self, start: Position, process: ProcessState) -> None:
-        """Trains on a part of an epoch, from `start` on, evaluates and saves."""
+        """Trains on one part of an epoch from `start` on, then evaluates and saves."""
         epoch, part = start.epoch, self.parts[start.part]
         place: dict[str, Any] = {"epoch": epoch, "dataset": part.dataset, "part": part.number}
         if any(place.items() <= entry.items() for entry in self.results["epochs"]):
             draw_as_loaders(len(self.task.evaluation_sets(part)))
             self.drop_checkpoints()
-            return  # it was stopped after all of it
+            return  # the run was stopped after this part was complete
         if start.figures is None:
             with deferred_stop(self.stop_asked):
                 start.figures = self.train(part, start, process)
                 saved = self.save_state(start, process)
-            if saved and any(distributed.gather_objects(self.stop_asked.asked)):  # after the last step's own question
+            if saved and any(distributed.gather_objects(self.stop_asked.asked)):  # asked after the last step
                 raise self.stopped(saved)
         entry = {**place, "train": start.figures}
         sets = self.task.evaluation_sets(part)
         if self.is_evaluated(start.place):
             entry |= by_task(self.evaluate(sets, self.checkpoint(epoch, part)))
         else:
-            draw_as_loaders(len(sets))  # training does not depend on how often is evaluated
+            draw_as_loaders(len(sets))  # training must not depend on `eval_every`
         self.results["epochs"].append(entry)
         self.save(epoch, part)
         self.keep_predictions(entry)
 
     def is_evaluated(self, place: tuple[int, int]) -> bool:
-        """Whether an evaluation follows a part, by its epoch (from 1) and number: `eval_every`, and at the end."""
+        """Whether an evaluation follows the part at `place`: every `eval_every` parts, and after the last."""
         done = (place[0] - 1) * len(self.parts) + place[1] + 1
         return done % self.config.eval_every == 0 or done == self.config.size_epoch * len(self.parts)
 
     def save_state(self, position: Position, process: ProcessState) -> Path | None:
-        """What the run can go on from; in the middle of an accumulated step there is nothing to save."""
+        """Saves a resume state; returns its folder, or None in the middle of an accumulated step."""
         if self.batches % self.config.gradient_accumulation:
             return None
         position.step, position.all_batches = self.step, self.batches
@@ -152,11 +152,11 @@ class Trainer:
         return save_state(self.folder.path, position, process, self.engine, self.config.keep_last)
 
     def stopped(self, saved: Path | None) -> Stopped:
-        """What ends a run that somebody asked to stop."""
+        """Returns the exception that ends a run after a stop request; its message names the state to resume from."""
         return Stopped(f"stopped after step {self.step} of {self.total_steps}; to go on: --resume {saved}")
 
     def train(self, part: TrainingPart, start: Position, process: ProcessState) -> Metrics:
-        """One pass over a part; returns the mean of each loss over the steps that have it (and `count_*` summed)."""
+        """Trains one pass over a part; returns each loss's mean over the steps that have it, and sums of `count_*`."""
         loader = self.loaders.of("training", part, part.loader)
         loader.set_epoch(start.epoch)
         loader.start_at(start.batches)
@@ -174,7 +174,7 @@ class Trainer:
     def train_batches(
         self, loader: Loader, description: str, position: Position, running: RunningMeans, process: ProcessState
     ) -> None:
-        """The batches of a part that are left, with their logs and saves."""
+        """Trains on the remaining batches of a part, logs, and saves resume states."""
         self.engine.model.train()
         figures: Metrics = {}
         pace = Pace()
@@ -209,7 +209,7 @@ class Trainer:
                 self.save_state(position, process)
 
     def train_batch(self, batch: dict[str, Any]) -> Metrics:
-        """One batch, forward to (perhaps) optimizer step; returns its losses, averaged over the processes."""
+        """Trains on one batch, with an optimizer step if due; returns its losses, averaged over the processes."""
         ends_step = self.engine.completes_step
         figures = BatchFigures(self, batch)
         losses = self.engine.train_batch(self.task.loss, to_device(with_places(batch), self.device), figures)
@@ -220,7 +220,7 @@ class Trainer:
         return figures.means
 
     def stop(self, what: str, losses: dict[str, Tensor], batch: dict[str, Any]) -> None:
-        """Ends a run whose loss or gradient is not finite, on all processes."""
+        """Ends the run on all processes because the loss or the gradient is not finite."""
         is_offending = what == "gradient" or not math.isfinite(float(losses["loss"].detach()))
         mine = batch.get("video", batch["index"].tolist()) if is_offending else []
         offending = [name for share in distributed.gather_objects(mine) for name in share]
@@ -231,17 +231,17 @@ class Trainer:
         )
 
     def kept(self) -> str:
-        """What there is to go back to."""
+        """Describes the weights that remain, for error messages."""
         if not self.config.size_epoch:
             return f"the weights are those of {self.config.path_ckpt or 'no checkpoint: they are random'}"
         saved = self.last_checkpoint
         return f"the last good checkpoint is {saved}" if saved else "nothing was saved yet"
 
     def evaluate(self, sets: dict, checkpoint: Path) -> dict[str, Metrics]:
-        """Metrics of every split; `checkpoint` is the file of the weights, or what it will be.
+        """Evaluates every split; `checkpoint` is the file that holds the weights, or will hold them.
 
         Raises:
-            TrainingError: one is NaN or Inf; the weights are not saved.
+            TrainingError: a metric is NaN or Inf; the weights are not saved.
         """
         figures, weights = {}, digest_of(self.engine)
         for split, dataset in sets.items():
@@ -256,11 +256,11 @@ class Trainer:
         return figures
 
     def checkpoint(self, epoch: int, part: TrainingPart | None) -> Path:
-        """Where the weights after a part of an epoch are saved."""
+        """Path of the checkpoint after a part of an epoch."""
         return self.folder.path / self.task.checkpoint_name(epoch, part)
 
     def save(self, epoch: int, part: TrainingPart | None) -> None:
-        """A checkpoint under its released name, where it is to be kept, and the logs so far."""
+        """Saves a checkpoint under its released name, if `keep_checkpoints` keeps it, and writes the logs so far."""
         path = self.checkpoint(epoch, part)
         if path in self.kept_checkpoints():
             state = self.engine.weights()
@@ -273,7 +273,7 @@ class Trainer:
         distributed.barrier()
 
     def kept_checkpoints(self) -> list[Path]:
-        """Those that are to be there by now, as `keep_checkpoints` says."""
+        """Paths of the checkpoints that `keep_checkpoints` keeps at this point."""
         first, entries = self.checkpoint(0, None), self.results["epochs"]
         saved = [self.checkpoint(*self._place_of(entry)) for entry in entries]
         if self.config.keep_checkpoints == "all" or not saved:
@@ -284,19 +284,19 @@ class Trainer:
         return [saved[number] for number in sorted({*best})] or saved[-1:]
 
     def drop_checkpoints(self) -> None:
-        """Removes those that are not to be kept; the run's own alone."""
+        """Removes checkpoints of this run that `keep_checkpoints` does not keep."""
         kept = self.kept_checkpoints()
         for path in (self.checkpoint(0, None), *(self.checkpoint(*self._place_of(e)) for e in self.results["epochs"])):
             if path not in kept and distributed.is_main():
                 path.unlink(missing_ok=True)
 
     def write_results(self) -> None:
-        """`results.json` and `log.json` as they stand."""
+        """Writes the current `results.json` and `log.json`."""
         self.folder.write("log.json", self.task.curves(self.results["epochs"]))
         self.folder.write("results.json", self.results)
 
     def keep_predictions(self, entry: dict[str, Any]) -> None:
-        """Leaves, of each split's predictions, those of its best entry so far."""
+        """Keeps the new predictions of each split if `entry` is its best entry so far, and removes them otherwise."""
         for task, splits in tasks_of(entry).items():
             for split in splits:
                 evaluated = [other for other in self.results["epochs"] if split in tasks_of(other).get(task, {})]
@@ -305,9 +305,9 @@ class Trainer:
                 self.folder.settle_predictions(of_task(task, split), keep)
 
     def choose_best(self) -> None:
-        """The epoch that is best on validation (the last one where there is none), with its test figures.
+        """Selects the epoch with the best validation metric (the last epoch without validation), with its test metrics.
 
-        Of several tasks each has its own: `best` is then `{"tasks": {task: …}}`.
+        With several tasks, each has its own best epoch: `best` is then `{"tasks": {task: …}}`.
         """
         entries = self.results["epochs"]
         if not entries:
@@ -317,7 +317,7 @@ class Trainer:
         self.folder.write("results.json", self.results)
 
     def best_of(self, task: str) -> dict[str, Any]:
-        """The best entry of a task, without what training said; the log tells it."""
+        """Returns the best entry of a task, without its training metrics, and logs it."""
         entries, choice = self.results["epochs"], self.task.choice_of(task)
         past = history(entries, task) if task else entries
         best = {key: value for key, value in past[best_number(past, choice)].items() if key != "train"}
@@ -334,9 +334,9 @@ class Trainer:
 
 
 class BatchFigures(StepFigures):
-    """The losses of a batch, averaged over the processes; `read` ends a run whose loss is not finite.
+    """Losses of a batch, averaged over the processes; `read` ends a run whose loss is not finite.
 
-    With them the processes agree on whether one was asked to stop.
+    The same all-reduce tells all processes whether one of them was asked to stop.
     """
 
     def __init__(self, trainer: Trainer, batch: dict[str, Any]):
@@ -359,9 +359,9 @@ class BatchFigures(StepFigures):
 
 
 def draw_as_loaders(count: int) -> None:
-    """Draws a number for each pass of a loader, as loaders without a generator of their own did.
+    """Draws one random number for each pass of a loader, as loaders without their own generator did.
 
-    Runs, and those that were stopped by an earlier version, so get the same dropout as they did.
+    Dropout therefore equals that of earlier versions, also in runs that an earlier version started.
     """
     for _ in range(count):
         torch.empty((), dtype=torch.int64).random_()
