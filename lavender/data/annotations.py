@@ -1,4 +1,4 @@
-"""Text files: JSON with errors that say where, and captions in a table that worker processes share."""
+"""Text files: JSON with errors that name the place, and caption tables that worker processes share."""
 
 import json
 import logging
@@ -20,10 +20,10 @@ from lavender.runtime.quoting import shown, shown_json
 
 LOGGER = logging.getLogger("lavender.data")
 
-MAX_CAPTION_WORDS = 1000  # more is not a caption but a broken file
-_AT_ONCE = 1 << 14  # ids that are looked up together
+MAX_CAPTION_WORDS = 1000  # a longer text is a broken file, not a caption
+_AT_ONCE = 1 << 14  # ids per lookup
 
-SPLIT_NAMES = {  # what other programs call our splits
+SPLIT_NAMES = {  # split → its names in other programs
     "train": ("train", "training", "trainset", "train_set", "train_split"),
     "val": ("val", "validation", "valid", "validate", "dev", "eval", "evaluation", "val_set", "val_split"),
     "test": ("test", "testing", "tests", "testset", "test_set", "test_split"),
@@ -31,13 +31,13 @@ SPLIT_NAMES = {  # what other programs call our splits
 
 
 def read_json(path: Path, expected: str = "") -> dict[str, Any]:
-    """The object of a text JSON; where a key stands twice, the last value counts, and the log tells it.
+    """Reads the object of a text JSON; of a repeated key the last value is used, with a warning in the log.
 
     Args:
-        expected: what a file of another project is to be replaced by, a key of `official.EXPECTED`.
+        expected: key of `official.EXPECTED`, for advice if the file belongs to another project.
 
     Raises:
-        DataError: missing, not JSON (with line and column), not UTF-8, or not an object.
+        DataError: the file is missing, not JSON (with line and column), not UTF-8, or not an object.
     """
     if not path.is_file():
         raise DataError(
@@ -71,13 +71,13 @@ def read_json(path: Path, expected: str = "") -> dict[str, Any]:
 
 
 def warn_of_repeated(path: Path, count: int, first: Sequence[str]) -> None:
-    """Logs that `count` keys of a file come twice in one object, of which some are named."""
+    """Logs that `count` keys of a file are repeated within one object, and names the first."""
     named = ", ".join(map(shown_json, first))
     LOGGER.warning("%s: %d keys are given twice in one object; the last value is used: %s", path, count, named)
 
 
 def read_splits(path: Path, expected: str = "") -> dict[str, Any]:
-    """The same for a file of splits; a file of another project that has none is refused with what to write instead."""
+    """Like `read_json`, for a file of splits; files of other projects give an error that says what to write instead."""
     content = read_json(path, expected)
     known = any(key.strip().lower() in names for key in content for names in SPLIT_NAMES.values())
     if not known and (hint := official.advice(content, expected)):
@@ -86,7 +86,7 @@ def read_splits(path: Path, expected: str = "") -> dict[str, Any]:
 
 
 def misnamed_split(content: Mapping[str, Any], split: str) -> str:
-    """What a split that a text file lacks is probably called in it, as a part of a sentence; else ""."""
+    """Sentence part with the probable name in the file of a split that it lacks; else ""."""
     if content.get(split):
         return ""
     found = next((key for key in content if key.strip().lower() in SPLIT_NAMES[split] and key != split), None)
@@ -94,7 +94,7 @@ def misnamed_split(content: Mapping[str, Any], split: str) -> str:
 
 
 def check_caption(caption: Any, where: str) -> str:
-    """The caption, if it is one: text that is not empty and no longer than `MAX_CAPTION_WORDS`."""
+    """Returns the caption; DataError if it is not a text, is empty, or is longer than `MAX_CAPTION_WORDS`."""
     if not isinstance(caption, str) or not caption.strip():
         fault = "empty" if isinstance(caption, str) else f"not text: {shown_json(caption)}"
         raise DataError(f"{where}: the caption is {fault}")
@@ -102,7 +102,7 @@ def check_caption(caption: Any, where: str) -> str:
 
 
 def check_text(text: str, what: str, where: str) -> str:
-    """The text, if a tokenizer can take it: whole characters, and no more than `MAX_CAPTION_WORDS` words."""
+    """Returns the text; DataError if it has invalid Unicode or more than `MAX_CAPTION_WORDS` words."""
     if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
         raise DataError(f"{where}: {what} holds invalid Unicode (a lone surrogate): write it as UTF-8")
     words = len(text.split())
@@ -112,7 +112,7 @@ def check_text(text: str, what: str, where: str) -> str:
 
 
 class ItemTable:
-    """A list of JSON objects as one array of bytes with offsets, shared by worker processes as `CaptionTable` is."""
+    """List of JSON objects as one byte array with offsets, shared by worker processes like `CaptionTable`."""
 
     def __init__(self, items: Iterable[Mapping[str, Any]]):
         self._bytes, self._ends = _join(json.dumps(item) for item in items)
@@ -125,7 +125,7 @@ class ItemTable:
 
 
 class HasArrays(Protocol):
-    """Captions in memory, or in a file."""
+    """Captions in memory or in a file."""
 
     @property
     def arrays(self) -> CaptionArrays:
@@ -135,12 +135,11 @@ class HasArrays(Protocol):
 class CaptionTable:
     """Video id → first caption, as a few arrays.
 
-    A dictionary of millions of strings would be copied into every worker process as its reference counts are touched;
-    arrays are shared.
+    Reference counts make each forked worker copy a dictionary of millions of strings; arrays stay shared.
 
     Args:
         captions: video id → list of captions, or one caption (pretraining's text format).
-        where: the file and split, for messages.
+        where: file and split, for messages.
     """
 
     def __init__(self, captions: Mapping[str, Any], where: str):
@@ -153,10 +152,10 @@ class CaptionTable:
 
     @classmethod
     def of(cls, source: HasArrays, where: str) -> "CaptionTable":
-        """A table of captions that are arrays already.
+        """Makes a table from existing arrays.
 
         Args:
-            source: has them; it is what is pickled.
+            source: owner of the arrays; it is pickled in their place.
         """
         table = cls.__new__(cls)
         table.where, table._source = where, source
@@ -167,10 +166,10 @@ class CaptionTable:
         return self._source.arrays
 
     def caption(self, video_id: str) -> str:
-        """The caption of a video.
+        """Returns the caption of a video.
 
         Raises:
-            DataError: an unknown id, or one that could be two; empty or endless caption.
+            DataError: the id is unknown or ambiguous, or the caption is empty or too long.
         """
         row = self._row(video_id)
         if row is None:
@@ -182,13 +181,13 @@ class CaptionTable:
         return check_caption(text, where)
 
     def places_of(self, video_ids: Sequence[str]) -> list[int]:
-        """Places of those ids that have a caption, of whatever kind.
+        """Positions of the ids that have a caption, whatever its value.
 
         Raises:
-            DataError: an id could be two of the captions', or two ids with folders share a caption by their file name.
+            DataError: an id is ambiguous, or two ids with folders share a caption by their file name.
         """
         arrays, places = self._arrays, []
-        owners = np.full(0 if arrays.folders else len(arrays.name_ends), -1, np.int64)  # name → place of the video
+        owners = np.full(0 if arrays.folders else len(arrays.name_ends), -1, np.int64)  # name → position of the video
         for start in range(0, len(video_ids), _AT_ONCE):
             ids = [video_ids[place] for place in range(start, min(start + _AT_ONCE, len(video_ids)))]
             exact = arrays.find_all([_bytes(video_id) for video_id in ids])
@@ -211,7 +210,7 @@ class CaptionTable:
         return places
 
     def _row(self, video_id: str) -> int | None:
-        """The row of the likeliest spelling of an id that is known."""
+        """Row of the likeliest known spelling of an id."""
         shorteners = (str, without_extension, plain, *(() if self._arrays.folders else (file_name,)))
         for name in dict.fromkeys(shorten(video_id) for shorten in shorteners):
             row = self._arrays.find(_bytes(name))
@@ -225,7 +224,7 @@ class CaptionTable:
         return None
 
     def check_file_names(self, videos: FrameSource) -> None:
-        """Refuses frames whose ids have folders, if they would share captions by their file names.
+        """Rejects frames whose ids have folders if they would share captions by their file names.
 
         Raises:
             DataError: two different ids with folders have one file name, and the captions' ids have no folders.
@@ -253,7 +252,7 @@ class CaptionTable:
 
 
 def first_caption(value: Any) -> str:
-    """The caption of a video that has one, or a list of them; "" where it is no text."""
+    """Returns the caption, or the first of a list of captions; "" if it is not a text."""
     if isinstance(value, list):
         value = value[0] if value else ""
     return value if isinstance(value, str) else ""

@@ -1,7 +1,7 @@
-"""What a batch holds: the contract between data sets, whose `collate` makes it, and tasks, which read it.
+"""Contents of a batch: the contract between data sets, whose `collate` makes it, and tasks, which read it.
 
-B samples, T frames, X tokens of a text, O options. Lists and tensors have the batch in front. Tensors are on the CPU in
-the loader; the engine brings them to the device.
+B samples, T frames, X tokens of a text, O options. Lists and tensors have the batch dimension first. Loaders give CPU
+tensors; the engine moves them to the device.
 """
 
 from typing import Any, NotRequired, TypedDict
@@ -12,52 +12,52 @@ from lavender.text.masking import places_of
 
 
 class Batch(TypedDict):
-    """The keys of every batch."""
+    """Keys of every batch."""
 
-    index: Tensor  # (B,) int64: number of the sample in its split; predictions are put in this order
+    index: Tensor  # (B,) int64: number of the sample in its split; predictions are sorted by it
     epoch: Tensor  # (B,) int64
-    img: Tensor  # (B, T, 3, H, W) uint8; a sample without its video has zeros
-    present: Tensor  # (B,) bool: whether the video could be read
-    video: list[str]  # B ids, for predictions and messages
-    faults: list[str]  # a line for each bad sample that was replaced (on_bad_sample: zero)
-    task: NotRequired[str]  # of several tasks: whose batch it is
+    img: Tensor  # (B, T, 3, H, W) uint8; zeros if the video is missing
+    present: Tensor  # (B,) bool: whether the video was read
+    video: list[str]  # B video ids, for predictions and messages
+    faults: list[str]  # one line per bad sample replaced by zeros (on_bad_sample: zero)
+    task: NotRequired[str]  # multi-task: the task of the batch
 
 
 class TextBatch(Batch):
-    """One text a sample."""
+    """One text per sample."""
 
-    ids: Tensor  # (B, X) int64; of several texts a sample (B, O, X)
-    mask: Tensor  # as ids, int64: 1 for tokens, 0 for pads
+    ids: Tensor  # (B, X) int64; with several texts per sample (B, O, X)
+    mask: Tensor  # shape of ids, int64: 1 for tokens, 0 for padding
 
 
 class LabelledBatch(TextBatch):
     """Texts with labels."""
 
-    labels: Tensor  # int64, −1 for none: words at `[MASK]`, as ids; or (B,) classes of the task-specific head
+    labels: Tensor  # int64, −1 for none: token ids at `[MASK]`, shape of ids; or (B,) classes (task-specific)
     places: NotRequired[Tensor]  # (K,) int64: where `labels`, flattened, are not −1; see `with_places`
 
 
 class AnsweredBatch(LabelledBatch):
-    """Texts with an answer: what a readout reads."""
+    """Texts with an answer, which a readout predicts."""
 
-    position: Tensor  # (B,) int64: the token at which the answer is read; −1 where truncation has cut it away
+    position: Tensor  # (B,) int64: position at which the answer is read; −1 if truncation removed it
 
 
 class CaptionBatch(LabelledBatch):
-    """Captioning: `ids`, `mask` and `labels` (the hidden words) in training, `draws` in evaluation by sampling."""
+    """Captioning: `ids`, `mask` and `labels` (masked tokens) in training, `draws` for sampling in evaluation."""
 
-    draws: NotRequired[Tensor]  # (B, max_gen_length) float64 in [0, 1): choose the words of do_sample
+    draws: NotRequired[Tensor]  # (B, max_gen_length) float64 in [0, 1): random numbers for do_sample
 
 
 class PretrainBatch(LabelledBatch):
-    """Pretraining: a caption with hidden words, the labels, and texts of other samples as false pairs."""
+    """Pretraining: a masked caption with its labels, and the texts of other samples as negatives."""
 
     caption: list[str]  # B texts
-    negatives: Tensor  # (B, N) int64, N = min(B, 4) − 1: numbers of the samples in the batch whose texts are false
+    negatives: Tensor  # (B, N) int64, N = min(B, 4) − 1: indices in the batch of negative texts
 
 
 class RetrievalBatch(TextBatch):
-    """Retrieval: B videos and B texts, in all pairs."""
+    """Retrieval: all pairs of B videos and B texts."""
 
     caption: list[str]  # B texts
     same: Tensor  # (B, B) bool: whether two samples show the same video
@@ -65,30 +65,30 @@ class RetrievalBatch(TextBatch):
 
 
 class GalleryBatch(Batch):
-    """Retrieval evaluation: videos alone. `img` is (ΣC, T, 3, H, W), the clips of each video one after another."""
+    """Retrieval evaluation: videos only. `img` is (ΣC, T, 3, H, W): the clips of all videos, concatenated."""
 
-    clips: Tensor  # (B,) int64: how many clips each video has
+    clips: Tensor  # (B,) int64: number of clips of each video
 
 
 class QuestionBatch(AnsweredBatch):
     """Open-ended questions and fill-in-the-blank."""
 
-    answer_id: Tensor  # (B,) int64: word or class of the answer, −1 for none
+    answer_id: Tensor  # (B,) int64: token id or class of the answer, −1 for none
     question: list[str]  # B texts
-    answer: list[str]  # B texts; "" where none is given
+    answer: list[str]  # B texts; "" if not given
 
 
 class ChoiceBatch(AnsweredBatch):
-    """Multiple choice; by matching, `ids`, `mask` and `labels` are (B, O, X) and there is no `position`.
+    """Multiple choice; in the matching format `ids`, `mask`, `labels` are (B, O, X) and `position` is absent.
 
     A batch for the task-specific head has neither `labels` nor `position`: `answer` is its label.
     """
 
-    answer: Tensor  # (B,) int64: number of the right option, −1 where none is given
+    answer: Tensor  # (B,) int64: number of the right option, −1 if not given
     question: list[str]  # B texts
     options: list[list[str]]  # B lists of O texts
 
 
 def with_places(batch: dict[str, Any]) -> dict[str, Any]:
-    """A batch on the CPU with the places of its labels: to look for them on a GPU would stop the host."""
+    """Adds the positions of the labels to a batch on the CPU: finding them on a GPU would block the host."""
     return {**batch, "places": places_of(batch["labels"])} if "labels" in batch else batch

@@ -21,10 +21,10 @@ from lavender.text.tokens import TextTokenizer
 
 
 def open_captions(config: Config, split: str, tolerant: bool) -> CaptionFolder:
-    """One split of the captioning folder that a configuration names.
+    """Opens one split of the captioning folder that a configuration names.
 
     Args:
-        tolerant: an annotation without its video is skipped, see `CaptionFolder`, as is what it raises.
+        tolerant: skip annotations without a video; see `CaptionFolder`, also for the errors raised.
     """
     folder = Path(config.data_dir)
     path, within = folder / getattr(config, f"{split}_yaml"), None if config.outside_paths else folder
@@ -35,11 +35,11 @@ class CaptionDataset(ClipDataset):
     """One split of a captioning folder.
 
     Args:
-        folder: the split; training: its captions are the samples, by the line list, with tokens hidden, `[CLS]` and
-            `[SEP]` too; of them `data_ratio` draws a part. Else its videos are, in the order of the annotation.
+        folder: the split; training: samples are the captions of the line list, of which `data_ratio` draws a part, with
+            tokens masked, also `[CLS]` and `[SEP]`. Otherwise they are the videos, in the order of the annotation.
 
     A batch: `img`, `present`, `video` (list of B), and in training `ids`, `mask`, `labels` (B, size_txt); in evaluation
-    with `do_sample` `draws` (B, max_gen_length), uniform numbers that choose the words.
+    with `do_sample` `draws` (B, max_gen_length), uniform random numbers for sampling.
     """
 
     def __init__(self, config: Config, tokenizer: TextTokenizer, folder: CaptionFolder, training: bool):
@@ -61,7 +61,7 @@ class CaptionDataset(ClipDataset):
         return [self.folder.videos[row] for row in self.samples[:, 0].tolist()]
 
     def references(self) -> list[list[str]]:
-        """The captions that each sample's is compared with."""
+        """Reference captions of each sample."""
         return self.folder.references(self.samples[:, 0].tolist())
 
     def video(self, index: int) -> StoredVideo:
@@ -85,14 +85,14 @@ Caption = dict[str, Any]  # "caption" and its confidence "conf"
 
 
 def write_predictions(path: Path, captions: list[tuple[str, list[Caption]]]) -> None:
-    """The released prediction file: video id, a tab, `[{"caption": …, "conf": …}]`; with its line index."""
+    """Writes predictions in the released format: video id, tab, `[{"caption": …, "conf": …}]`; with a line index."""
     with TSVWriter(path) as writer:
         for video, found in captions:
             writer.write([video, json.dumps(found)])
 
 
 def read_predictions(path: Path) -> list[tuple[str, list[Caption]]]:
-    """What `write_predictions` wrote. DataError where the file is cut or another's."""
+    """Reads a file of `write_predictions`. DataError if it is truncated or another kind of file."""
     reader = TSVReader(path)
     captions = []
     for number in range(len(reader)):

@@ -1,4 +1,4 @@
-"""Captions by video id as a few arrays, which processes share; and how they are made of millions of captions."""
+"""Captions by video id as a few shared arrays, and their construction from millions of captions."""
 
 import hashlib
 from array import array
@@ -13,22 +13,22 @@ _HASH = np.dtype("<u8")
 
 
 def name_hash(name: bytes) -> bytes:
-    """Eight bytes of a name, the same in every process; two names may share them."""
+    """8-byte hash of a name, equal in every process; different names may collide."""
     return hashlib.blake2b(name, digest_size=_HASH.itemsize).digest()
 
 
 @dataclass(frozen=True)
 class CaptionArrays:
-    """The captions of a split: M names of N videos, N ≤ M.
+    """Captions of a split: M names of N videos, N ≤ M.
 
     Attributes:
-        names: uint8, the names as UTF-8, joined: the ids in their order, then what else the videos may be called.
-        name_ends: int64 (M,), where each ends.
-        texts: uint8, the captions, joined; text_ends: int64 (T,), where each ends.
-        text_of: uint32 (M,), the caption of each name.
-        hashes: uint64 (H,), `name_hash` of the names, rising; rows: uint32 (H,), the name of each.
-        rivals: int64 (R, 3): a name that could be of two videos, and two such; names rise.
-        folders: whether an id has folders.
+        names: uint8, all names in UTF-8, concatenated: first the ids in order, then the other names of the videos.
+        name_ends: int64 (M,), end of each name.
+        texts: uint8, all captions, concatenated; text_ends: int64 (T,), end of each caption.
+        text_of: uint32 (M,), number of the caption of each name.
+        hashes: uint64 (H,), `name_hash` of the names, sorted; rows: uint32 (H,), row of the name of each hash.
+        rivals: int64 (R, 3): an ambiguous name and two ids that it could mean; sorted by name.
+        folders: whether any id has folders.
     """
 
     names: np.ndarray
@@ -42,12 +42,12 @@ class CaptionArrays:
     folders: bool
 
     def find(self, name: bytes) -> int | None:
-        """The row of a name; None where it is unknown."""
+        """Row of a name; None if it is unknown."""
         own = int.from_bytes(name_hash(name), "little")
         return self._find(name, own, int(self.hashes.searchsorted(np.uint64(own))))
 
     def find_all(self, names: list[bytes]) -> list[int | None]:
-        """The same of many names at once."""
+        """Rows of many names at once, as `find`."""
         wanted = np.frombuffer(b"".join(map(name_hash, names)), _HASH)
         if not len(self.hashes):
             return [None] * len(names)
@@ -62,20 +62,20 @@ class CaptionArrays:
                 found.append(None)
             elif joined[starts[number] : ends[number]] == name:
                 found.append(int(rows[number]))
-            else:  # two names have one hash
+            else:  # a hash collision
                 found.append(self.find(name))
         return found
 
     def name(self, row: int) -> bytes:
-        """The name of a row."""
+        """Name of a row."""
         return _slice(self.names, self.name_ends, row)
 
     def text(self, row: int) -> bytes:
-        """The caption of a name's row."""
+        """Caption of a row."""
         return _slice(self.texts, self.text_ends, int(self.text_of[row]))
 
     def rivals_of(self, row: int) -> tuple[str, str] | None:
-        """Two ids that the name of a row could mean; None where it means one."""
+        """Two ids that the name of a row could mean; None if the name is unique."""
         if not len(self.rivals):
             return None
         place = int(self.rivals[:, 0].searchsorted(row))
@@ -85,7 +85,7 @@ class CaptionArrays:
         return self.name(one).decode(errors="surrogatepass"), self.name(other).decode(errors="surrogatepass")
 
     def _find(self, name: bytes, own: int, place: int) -> int | None:
-        """The row of a name whose hash is `own`; the first such hash, if there is one, is at `place`."""
+        """Row of a name with hash `own`; `place` is the position of the first such hash, if there is one."""
         while place < len(self.hashes) and int(self.hashes[place]) == own:
             row = int(self.rows[place])
             if self.name(row) == name:
@@ -102,7 +102,7 @@ class InMemory:
 
 
 class _Names:
-    """Texts, joined as they come, with their hashes."""
+    """Concatenated texts in order of arrival, with their hashes."""
 
     def __init__(self) -> None:
         self.joined, self.ends, self._digests = bytearray(), array("q"), bytearray()
@@ -123,31 +123,31 @@ class _Names:
 
 
 class CaptionBuilder:
-    """Makes `CaptionArrays` of captions that come one by one; a later caption of an id takes the place of the former.
+    """Builds `CaptionArrays` from single captions; a later caption of an id replaces the earlier one.
 
-    A video is also found without its media extension, by its plain id, and by its file name. A real id wins over such
-    a name, and a name of an earlier kind over one of a later kind.
+    A video can also be found without its media extension, by its plain id, and by its file name. A real id takes
+    precedence over these names, and an earlier kind of name over a later one.
 
     Args:
-        write: takes the captions as bytes, which need not stay in memory.
+        write: receives the captions as bytes, so that they need not stay in memory.
 
     Attributes:
         text_size: bytes of all captions so far.
-        repeated: after `arrays`, the ids that came more than once, in their order.
+        repeated: ids that occurred more than once, in order; set by `arrays`.
     """
 
     def __init__(self, write: Callable[[bytes], object]):
         self._write, self.text_size, self._text_ends = write, 0, array("q")
         self._names, self._folders = _Names(), False
-        self._shorter = [(_Names(), array("q")) for _ in range(3)]  # other names of each kind, and the row of their id
+        self._shorter = [(_Names(), array("q")) for _ in range(3)]  # other names by kind, with the row of their id
         self.repeated: list[str] = []
 
     def __len__(self) -> int:
-        """How many captions were added."""
+        """Number of captions added."""
         return len(self._text_ends)
 
     def add(self, name: str, text: str) -> None:
-        """The next video id and its caption."""
+        """Adds a video id and its caption."""
         content = text.encode(errors="surrogatepass")  # lone surrogates are reported on reading
         self._write(content)
         self.text_size += len(content)
@@ -161,16 +161,16 @@ class CaptionBuilder:
         self._folders |= "/" in common
         seen = {name}
         for short, (names, rows) in zip((bare, common, common.rpartition("/")[2]), self._shorter, strict=True):
-            if short not in seen:  # else the name is there already
+            if short not in seen:  # else the name exists already
                 seen.add(short)
                 names.add(short.encode(errors="surrogatepass"))
                 rows.append(row)
 
     def arrays(self, texts: np.ndarray) -> CaptionArrays:
-        """All that was added.
+        """Builds the arrays of all added captions.
 
         Args:
-            texts: what was written, uint8.
+            texts: all captions that `write` received, uint8.
         """
         text_of = np.arange(len(self._names), dtype=np.uint32)
         is_first = np.ones(len(self._names), bool)
@@ -211,19 +211,19 @@ class CaptionBuilder:
         known: tuple[np.ndarray, np.ndarray],
         rivals: list[tuple[int, int, int]],
     ) -> np.ndarray:
-        """Adds names of one kind that are unknown so far.
+        """Adds those names of one kind that are still unknown.
 
         Args:
-            owners: the row of the id of each; known: the hashes and rows so far; rivals: names of two ids are added.
+            owners: row of the id of each name; known: hashes and rows so far; rivals: receives the ambiguous names.
 
         Returns:
-            the row of the id that each added name is of, int64.
+            row of the id of each added name, int64.
         """
         hashes = names.hashes()
         places = np.flatnonzero(is_first[owners])
         places = places[np.argsort(hashes[places], kind="stable")]
         is_new = np.ones(len(names), bool)
-        last = {}  # the first name of several alike → the last
+        last = {}  # first of several equal names → the last
         for group in _alike(hashes[places], places, names):
             last[group[0]] = group[-1]
             is_new[group[1:]] = False
@@ -240,7 +240,7 @@ class CaptionBuilder:
         return owners[new]
 
     def _is_known(self, name: bytes, start: int, known: tuple[np.ndarray, np.ndarray]) -> bool:
-        """Whether a name is among those known, the first of whose hash is at `start`."""
+        """Whether a name is known; `start` is the position of its hash in `known`."""
         hashes, rows = known
         own = hashes[start]
         while start < len(hashes) and hashes[start] == own:
@@ -251,10 +251,10 @@ class CaptionBuilder:
 
 
 def _alike(hashes: np.ndarray, rows: np.ndarray, names: _Names) -> Iterator[list[int]]:
-    """Rows of one name, each group in its order; single ones are left out.
+    """Yields groups of rows with equal names, in order; names that occur once are left out.
 
     Args:
-        hashes: of the names of `rows`, rising; rows of one hash rise, too.
+        hashes: sorted hashes of the names of `rows`; rows with the same hash are sorted, too.
     """
     equal = np.flatnonzero(hashes[1:] == hashes[:-1])
     if not len(equal):

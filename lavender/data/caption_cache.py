@@ -1,9 +1,9 @@
-"""The captions of a pretraining set: of a large file they are kept beside it in a form that all processes map.
+"""Captions of a pretraining set; a large file gets a cache beside it, which all processes map into memory.
 
 `txt_<dataset>.captions.bin` holds the arrays of `CaptionArrays` for each split. It is plain bytes with offsets, as in
-.npy files: numpy reads it in place, and nothing in it can run code.
+.npy files: numpy reads it in place, and no code in it can run.
 
-    64 bytes: mark and version, place and size of the table of contents, size of the file, CRC-32 of the table
+    64 bytes: mark and version, position and size of the table of contents, size of the file, CRC-32 of the table
     the captions of each split, one after another
     the other arrays, each at a multiple of 64 bytes
     the table of contents, JSON
@@ -35,21 +35,21 @@ from lavender.runtime.logging import Pace
 
 LOGGER = logging.getLogger("lavender.data")
 
-SMALLEST = 20_000_000  # bytes of a text file that is worth a cache; smaller ones are read in a second
-_MARK = b"LAVENDER captions 1\n"  # with the version of the layout: another one is built anew
+SMALLEST = 20_000_000  # bytes of the smallest text file with a cache; smaller ones are read in a second
+_MARK = b"LAVENDER captions 1\n"  # includes the version of the layout; another version is rebuilt
 _HEADER = struct.Struct("<20s3QI")
-_ALIGNMENT = 64  # bytes; also the room of the header
-_BETWEEN_LINES = 1 << 16  # captions between two looks at the clock
+_ALIGNMENT = 64  # bytes; also the size of the header
+_BETWEEN_LINES = 1 << 16  # captions between two checks of the clock
 _ARRAYS = [item.name for item in fields(CaptionArrays) if item.name not in ("texts", "folders")]
 
 
 @dataclass(frozen=True)
 class Captions:
-    """What a text file holds: a table for each split that has captions.
+    """Contents of a text file: a table for each split that has captions.
 
     Attributes:
         tables: split → its captions.
-        misnamed: split → what its file probably calls it, see `misnamed_split`.
+        misnamed: split → its probable name in the file, see `misnamed_split`.
     """
 
     tables: dict[str, CaptionTable]
@@ -57,13 +57,13 @@ class Captions:
 
 
 def open_captions(path: Path) -> Captions:
-    """The captions of `txt_<dataset>.json`.
+    """Opens the captions of `txt_<dataset>.json`.
 
-    The first process that opens a large file builds its cache, while the others wait. Where the cache cannot be
-    written, each process has the captions in memory.
+    The first process that opens a large file builds its cache, while the others wait. If the cache cannot be
+    written, each process keeps the captions in memory.
 
     Raises:
-        DataError: as `read_splits`, or a split is no object.
+        DataError: as for `read_splits`, or a split is not an object.
     """
     if not path.is_file() or path.stat().st_size < SMALLEST:
         return _read_whole(path)
@@ -78,14 +78,14 @@ def open_captions(path: Path) -> Captions:
         LOGGER.warning("%s cannot be written (%s): the captions stay in memory", cache, error.strerror or error)
     except UnusualError as fault:
         LOGGER.debug("%s: %s", path, fault)
-        captions = _read_whole(path)  # which says what is wrong with it
+        captions = _read_whole(path)  # raises an error that names the fault
         LOGGER.info("%s holds more than captions: it is read as a whole, without a cache", path)
         return captions
-    return _read_in_memory(path)  # also where the text has changed meanwhile
+    return _read_in_memory(path)  # also if the text has changed meanwhile
 
 
 def no_captions(path: Path, split: str, hint: str = "") -> DataError:
-    """What to raise where a file has no captions of a split."""
+    """Returns the error for a file without captions of a split."""
     return DataError(f'{path}: no "{split}" captions{hint} (an object, video id → list of captions)')
 
 
@@ -104,28 +104,28 @@ def _read_whole(path: Path) -> Captions:
 
 
 class _UnfitError(Exception):
-    """Why a cache is not used, as a part of a sentence."""
+    """The cache cannot be used; the message is a part of a sentence."""
 
 
 class CaptionFile:
-    """A cache, mapped. It goes to other processes by its name, and they map it when they first need it.
+    """Memory-mapped cache. Pickling sends its path; the other process maps it at first use.
 
-    It is replaced as a whole and never written in place, so processes that have mapped it still see the old content.
+    It is always replaced as a whole, so processes that have mapped an old cache still see its content.
 
     Args:
-        path: the cache; source: size and time of change (ns) of the text file that it must be of.
+        path: the cache; source: size and modification time (ns) that its text file must have.
     """
 
     def __init__(self, path: Path, source: list[int]):
         self.path, self._source = path, source
-        self._open_as = ""  # as what its own process has the file open, under whatever name it is by now, or under none
+        self._open_as = ""  # path of its own open descriptor, valid after a rename or removal
 
     @cached_property
     def contents(self) -> dict[str, Any]:
-        """The table of contents, after the file is mapped.
+        """Maps the file and returns its table of contents.
 
         Raises:
-            _UnfitError: it is of another text, cut, or no cache. OSError: it is not there.
+            _UnfitError: it belongs to another text, is truncated, or is not a cache. OSError: it is missing.
         """
         if not self._open_as:
             contents = self._map(self.path)
@@ -137,7 +137,7 @@ class CaptionFile:
             return self._map(Path(self._open_as))
 
     def captions(self, split: str) -> CaptionArrays:
-        """Views on the file. DataError where a new process finds another file in its place."""
+        """Views of the mapped arrays. DataError if a new process finds a different file."""
         try:
             entry = self.contents["splits"][split]
         except (OSError, _UnfitError) as error:
@@ -151,7 +151,7 @@ class CaptionFile:
 
     def _map(self, path: Path) -> dict[str, Any]:
         refuse_special(path)
-        file = open(path, "rb")  # noqa: SIM115 (it lives as long as the arrays)
+        file = open(path, "rb")  # noqa: SIM115 (stays open as long as the arrays)
         head = file.read(_HEADER.size)
         if len(head) < _HEADER.size or not head.startswith(_MARK[:-2]):
             raise _UnfitError("is no cache of captions")
@@ -175,7 +175,7 @@ class CaptionFile:
 
 
 class _OfSplit:
-    """The captions of one split of a cache; see `CaptionTable.of`."""
+    """Captions of one split of a cache; see `CaptionTable.of`."""
 
     def __init__(self, file: CaptionFile, split: str):
         self.file, self.split = file, split
@@ -189,7 +189,7 @@ class _OfSplit:
 
 
 def _open(cache: Path, path: Path, told: bool = False) -> Captions | None:
-    """What the cache of `path` holds; None where it is missing or does not fit, which is logged unless `told`."""
+    """Opens the cache of `path`; None if it is missing or unfit. Logs the reason unless `told`."""
     file, size = CaptionFile(cache, _source(path)), path.stat().st_size
     try:
         contents = file.contents
@@ -214,23 +214,23 @@ def _source(path: Path) -> list[int]:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Holds a lock on a text file, or waits for the process that has it. The system frees that of a dead process."""
+    """Locks a text file, after waiting for the process that holds the lock. The system frees a dead process's lock."""
     with open(path, "rb") as file:
-        with suppress(OSError):  # a file system without locks: the cache is built several times, which does no harm
+        with suppress(OSError):  # without file locks the cache is built several times, which is harmless
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _build(cache: Path, path: Path) -> Captions | None:
-    """Writes the cache and opens it; None where the text has changed meanwhile.
+    """Writes the cache and opens it; None if the text has changed meanwhile.
 
     Raises:
-        OSError: it cannot be written. UnusualError: as `CaptionReader`.
+        OSError: the cache cannot be written. UnusualError: as for `CaptionReader`.
     """
     source, began = _source(path), time.monotonic()
     with atomic_file(cache) as file:
         file.write(bytes(_ALIGNMENT))
-        texts: dict[str, int] = {}  # split → where its captions begin
+        texts: dict[str, int] = {}  # split → start of its captions
 
         def texts_of(split: str) -> Callable[[bytes], object]:
             texts[split] = file.tell()
@@ -262,7 +262,7 @@ def _build(cache: Path, path: Path) -> Captions | None:
 
 
 def _append(file: BinaryIO, array: np.ndarray) -> tuple[int, str, list[int]]:
-    """Writes an array, and returns its place, kind and shape."""
+    """Writes an array; returns its position, dtype and shape."""
     file.write(bytes(-file.tell() % _ALIGNMENT))
     start = file.tell()
     file.write(array.data)
@@ -270,7 +270,7 @@ def _append(file: BinaryIO, array: np.ndarray) -> tuple[int, str, list[int]]:
 
 
 def _read_in_memory(path: Path) -> Captions:
-    """The captions without a cache."""
+    """Reads the captions without a cache."""
     texts = {split: bytearray() for split in SPLITS}
     try:
         reader, builders = _read(path, lambda split: texts[split].extend)
@@ -292,7 +292,7 @@ def _read(
     """Reads a text file.
 
     Args:
-        texts_of: split → what takes its captions; it is asked when the split begins.
+        texts_of: returns the receiver of a split's captions; called when the split begins.
     """
     builders: dict[str, CaptionBuilder] = {}
     pace, count = Pace(at_once=False), 0

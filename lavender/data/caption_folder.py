@@ -1,4 +1,4 @@
-"""A captioning folder: one YAML a split, which names the files of its frames, its captions and its references."""
+"""Captioning folder: one YAML per split names the files of frames, captions and references."""
 
 import contextlib
 import difflib
@@ -28,31 +28,31 @@ from lavender.runtime.quoting import one_line, shown
 LOGGER = logging.getLogger("lavender.data")
 
 KEYS = ("img", "caption", "caption_linelist", "caption_coco_format", "label", "composite")
-_DIGITS = 18  # of a number in a line list, at most
-NO_FRAMES = -1  # in place of the frame row of an annotation without its video
+_DIGITS = 18  # maximum digits of a number in a line list
+NO_FRAMES = -1  # frame row of an annotation without a video
 
 
 class CaptionFolder:
-    """One split of a captioning folder, checked as a whole before anything is read for training.
+    """One split of a captioning folder, checked completely before training reads from it.
 
-    Rows are counted over all caption TSVs of a composite split, one after another. A row's frames are found by the
-    video's id: those of the same row number first, as released, else those of the row that has it.
+    Rows are numbered over all caption TSVs of a composite split. The frames of a row are found by video id: in the row
+    of the same number, as released, else in the row that has the id.
 
     Args:
-        path: the YAML; what it names is relative to it.
-        tolerant: an annotation without its video, or a reference without its annotation, is skipped with a warning;
-            otherwise it is an error.
-        blind: captions may be missing, of some rows or all (evaluation); without `caption` all of `img` are used.
-        within: the folder that no name in the YAML may leave (links in it are followed); None: anywhere.
-        open_source: opens the frames, given how the file that `img` names is found.
+        path: the YAML; paths in it are relative to it.
+        tolerant: skip annotations without a video and references without an annotation with a warning, instead of
+            raising an error.
+        blind: captions of some or all rows may be missing (evaluation); without `caption` all rows of `img` are used.
+        within: folder that no path in the YAML may leave (links in it are followed); None: no limit.
+        open_source: opens the frames, given a function that finds the file named by `img`.
 
     Attributes:
-        videos: the id of each row; frame_rows: (rows, 2) source and number of its frames; else `NO_FRAMES`.
-        texts: the caption TSVs, or the frames where there are none; firsts: the row at which each of them starts.
+        videos: id of each row; frame_rows: (rows, 2) source and number of its frames, or `NO_FRAMES`.
+        texts: the caption TSVs, or the frames if there are none; firsts: first row of each.
 
     Raises:
-        DataError: a file that is missing or not what it should be, an annotation without its video, an empty caption;
-            with file and line. Videos without annotation (of other splits) are counted in a line of the log.
+        DataError: a missing or malformed file, an annotation without a video, an empty caption; with file and line.
+            Videos without annotation (of other splits) are only counted in the log.
     """
 
     def __init__(
@@ -82,21 +82,21 @@ class CaptionFolder:
         self.frame_rows = self._match()
 
     def where(self, row: int) -> str:
-        """How messages call a row: the caption TSV and its line."""
+        """Name of a row in messages: caption TSV and line."""
         file, line = self.place(row)
         return self.texts[file].where(line)
 
     def place(self, row: int) -> tuple[int, int]:
-        """The number of the caption TSV of a row, and its line there, both counted from 0."""
+        """(number of the caption TSV, line in it) of a row, both from 0."""
         file = int(np.searchsorted(self.firsts, row, side="right")) - 1
         return file, row - int(self.firsts[file])
 
     def caption(self, row: int, number: int) -> str:
-        """One caption of a row."""
+        """Returns one caption of a row."""
         return self.rows[row]["captions"][number]
 
     def video(self, row: int) -> StoredVideo:
-        """The stored frames of a row. DataError where it has none."""
+        """Stored frames of a row. DataError if it has none."""
         file, line = self.frame_rows[row].tolist()
         if file == NO_FRAMES:
             names = ", ".join(str(source.path) for source in self.frames)
@@ -104,10 +104,10 @@ class CaptionFolder:
         return self.frames[file].video(line)
 
     def training_samples(self) -> np.ndarray:
-        """What is trained on: (samples, 2) row and caption number, by the line list; else each row's first caption.
+        """Training samples, (samples, 2) row and caption number: the line list, else the first caption of each row.
 
         Raises:
-            DataError: the line list points at no caption, or a row has none.
+            DataError: the line list names a missing caption, or a row has no caption.
         """
         if "caption_linelist" in self.facts:
             return self._read_linelist()
@@ -116,13 +116,13 @@ class CaptionFolder:
         return np.stack([np.arange(len(self.rows)), np.zeros(len(self.rows), dtype=np.int64)], axis=1)
 
     def evaluation_rows(self) -> np.ndarray:
-        """What is captioned, in order: every row; of a composite split those that its line list names."""
+        """Rows to caption, in order: all rows, or in a composite split those of its line list."""
         if self.composite and "caption_linelist" in self.facts:
             return np.array(list(dict.fromkeys(self._read_linelist()[:, 0].tolist())), dtype=np.int64)
         return np.arange(len(self.rows))
 
     def references(self, rows: Sequence[int]) -> list[list[str]]:
-        """The captions that those of `rows` are compared with: the COCO file's, or, where there is none, the TSV's.
+        """Reference captions of `rows`: from the COCO file, or from the TSV if there is none.
 
         Raises:
             DataError: a video without references (unless `blind`), references without a video (unless `tolerant`), or
@@ -144,7 +144,7 @@ class CaptionFolder:
 
     @property
     def caption_names(self) -> str:
-        """The files that say which videos there are, as messages name them."""
+        """Files that list the videos, for messages."""
         return ", ".join(str(file.path) for file in self.texts)
 
     # --- reading ------------------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ class CaptionFolder:
         return value
 
     def _files(self, key: str) -> list[Path]:
-        """The files under a key: one, or, in a composite split, a list of them."""
+        """Files of a key: one, or in a composite split a list."""
         value = self.facts.get(key)
         names: list[Any] = value if isinstance(value, list) and self.composite else [value]
         if not names or not all(isinstance(name, str) and name for name in names):
@@ -175,7 +175,7 @@ class CaptionFolder:
         return files
 
     def _open_frames(self, open_source: Callable[[Callable[[], Path]], FrameSource]) -> list[FrameSource]:
-        """The frames of each caption TSV."""
+        """Opens the frames of each caption TSV."""
         value = self.facts.get("img", self.facts.get("caption"))
         count = len(value) if isinstance(value, list) and self.composite and value else 1
         return [open_source(lambda n=n: self._files("img")[n]) for n in range(count)]  # type: ignore[misc]
@@ -196,16 +196,16 @@ class CaptionFolder:
                 yield {"video": fields[0], "captions": [] if none else _parse_captions(fields, where)}
 
     def _read_linelist(self) -> np.ndarray:
-        """(lines, 2) of row and caption number; every line is checked against the captions that there are."""
+        """(lines, 2) of row and caption number; every line is checked against the captions."""
         path = self.linelist_path()
-        lines = read_text(path, DataError).rstrip().splitlines()  # blank lines at the end are none
+        lines = read_text(path, DataError).rstrip().splitlines()  # blank lines at the end do not count
         pairs = [self.parse_line(text, f"{path}, line {line}") for line, text in enumerate(lines, start=1)]
         if not pairs:
             raise DataError(f"{path}: the line list is empty")
         return np.array(pairs, dtype=np.int64)
 
     def parse_line(self, text: str, where: str) -> tuple[int, int]:
-        """Row and caption number that a line of a line list names. DataError where there is no such caption."""
+        """Parses a line of a line list into row and caption number. DataError if there is no such caption."""
         columns = ("file", "row", "caption number")[0 if self.composite else 1 :]
         numbers = text.split("\t")
         if len(numbers) != len(columns) or not all(map(_is_number, numbers)):
@@ -222,11 +222,11 @@ class CaptionFolder:
         return row, caption
 
     def linelist_path(self) -> Path:
-        """The file under `caption_linelist`. DataError where it is missing."""
+        """File of `caption_linelist`. DataError if it is missing."""
         return self._files("caption_linelist")[0]
 
     def coco_path(self) -> Path | None:
-        """The COCO file of the references, where there is one. DataError where the YAML names one that is missing."""
+        """COCO file of the references, or None. DataError if the YAML names a missing file."""
         if "caption_coco_format" in self.facts:
             return self._files("caption_coco_format")[0]
         path = self.path.with_name(f"{self.path.stem}_caption_coco_format.json")
@@ -236,7 +236,7 @@ class CaptionFolder:
         return None
 
     def _from_coco(self, path: Path, rows: Sequence[int]) -> dict[int, list[str]]:
-        """Row → captions, from a COCO captions file; its ids are matched as those of frames are."""
+        """Row → captions, from a COCO captions file; ids are matched like those of frames."""
         content, entries = read_coco(path)
         renamed = file_names(content, path, VideoIds(dict.fromkeys(self.videos), path))
         by_id: dict[str, list[str]] = {}
@@ -257,7 +257,7 @@ class CaptionFolder:
     # --- frames and captions together ---------------------------------------------------------------------------------
 
     def _match(self) -> np.ndarray:
-        """File and row of the frames of each row of captions."""
+        """Source and row of the frames of each caption row."""
         parts = []
         for file, (frames, first, end) in enumerate(zip(self.frames, self.firsts, self.firsts[1:], strict=False)):
             videos = self.videos[first:end]
@@ -279,14 +279,14 @@ class CaptionFolder:
         return np.array(parts, dtype=np.int64)
 
     def _tell_unused(self, frames: FrameSource, shown: list[str], used: set[str], file: int) -> None:
-        """Frames of other splits may be in the same TSV, and are passed over."""
+        """Logs the number of unused frames: the same TSV may hold frames of other splits."""
         if unused := sum(name not in used for name in shown):
             captions = self.texts[file].path
             LOGGER.info(
                 "%s: %d of %d rows are not used: %s has none of them", frames.path, unused, len(shown), captions
             )
         repeated = [name for name, count in Counter(shown).items() if count > 1 and name in used]
-        if repeated:  # where two splits number their videos alike, these may be the other's
+        if repeated:  # if two splits number their videos alike, these may belong to the other
             LOGGER.warning(
                 "%s: %d videos are on several rows; the first row of each is used: %s",
                 *(frames.path, len(repeated), _some(set(repeated))),
@@ -299,12 +299,12 @@ class CaptionFolder:
 
 
 def _stays(name: str, start: Path, root: Path) -> bool:
-    """Whether a relative name never climbs out of `root`; a link on its way down was laid there by the user."""
+    """Whether a relative path never leaves `root` by `..`; links below `root` are trusted."""
     if os.path.isabs(name):
         return False
     place, top = str(start), os.path.realpath(root)
     for part in Path(name).parts:
-        if part == "..":  # of a link it is the parent of what it leads to
+        if part == "..":  # after a link, ".." is the parent of its target
             place = os.path.dirname(os.path.realpath(place))
             if not Path(place).is_relative_to(top):
                 return False
@@ -316,7 +316,7 @@ def _stays(name: str, start: Path, root: Path) -> bool:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a name that no file can have
+    except OSError:  # an impossible file name
         return False
 
 
@@ -333,7 +333,7 @@ def _some(names: set[str]) -> str:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    """The object of a split's YAML. DataError, with the line, where it is none."""
+    """Reads the object in a split's YAML. DataError, with the line, if there is none."""
     if not path.is_file():
         raise DataError(f"{path}: there is no such file{looked_from(path)}; check --data_dir and the YAML's name")
     facts = read_yaml(path)
@@ -349,14 +349,14 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _is_foreign(fields: list[str]) -> bool:
-    """Whether the first row of a caption TSV may be that of another kind of file: no id alone, and no id and list."""
+    """Whether the first row of a caption TSV may be of another kind of file: neither an id alone nor id and list."""
     if len(fields) < 2:
         return fields[0].startswith(("{", "[")) or "," in fields[0] or ";" in fields[0]
     return not fields[1].lstrip().startswith(("{", "[")) and not _are_none(fields)
 
 
 def _are_none(fields: list[str]) -> bool:
-    """Whether the captions of a row are withheld: no field, a blank one, or a JSON value in which nothing is said."""
+    """Whether the captions of a row are withheld: no field, a blank field, or an empty JSON value."""
     if len(fields) < 2 or not fields[1].strip():
         return True
     with contextlib.suppress(json.JSONDecodeError):

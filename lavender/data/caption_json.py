@@ -1,4 +1,4 @@
-"""The captions of a large text JSON, one after another: the file is never in memory as a whole."""
+"""Streaming reader of captions in a large text JSON: the file is never in memory as a whole."""
 
 import codecs
 import json
@@ -11,21 +11,21 @@ from lavender.data.annotations import first_caption
 from lavender.runtime.jsons import is_deep
 
 SPLITS = ("train", "val")
-_BLOCK = 1 << 22  # bytes that are read at a time
+_BLOCK = 1 << 22  # bytes per read
 _BLANK = re.compile(r"[ \t\n\r]*")
 _COLON = re.compile(r"[ \t\n\r]*:[ \t\n\r]*")
 _NEXT = re.compile(r"[ \t\n\r]*([,}])[ \t\n\r]*")
 
 
 class UnusualError(Exception):
-    """The file is broken, or holds what only a reader of whole files understands, which then says what."""
+    """The file is broken or unusual; a reader of whole files must take over and report the fault."""
 
 
 class CaptionReader:
     """Reads `{"train": {video id: caption or list of captions, …}, "val": …}` in blocks.
 
     Attributes:
-        keys: of the file, as far as it is read → whether there is something under them.
+        keys: top-level key read so far → whether its value is not empty.
     """
 
     def __init__(self, file: BinaryIO):
@@ -35,10 +35,10 @@ class CaptionReader:
         self._text, self._at, self._is_whole = "", 0, False
 
     def captions(self) -> Iterator[tuple[str, str, str]]:
-        """Split, video id and first caption of each, in the order of the file; an id may come again.
+        """Yields split, video id and first caption in the order of the file; ids may repeat.
 
         Raises:
-            UnusualError: see there. OSError: the file cannot be read.
+            UnusualError: the file needs another reader. OSError: the file cannot be read.
         """
         try:
             yield from self._splits()
@@ -71,7 +71,7 @@ class CaptionReader:
             raise UnusualError("something follows the object")
 
     def _members(self) -> Iterator[tuple[str, str]]:
-        """Id and caption of each member of an object whose bracket is read."""
+        """Yields id and caption of each member of an object, after its opening bracket."""
         if self._peek() == "}":
             self._at += 1
             return
@@ -113,7 +113,7 @@ class CaptionReader:
                 self._more_or_fail()
 
     def _value(self) -> tuple[Any, str]:
-        """A value, and what follows it: a comma, or the bracket that closes the object."""
+        """Reads a value; returns it and the character after it: a comma or the closing bracket."""
         self._peek()
         while True:
             try:
@@ -135,7 +135,7 @@ class CaptionReader:
         return mark
 
     def _peek(self) -> str:
-        """The next character that is no blank; "" at the end of the file."""
+        """The next non-blank character; "" at the end of the file."""
         while True:
             self._at = _BLANK.match(self._text, self._at).end()  # type: ignore[union-attr]
             if self._at < len(self._text):
@@ -148,7 +148,7 @@ class CaptionReader:
             raise UnusualError("the file ends too early, or is no JSON")
 
     def _more(self) -> bool:
-        """Reads another block, a larger one where the last did not suffice; what was read before `_at` is dropped."""
+        """Reads another block, larger if the last did not suffice; drops what was read before `_at`."""
         if self._is_whole:
             return False
         block = self._file.read(max(_BLOCK, len(self._text) - self._at))
@@ -158,7 +158,7 @@ class CaptionReader:
 
 
 def _is_nested(value: Any) -> bool:
-    """Whether a value is an object, or a list that holds lists or objects."""
+    """Whether a value is an object, or a list with lists or objects."""
     return type(value) is dict or (type(value) is list and any(type(item) in (dict, list) for item in value))
 
 

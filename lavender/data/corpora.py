@@ -1,4 +1,4 @@
-"""The pretraining corpora: what their files are called and which of them hold single images."""
+"""Pretraining corpora: their file names, and which of them hold single images."""
 
 import logging
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ class Corpus:
 
     train: str = "{name}_train_{part}.tsv"
     validation_of: str | None = None  # the corpus whose validation file is borrowed
-    other_name: str | None = None  # another name that its files go by
-    images: bool = False  # one frame each
+    other_name: str | None = None  # alternative name in file names
+    images: bool = False  # one frame per sample
 
 
 CORPORA = {
-    "webvid2.5m": Corpus(other_name="webvid2.5"),  # its own README and its own code disagree
+    "webvid2.5m": Corpus(other_name="webvid2.5"),  # its README and its code disagree
     "webvid10m": Corpus("_webvid10m-tsv_frame4/webvid10m-{number:03d}.img.tsv", validation_of="webvid2.5m"),
     "webvid10m_filtered": Corpus("image-1{part:04d}.tsv", validation_of="webvid2.5m"),
     "cc3m": Corpus(images=True),
@@ -34,19 +34,19 @@ _ANY = Corpus()  # corpora that the table does not know
 
 
 def folders_of(config: Config) -> dict[str, str]:
-    """The pretraining data sets of a configuration → their folders."""
+    """Pretraining data sets of a configuration → their folders."""
     names = [config.dataset] if isinstance(config.dataset, str) else config.dataset
     return names if isinstance(names, dict) else dict.fromkeys(names, config.data_dir)
 
 
 def train_part(data_dir: str | Path, dataset: str, part: int) -> Path:
-    """The frame TSV of training part `part`, counted from 0.
+    """Frame TSV of training part `part`, counted from 0.
 
-    The original README counts from 1 where its code counts from 0: where files of the usual pattern have a part 1 but
-    no part 0, part p is file p + 1.
+    The original README counts from 1, its code from 0. If files of the usual pattern have a part 1 but no part 0,
+    part p is file p + 1.
 
     Raises:
-        DataError: there is no such file.
+        DataError: the file is missing.
     """
     pattern = _corpus(dataset).train
     first, second = (_candidates(data_dir, dataset, pattern, number) for number in (0, 1))
@@ -58,13 +58,13 @@ def train_part(data_dir: str | Path, dataset: str, part: int) -> Path:
 
 
 def validation(data_dir: str | Path, dataset: str) -> Path:
-    """The frame TSV of the validation split, or that of another corpus (see the table). DataError if it is missing."""
+    """Frame TSV of the validation split, or that of another corpus (see the table). DataError if it is missing."""
     owner = _corpus(dataset).validation_of or dataset
     return _existing(_candidates(data_dir, owner, "{name}_val.tsv"), f"the validation frames of {dataset}")
 
 
 def text_file(data_dir: str | Path, dataset: str) -> Path:
-    """The captions of a corpus, `txt_<dataset>.json`. DataError where the file is missing."""
+    """Captions of a corpus, `txt_<dataset>.json`. DataError if the file is missing."""
     return _existing(_candidates(data_dir, dataset, "txt_{name}.json"), f"the captions of {dataset}")
 
 
@@ -74,7 +74,7 @@ def is_image_dataset(name: str) -> bool:
 
 
 def size_frame_of(name: str, size_frame: int) -> int:
-    """How many frames a sample of a corpus has: 1 for images, else the configured `size_frame`."""
+    """Frames per sample of a corpus: 1 for images, else the configured `size_frame`."""
     return 1 if is_image_dataset(name) else size_frame
 
 

@@ -1,4 +1,4 @@
-"""A stored frame to pixels, and which of the stored frames of a video are taken."""
+"""Decoding of stored frames, and selection of frames among those stored of a video."""
 
 import binascii
 import math
@@ -10,7 +10,7 @@ import numpy as np
 
 from lavender.runtime.errors import DataError
 
-# pybase64 and simplejpeg need not be installed. They are quicker than their substitutes and give the same result.
+# pybase64 and simplejpeg are optional. They are faster than their substitutes and give the same result.
 try:
     from pybase64 import b64decode
 except ImportError:
@@ -20,9 +20,9 @@ try:
 except ImportError:
     simplejpeg = None
 
-MAX_ELONGATION = 100  # a side this many times the other: after the resize such an image would fill the memory
+MAX_ELONGATION = 100  # ratio of the sides; after the resize a longer image would fill the memory
 
-MAX_PIXELS = 64 * 2**20  # a few KiB can claim many GB: the header is read before the pixels
+MAX_PIXELS = 64 * 2**20  # checked in the header first: a file of a few KiB can claim many GB
 MAX_SCANS = 200  # of a progressive JPEG: each costs a pass over all pixels
 
 # What begins the pixel data, and what follows it.
@@ -30,7 +30,7 @@ _PIXELS = {"JPEG": (b"\xff\xda", b"\xff\xd9"), "PNG": (b"IDAT", b"IEND")}
 
 
 def decode_image(field: str, where: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Pixels of an image in base64, see `decode_bytes`."""
+    """Decodes an image in base64, see `decode_bytes`."""
     try:
         data = b64decode(field, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -39,20 +39,20 @@ def decode_image(field: str, where: str, max_pixels: int = MAX_PIXELS) -> np.nda
 
 
 def decode_bytes(data: bytes, where: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Pixels of a JPEG, PNG, WebP or BMP, uint8 RGB (H, W, 3), as an image viewer shows them.
+    """Decodes a JPEG, PNG, WebP or BMP to uint8 RGB (H, W, 3), as an image viewer shows it.
 
     The EXIF orientation is applied. Grey, palette and CMYK images become RGB, 16 bits become the upper 8, transparent
     pixels are blended with white. Of an animated PNG the still image is read.
 
     Raises:
-        DataError: not such an image, cut short, animated, or too large or too elongated; `where` names the image.
+        DataError: not such an image, truncated, animated, too large or too elongated; `where` names the image.
     """
     kind = image_kind(data)
     if not kind:
         is_gif = data.startswith(b"GIF8")
         found = "a GIF; extract its frames as a video" if is_gif else "neither a JPEG, PNG, WebP nor BMP"
         raise DataError(f"{where}: the image is {found}")
-    if _is_cut(data, kind):  # decoders differ here: some fill the missing part with grey
+    if _is_cut(data, kind):  # decoders differ: some fill the missing part with grey
         raise DataError(f"{where}: the image is cut short")
     width, height = _size(data, kind)
     if width * height > max_pixels:
@@ -73,7 +73,7 @@ def decode_bytes(data: bytes, where: str, max_pixels: int = MAX_PIXELS) -> np.nd
 
 
 def image_kind(data: bytes) -> str:
-    """JPEG, PNG, WebP or BMP by the first bytes of a file, else an empty string."""
+    """"JPEG", "PNG", "WebP" or "BMP" by the first bytes of a file, else ""."""
     if data.startswith(b"RIFF"):
         return "WebP" if data[8:12] == b"WEBP" and len(data) >= 30 else ""
     if data.startswith(b"BM"):
@@ -95,7 +95,7 @@ def _is_cut(data: bytes, kind: str) -> bool:
 
 
 def _size(data: bytes, kind: str) -> tuple[int, int]:
-    """Width and height that the header claims, the largest if a JPEG claims several; (0, 0): none."""
+    """(width, height) in the header, the largest if a JPEG has several; (0, 0) if there are none."""
     if kind == "PNG":
         return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     if kind == "BMP":
@@ -120,7 +120,7 @@ def _size(data: bytes, kind: str) -> tuple[int, int]:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Marker and place of each segment of a JPEG, up to its pixels."""
+    """Yields marker and position of each segment of a JPEG, up to its pixels."""
     at = 2
     while (at := data.find(b"\xff", at)) >= 0 and at + 9 <= len(data):  # decoders, too, skip to the next marker
         marker = data[at + 1]
@@ -134,7 +134,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _chunks(data: bytes, kind: str) -> Iterator[tuple[bytes, bytes]]:
-    """Name and content of each chunk of a PNG or WebP."""
+    """Yields name and content of each chunk of a PNG or WebP."""
     at = 8 if kind == "PNG" else 12
     while at + 8 <= len(data):
         if kind == "PNG":
@@ -147,7 +147,7 @@ def _chunks(data: bytes, kind: str) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _exif(data: bytes, kind: str) -> bytes:
-    """The EXIF block of an image, wherever it stands; empty if there is none."""
+    """EXIF block of an image, at any position; empty if there is none."""
     if kind == "JPEG":
         for marker, at in _jpeg_segments(data):
             if marker == 0xE1 and data.startswith(b"Exif\0", at + 4):
@@ -161,7 +161,7 @@ def _exif(data: bytes, kind: str) -> bytes:
 
 
 def _orientation(exif: bytes) -> int:
-    """The orientation tag, 1 to 8, of a block of EXIF; 1, upright, where there is none."""
+    """Orientation tag of an EXIF block, 1 to 8; 1 (upright) if there is none."""
     order: Literal["little", "big"] | None = {b"II*\0": "little", b"MM\0*": "big"}.get(exif[:4])  # type: ignore[assignment]
     if order is None:
         return 1
@@ -178,7 +178,7 @@ def _orientation(exif: bytes) -> int:
 
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """The image mirrored and turned by its EXIF orientation."""
+    """Mirrors and rotates an image by its EXIF orientation."""
     if orientation == 1:
         return image
     if orientation >= 5:
@@ -188,12 +188,12 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _decode(data: bytes) -> np.ndarray | None:
-    """RGB as stored, not yet upright."""
+    """Decodes to RGB as stored, without the EXIF orientation."""
     if simplejpeg and data.startswith(b"\xff\xd8"):
         try:
             return simplejpeg.decode_jpeg(data, "RGB", strict=False)  # warnings pass, as they do in cv2
         except ValueError:
-            pass  # cv2 has the last word
+            pass  # cv2 decides
     colour = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         # Unchanged, for its transparency; cv2 ignores the orientation there.
@@ -216,7 +216,7 @@ def _decode(data: bytes) -> np.ndarray | None:
 
 
 def _clear_grey(data: bytes, image: np.ndarray | None) -> np.ndarray | None:
-    """Which pixels of a grey PNG are transparent: of one shade, which OpenCV does not say. None: none of another image.
+    """Mask of the transparent pixels of a grey PNG, whose transparent shade OpenCV ignores; None for other images.
 
     Args:
         image: the PNG as stored: uint16, or uint8 with fewer bits spread over its range.
@@ -232,7 +232,7 @@ def _clear_grey(data: bytes, image: np.ndarray | None) -> np.ndarray | None:
 
 
 def _has_alpha(data: bytes) -> bool:
-    """Whether a PNG or WebP can have transparent pixels. The fourth byte of a BMP's pixel is filling, not alpha."""
+    """Whether a PNG or WebP can have transparent pixels. The fourth byte of a BMP pixel is padding, not alpha."""
     kind = image_kind(data)
     if kind == "PNG":
         return data[25] in (4, 6) or (
@@ -244,10 +244,10 @@ def _has_alpha(data: bytes) -> bool:
 def evaluation_indices(
     n_stored: int, size_frame: int, repeat_frames: bool = False, where: str = "a video"
 ) -> list[int]:
-    """Indices of `size_frame` frames spread over all that are stored, first and last included.
+    """Indices of `size_frame` frames, evenly spread over all stored ones, first and last included.
 
     Raises:
-        DataError: fewer are stored than asked for, and `repeat_frames` does not let the last be repeated.
+        DataError: fewer frames are stored than needed, and `repeat_frames` is off.
     """
     return _repeated(n_stored, size_frame, repeat_frames, where) or _evenly(0, n_stored - 1, size_frame)
 
@@ -255,7 +255,7 @@ def evaluation_indices(
 def training_indices(
     n_stored: int, size_frame: int, start: int, repeat_frames: bool = False, where: str = "a video"
 ) -> list[int]:
-    """Indices of clip `start`, one of `number_of_clips`: frames that many apart, from frame `start` on.
+    """Indices of clip `start`, one of `number_of_clips`: every n-th frame from `start`, n = `number_of_clips`.
 
     Raises:
         DataError: as for `evaluation_indices`.
@@ -266,12 +266,12 @@ def training_indices(
 
 
 def number_of_clips(n_stored: int, size_frame: int) -> int:
-    """How many different clips of `size_frame` frames training draws from: ⌈stored / size_frame⌉."""
+    """Number of different training clips of `size_frame` frames: ⌈stored / size_frame⌉."""
     return math.ceil(n_stored / size_frame)
 
 
 def _repeated(n_stored: int, size_frame: int, repeat_frames: bool, where: str) -> list[int]:
-    """All stored frames with the last one repeated where they are too few, else nothing."""
+    """Indices of all stored frames, padded with the last one if they are too few; else an empty list."""
     if n_stored >= size_frame:
         return []
     if n_stored == 0 or not repeat_frames:

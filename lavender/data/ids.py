@@ -1,8 +1,7 @@
-"""Which ids name one video. The only place where this is decided.
+"""Rules for which ids name the same video; all lookups use them.
 
-An id is looked up as it is; then without or with a known media extension; then as `plain` has it; then, where one side
-alone has folders, by its file name. A dot of the id's own (`film_00.10.5`) is never cut. A lookup that could mean two
-videos is an error.
+An id is looked up unchanged; then without or with a known media extension; then in its `plain` form; then, if only one
+side has folders, by its file name. A dot within the id (`film_00.10.5`) is never cut. An ambiguous lookup is an error.
 """
 
 import re
@@ -30,16 +29,16 @@ _HERE = re.compile(r"^(\./)+")
 
 
 def without_extension(video_id: str) -> str:
-    """The id without a known media extension, whatever its case: `a/clip.1.MP4` → `a/clip.1`; `clip.1` stays."""
+    """Removes a known media extension of any case: `a/clip.1.MP4` → `a/clip.1`; `clip.1` is unchanged."""
     start, dot, extension = video_id.rpartition(".")
     known = dot and start and start[-1] not in "/\\" and extension.lower() in MEDIA_EXTENSIONS
     return start if known else video_id
 
 
 def plain(video_id: str) -> str:
-    """The id in the spelling that all spellings of it share: `./a\\b.mp4.MP4` → `a/b`.
+    """Normal form of an id, shared by all its spellings: `./a\\b.mp4.MP4` → `a/b`.
 
-    Unicode is composed (file names of macOS are decomposed), folders have a slash, all media extensions are gone.
+    Unicode is composed (file names of macOS are decomposed), folders use slashes, all media extensions are removed.
     """
     name = video_id if video_id.isascii() else unicodedata.normalize("NFC", video_id)
     if "/" in name or "\\" in name:
@@ -50,29 +49,29 @@ def plain(video_id: str) -> str:
 
 
 def file_name(video_id: str) -> str:
-    """The plain id without folders."""
+    """File name of an id: its plain form without folders."""
     return plain(video_id).rpartition("/")[2]
 
 
 def has_folder(video_id: str) -> bool:
-    """Whether a plain id has folders in front of its file name."""
+    """Whether a plain id has folders before its file name."""
     return "/" in plain(video_id)
 
 
 def may_be_same(one: str, other: str) -> bool:
-    """Whether two ids can name one video: equal but for their spelling, or for folders that one of them lacks."""
+    """Whether two ids can name one video: equal up to spelling, or up to folders that one of them lacks."""
     if plain(one) == plain(other):
         return True
     return has_folder(one) != has_folder(other) and file_name(one) == file_name(other)
 
 
 def unfit(video_id: str) -> str:
-    """Why a text cannot be the id of a row of a TSV, as a part of a sentence; "" where it can."""
+    """Sentence part that says why a text cannot be an id in a TSV; "" if it can."""
     if not video_id.strip():
         return "is blank"
     if any(letter in video_id for letter in "\t\n\r"):
         return "holds a tab or a line end"
-    if "\0" in video_id:  # at the start of a file it says UTF-16
+    if "\0" in video_id:  # at the start of a file it indicates UTF-16
         return "holds a NUL character"
     if not video_id.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in video_id):
         return "is not UTF-8 text"
@@ -80,18 +79,18 @@ def unfit(video_id: str) -> str:
 
 
 class VideoIds:
-    """The ids of a file, to look up ids of another file in.
+    """Ids of a file, for lookups of ids from another file.
 
     Args:
         names: the ids; repeated ones count once.
-        where: the file that has them, for messages.
+        where: their file, for messages.
     """
 
     def __init__(self, names: Iterable[str], where: object):
         self.where = where
         self._names = dict.fromkeys(names)
         self._bare = _grouped(without_extension, self._names)
-        self._claimed: dict[str, str] = {}  # id found by its file name → the id with a folder that it was found for
+        self._claimed: dict[str, str] = {}  # id found by its file name → the id with folders that was looked up
 
     def __len__(self) -> int:
         return len(self._names)
@@ -110,10 +109,10 @@ class VideoIds:
         return {_rough(name): name for name in reversed(self._names)}
 
     def find(self, video_id: str) -> str | None:
-        """The file's id of a video; None where the file has no such video.
+        """Id in the file for a video; None if the file lacks the video.
 
         Raises:
-            DataError: it could be two videos; the message names both.
+            DataError: the id is ambiguous; the message names both videos.
         """
         if video_id in self._names:
             return video_id
@@ -122,7 +121,7 @@ class VideoIds:
             return bare
         key = plain(video_id)
         found = self._bare.get(bare, [])
-        if bare != video_id:  # it may have one more
+        if bare != video_id:  # it may have another extension
             found = [*found, *self._bare.get(video_id, [])]
         found = found or self._plain.get(key, [])
         if not found and not has_folder(key):
@@ -145,19 +144,19 @@ class VideoIds:
         return found[0] if found else None
 
     def hint(self, video_id: str) -> str:
-        """The id that is probably meant by one that is not there, as a part of a sentence; "" where none is near.
+        """Sentence part with the id that was probably meant by an unknown one; "" if none is similar.
 
-        It is never used in the other's place: `Clip1` and `clip1`, `7` and `007` can be two videos.
+        It is only a hint: `Clip1` and `clip1`, `7` and `007` can be two videos.
         """
         name = self._near.get(_rough(video_id))
         return f"; is {shown(name)} meant?" if name is not None else ""
 
 
 class HeldOut:
-    """Videos that must not be trained on. In doubt an id is one of them: a video too few does less harm.
+    """Videos that must not be trained on. Ambiguous ids count as held out: one video too few does less harm.
 
     Args:
-        names: their ids.
+        names: ids of the videos.
     """
 
     def __init__(self, names: Iterable[str]):
@@ -179,7 +178,7 @@ def _grouped(shorten: Callable[[str], str], names: Iterable[str]) -> dict[str, l
 
 
 def _rough(video_id: str) -> str:
-    """What an id and a slip of it share: not case, blanks, leading zeros, a number's `.0`, folders, a link's end."""
+    """Key that ignores typical errors in ids: case, blanks, leading zeros, a final `.0`, folders, the end of a link."""
     name = unicodedata.normalize("NFKC", video_id).casefold()
     name = _INVISIBLE.sub("", re.sub(r"[?#].*", "", name)) or name
     name = re.sub(r"(?<![\d.])0+(?=\d)", "", file_name(name.strip("/\\")))

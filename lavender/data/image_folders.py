@@ -1,4 +1,4 @@
-"""Folders of images, each a video, to what is stored of them."""
+"""Folders of images as videos, and how their frames are stored."""
 
 import base64
 import io
@@ -24,17 +24,16 @@ EXTENSIONS = frozenset(("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp"))
 
 
 def find_images(folder: Path, needed: bool = True, single: bool = False) -> tuple[dict[str, list[Path]], list[Path]]:
-    """Video id → its images in the order of their names (2 before 10), and the files that only look like images.
+    """Video id → its images, sorted naturally (2 before 10); also files that only look like images.
 
-    A folder that holds images is a video, named by its path; an image directly in `folder` is a video of its own,
-    named without the extension; where they are `single`, every image is. Upper and lower case of an extension are the
-    same; hidden files are left out.
+    A folder with images is a video, named by its path. An image directly in `folder` is a video of its own, named
+    without the extension; with `single` every image is. Extensions are case-insensitive; hidden files are skipped.
 
-    A link to a folder is followed, unless it leads to what is read anyway: into `folder`, above it, or where another
-    link led. The log counts those.
+    A link to a folder is followed, unless its target is read anyway: inside `folder`, above it, or already linked. The
+    log counts skipped links.
 
     Raises:
-        DataError: there are no images (where `needed`), two would be one video, an id is none, or a folder cannot be
+        DataError: there are no images (if `needed`), two videos have one id, an id is invalid, or a folder cannot be
             read.
     """
     videos: dict[str, list[Path]] = {}
@@ -63,7 +62,7 @@ def find_images(folder: Path, needed: bool = True, single: bool = False) -> tupl
 
 
 def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
-    """Each folder that is read, with the names in it; hidden ones are left out. See `find_images` for links."""
+    """Yields each folder and the names in it, without hidden ones. See `find_images` for links."""
 
     def fail(error: OSError) -> NoReturn:
         raise DataError(f"{error.filename}: the folder cannot be read: {error.strerror}{looked_from(root)}") from error
@@ -89,7 +88,7 @@ def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def stored_image(file: Path, quality: int = 95, max_pixels: int = MAX_PIXELS) -> str:
-    """An image file in base64: a JPEG as it is, PNG, WebP and BMP as a JPEG of this quality.
+    """Image file in base64: a JPEG unchanged; PNG, WebP and BMP as a JPEG of this quality.
 
     Raises:
         DataError: see `read_image`.
@@ -98,7 +97,7 @@ def stored_image(file: Path, quality: int = 95, max_pixels: int = MAX_PIXELS) ->
 
 
 def as_stored(data: bytes, pixels: np.ndarray, quality: int = 95) -> str:
-    """The bytes of an image, and its pixels (H, W, 3), in base64; what is no JPEG becomes one of this quality."""
+    """Image in base64, from its bytes and pixels (H, W, 3): a JPEG unchanged, others as a JPEG of this quality."""
     if image_kind(data) != "JPEG":
         encoded = io.BytesIO()
         Image.fromarray(pixels).save(encoded, format="JPEG", quality=quality)
@@ -107,10 +106,10 @@ def as_stored(data: bytes, pixels: np.ndarray, quality: int = 95) -> str:
 
 
 def read_image(file: Path, max_pixels: int = MAX_PIXELS) -> tuple[bytes, np.ndarray]:
-    """The bytes of an image file, and its pixels, uint8 RGB (H, W, 3).
+    """Reads an image file: its bytes and its pixels, uint8 RGB (H, W, 3).
 
     Raises:
-        DataError: it cannot be read, is something else (a pipe, a page), or see `decode_bytes`.
+        DataError: the file cannot be read or is not an image (a pipe, a web page); see also `decode_bytes`.
     """
     try:
         refuse_special(file)
@@ -126,6 +125,6 @@ def read_image(file: Path, max_pixels: int = MAX_PIXELS) -> tuple[bytes, np.ndar
 
 
 def natural(name: str) -> list[tuple[bool, int, str]]:
-    """A key to sort names by: numbers by their value."""
+    """Key for natural sorting of names: numbers by value."""
     parts = re.findall(r"[0-9]+|[^0-9]+", name)
     return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]

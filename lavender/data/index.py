@@ -1,4 +1,4 @@
-"""Which byte of a frame TSV a video starts at: `img_<dataset>.id2lineidx.pkl`, or the same built from the TSV."""
+"""Byte offsets of videos in a frame TSV: read from `img_<dataset>.id2lineidx.pkl`, or built from the TSV."""
 
 import logging
 import pickle
@@ -17,10 +17,10 @@ from lavender.runtime.quoting import one_line, shown
 
 LOGGER = logging.getLogger("lavender.data")
 
-_NO_OFFSET = 2**63  # no file has so many bytes
-_ROWS_COMPARED = 2000  # of an index with its TSV, when it is opened
+_NO_OFFSET = 2**63  # larger than any file
+_ROWS_COMPARED = 2000  # rows of an index that are checked against the TSV when it is opened
 
-# What pickle raises for bytes that are no whole pickle.
+# Errors of pickle for bytes that are not a complete pickle.
 _CUT_OR_MANGLED = (
     pickle.UnpicklingError,
     EOFError,
@@ -35,7 +35,7 @@ _CUT_OR_MANGLED = (
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Admits what pickle has opcodes for (dict, list, str, int, …); an object of any class is refused by its name."""
+    """Unpickler for builtin values only (dict, list, str, int, …); an object of any class is an error that names it."""
 
     path: Path
 
@@ -47,10 +47,10 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def load_plain_pickle(path: str | Path) -> dict[Any, Any]:
-    """The dict in a pickle that comes from strangers; nothing in the file can run code.
+    """Loads the dict in an untrusted pickle in safe mode: no code in the file can run.
 
     Raises:
-        DataError: the file is missing or cut, holds an object of a class (named), or is not a dict.
+        DataError: the file is missing or truncated, holds an object of a class (which is named), or is not a dict.
     """
     path = Path(path)
     if not path.is_file():
@@ -71,7 +71,7 @@ def load_plain_pickle(path: str | Path) -> dict[Any, Any]:
 
 
 def load_id2lineidx(path: str | Path) -> dict[str, int]:
-    """Video key → byte offset, from a pickled dict of str to int; all else is refused by its name (DataError)."""
+    """Video key → byte offset, from a pickled dict of str to int. DataError for other contents."""
     offsets = load_plain_pickle(path)
     for key, offset in offsets.items():
         if type(key) is not str or type(offset) is not int:
@@ -85,7 +85,7 @@ def load_id2lineidx(path: str | Path) -> dict[str, int]:
 
 
 def index_of(tsv: str | Path) -> dict[str, int]:
-    """Video id → byte offset, from the rows of a TSV.
+    """Builds video id → byte offset from the rows of a TSV.
 
     If an id is on several rows, the last row is used, as in the original tool's indices, and a warning is logged.
     """
@@ -99,7 +99,7 @@ def index_of(tsv: str | Path) -> dict[str, int]:
 def write_id2lineidx(tsv: str | Path, out: str | Path) -> int:
     """Writes the index of a TSV as a pickled dict and returns the number of its videos.
 
-    An id is written without its media extension, unless that names another row, too.
+    Ids are written without media extension, unless this names another row, too.
     """
     offsets = index_of(tsv)
     bare = Counter(map(without_extension, offsets))
@@ -112,13 +112,13 @@ def write_id2lineidx(tsv: str | Path, out: str | Path) -> int:
 
 
 class VideoIndex:
-    """Byte offset of each video of a frame TSV. Ids are looked up by the rule of `lavender.data.ids`.
+    """Byte offset of each video of a frame TSV. Ids are looked up by the rules of `lavender.data.ids`.
 
     Args:
-        tsv_path: the TSV; the index is built from it where there is no pickle, or one that does not fit it (older
-            than the TSV, or with ids that are cut at their dots). The log tells it.
-        pkl_path: the pickled index; by default `X.id2lineidx.pkl` beside `X.tsv`. One that is given is not compared
-            with the TSV.
+        tsv_path: the TSV; the index is built from it if there is no pickle, or one that does not fit (older than the
+            TSV, or with ids cut at their dots). This is logged.
+        pkl_path: pickled index; by default `X.id2lineidx.pkl` beside `X.tsv`. A given one is not compared with the
+            TSV.
 
     Raises:
         DataError: the pickle holds anything but str → int, or the TSV cannot be read.
@@ -144,10 +144,10 @@ class VideoIndex:
         return self._ids.find(video_id) is not None
 
     def offset(self, video_id: str) -> int:
-        """Byte at which the row of a video starts.
+        """Byte offset of the row of a video.
 
         Raises:
-            DataError: the index has no such video, or the id could be two of its videos.
+            DataError: the video is not in the index, or the id is ambiguous.
         """
         name = self._ids.find(video_id)
         if name is None:
@@ -160,14 +160,14 @@ class VideoIndex:
 
 
 def _refuse_too_large(index: Path, tsv: Path) -> None:
-    """An index names each row's id once, so it is not larger than the TSV, whose rows begin with it."""
+    """Rejects an index larger than its TSV: each id occurs once in the index and begins a row of the TSV."""
     size, most = index.stat().st_size, 4 * tsv.stat().st_size + 2**20 if tsv.is_file() else 0
     if most and size > most:
         raise DataError(f"{index} has {size:,} bytes, too many for an index of {tsv}; delete it to have it rebuilt")
 
 
 def _misfit(offsets: dict[str, int], reader: TSVReader) -> str:
-    """Why an index does not fit a TSV, in words; "" where its rows, or a sample of many, have the ids it says."""
+    """Reason why an index does not fit a TSV; "" if its rows, or a sample of many rows, have the ids of the index."""
     entries = list(offsets.items())
     for place in _sample(len(entries)):
         name, offset = entries[place]
@@ -187,5 +187,5 @@ def _misfit(offsets: dict[str, int], reader: TSVReader) -> str:
 
 
 def _sample(count: int) -> list[int]:
-    """At most `_ROWS_COMPARED` places among `count`, evenly spread, the first and the last included."""
+    """At most `_ROWS_COMPARED` evenly spread positions among `count`, including the first and last."""
     return np.unique(np.linspace(0, count - 1, min(count, _ROWS_COMPARED)).astype(int)).tolist()

@@ -1,4 +1,4 @@
-"""Downstream data: items listed in `txt_<task>.json`, whose frames are found by video id."""
+"""Downstream data: items of `txt_<task>.json`, with frames found by video id."""
 
 import logging
 from abc import abstractmethod
@@ -25,10 +25,10 @@ OnFault = Callable[[int, DataError], None]
 
 
 def open_frames(config: Config) -> FrameSource:
-    """The frames of `dataset`; a TSV is `img_<dataset>.tsv` in `img_tsv_dir`, else `data_dir`, else its parent.
+    """Opens the frames of `dataset`; a TSV is `img_<dataset>.tsv` in `img_tsv_dir`, else `data_dir`, else its parent.
 
     Raises:
-        ConfigError: no data set is named. DataError: there are no such frames, or their ids cannot be read.
+        ConfigError: no data set is named. DataError: the frames are missing, or their ids cannot be read.
     """
     if not config.dataset:
         raise ConfigError('"dataset" is empty: name the data set whose frames are in img_<dataset>.tsv')
@@ -41,13 +41,13 @@ def open_frames(config: Config) -> FrameSource:
 
 
 class Items:
-    """The items of each split, each an object with at least a `video`.
+    """Items of each split; each is an object with at least a `video`.
 
     Args:
-        path: of their file, for messages; content: split → list of items, and what else the file says.
+        path: their file, for messages; content: split → list of items, and the other keys of the file.
 
     Raises:
-        DataError: later: an item is not one.
+        DataError: raised on access: an item is malformed.
     """
 
     def __init__(self, path: Path, content: dict[str, Any]):
@@ -55,7 +55,7 @@ class Items:
         self._checked: set[str] = set()  # splits
 
     def items(self, split: str) -> list[Item]:
-        """The items of a split; none where the file has no such split."""
+        """Items of a split; empty if the file lacks the split."""
         items = self.content.get(split) or []
         if split in self._checked:
             return items
@@ -72,11 +72,11 @@ class Items:
         return items
 
     def misnamed(self, split: str) -> str:
-        """What a split that the file lacks is probably called in it, as a part of a sentence; else ""."""
+        """Sentence part with the probable name in the file of a split that it lacks; else ""."""
         return misnamed_split(self.content, split)
 
     def where(self, split: str, number: int) -> str:
-        """How messages call item `number` of a split, counted from 0."""
+        """Name of item `number` (from 0) of a split in messages."""
         return f"{self.path}, {split}, item {number} (counted from 0)"
 
 
@@ -84,10 +84,10 @@ class ItemFile(Items):
     """`txt_<task>.json`.
 
     Args:
-        config: `task`, and where to look: `txt_dir`, else `data_dir`, else its parent.
+        config: gives `task`, and the folder: `txt_dir`, else `data_dir`, else its parent.
 
     Raises:
-        ConfigError: no task is named. DataError: the file is missing or no JSON.
+        ConfigError: no task is named. DataError: the file is missing or not JSON.
     """
 
     def __init__(self, config: Config):
@@ -98,19 +98,19 @@ class ItemFile(Items):
 
 
 class ItemDataset(ClipDataset):
-    """One split of items with their frames. A subclass says what an item must hold, and turns it into tokens.
+    """One split of items with their frames. Subclasses check items and turn them into tokens.
 
-    Every item is checked here, before a run begins. In training `data_ratio` draws a part of the videos, with all
-    their items.
+    All items are checked before a run begins. In training, `data_ratio` draws a part of the videos, with all items of
+    each.
 
     Args:
-        frames, texts: the frames and items; the splits of a task share them.
+        frames, texts: frames and items, shared by the splits of a task.
         split: `train`, `val` or `test`.
-        on_fault: gets number and fault of an item that is not as it should be, which is left out then; without it, such
-            an item is an error.
+        on_fault: receives number and fault of each malformed item, which is then skipped; without it, a malformed item
+            is an error.
 
     Raises:
-        DataError: an item that is not as it should be, or, unless `on_bad_sample` is `zero`, an unknown video.
+        DataError: a malformed item or, unless `on_bad_sample` is `zero`, an unknown video.
     """
 
     def __init__(
@@ -138,17 +138,17 @@ class ItemDataset(ClipDataset):
         self.items = ItemTable(self.kept(items))
 
     def kept(self, items: list[Item]) -> list[Item]:
-        """Which items of the split are used: all; in training a share of the videos, as `data_ratio` says."""
+        """Items of the split that are used: all, or in training those of a part of the videos (`data_ratio`)."""
         if self.training and self.config.data_ratio != 1:
             return _share_of_videos(items, self.frames, self.config.data_ratio, self.config.seed)
         return items
 
     @abstractmethod
     def check(self, item: Item, where: str) -> None:
-        """Raises DataError where an item, found at `where`, is not as it should be."""
+        """Raises DataError if an item is malformed; `where` names it."""
 
     def allow_blind(self, item: Item, where: str) -> None:
-        """Raises DataError for an item without an answer in a split that needs it: all but `test` do."""
+        """Raises DataError for an item without an answer, except in the `test` split."""
         if self.split != "test":
             value = item.get("answer")
             found = "missing" if value is None else shown_json(value)
@@ -180,7 +180,7 @@ class ItemDataset(ClipDataset):
 
 
 def require_text(item: Item, key: str, where: str) -> str:
-    """The text under a key, which may be empty. DataError where there is none, or a broken one."""
+    """Text of a key, which may be empty. DataError if it is missing or invalid."""
     value = item.get(key)
     if not isinstance(value, str):
         raise DataError(f'{where}: "{key}" is {"missing" if value is None else f"not text: {shown_json(value)}"}')
@@ -188,7 +188,7 @@ def require_text(item: Item, key: str, where: str) -> str:
 
 
 def require_index(item: Item, key: str, size: int, of: str, where: str) -> int:
-    """The whole number under a key, from 0 to `size` − 1. DataError where it is not; `of` says what it counts."""
+    """Integer of a key, from 0 to `size` − 1. DataError otherwise; `of` says what it counts."""
     value = item.get(key)
     if type(value) is not int:
         found = "missing" if value is None else f"no whole number: {shown_json(value)}"
@@ -199,12 +199,12 @@ def require_index(item: Item, key: str, size: int, of: str, where: str) -> int:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value says that the answer is withheld, as a blind test split has it: none, blank, −1, or NaN."""
+    """Whether an answer is withheld, as in a blind test split: missing, blank, −1, or NaN."""
     return value is None or value == IGNORED or value != value or (isinstance(value, str) and not value.strip())
 
 
 def _look_up(folder: str, config: Config, name: str, option: str) -> Path:
-    """A file in `folder`, else in `data_dir`, else in its parent (multi-task text has a folder of its own)."""
+    """File in `folder`, else in `data_dir`, else in its parent (multi-task text has its own folder)."""
     folders = [Path(folder)] if folder else [Path(config.data_dir), Path(config.data_dir).parent]
     for place in folders:
         if (place / name).is_file():

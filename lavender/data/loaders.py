@@ -15,16 +15,16 @@ from lavender.data.workers import METHOD, POLL, SharedDataset, batches_of, prepa
 from lavender.runtime import distributed
 from lavender.runtime.errors import DataError
 
-AUTO = -1  # n_workers: from the cores at hand
-MOST_WORKERS = 8  # of each process, unless more are asked for: they decode more than a model takes
+AUTO = -1  # n_workers: by the number of available cores
+MOST_WORKERS = 8  # per process by default: they decode faster than a model trains
 PREFETCH = 2  # batches that a worker reads ahead
 
 
 class EpochSampler(DistributedSampler):
-    """This process's share of a shuffled epoch, as keys; shares are equally long (a few samples may stand twice).
+    """This process's share of a shuffled epoch, as keys; all shares have equal length (a few samples may repeat).
 
-    The order is that of torch's `DistributedSampler`, which makes a list of all numbers in every process: 1 GB for 30
-    million. Here a process keeps its own share, as an array.
+    The order equals that of torch's `DistributedSampler`, which keeps a list of all indices in every process: 1 GB for
+    30 million. Here each process keeps an array of its own share only.
     """
 
     def __init__(self, dataset: ClipDataset, seed: int):
@@ -35,22 +35,22 @@ class EpochSampler(DistributedSampler):
         return (SampleKey(epoch, int(index)) for index in self.share())
 
     def share(self) -> np.ndarray:
-        """The numbers of this process's samples in this epoch, in their order, int32 or int64 (num_samples,)."""
+        """Indices of this process's samples in this epoch, in order, int32 or int64 (num_samples,)."""
         generator = torch.Generator()
         generator.manual_seed(self.seed + self.epoch)
         length = len(self.dataset)  # type: ignore[arg-type]
         order = torch.randperm(length, generator=generator).numpy()
         kind = np.int32 if length <= np.iinfo(np.int32).max else np.int64
-        own = order[self.rank :: self.num_replicas].astype(kind)  # a view would keep the whole order
+        own = order[self.rank :: self.num_replicas].astype(kind)  # a view would keep the whole permutation
         if len(own) == self.num_samples:
             return own
         places = range(self.rank, self.total_size, self.num_replicas)[len(own) :]
-        again = order[np.array(places) % length].astype(kind)  # the order begins anew where it is too short
+        again = order[np.array(places) % length].astype(kind)  # padded by starting again
         return np.concatenate([own, again])
 
 
 class WholeBatchSampler(Sampler[list[SampleKey]]):
-    """The batches of a single process, dealt whole to the processes: each sample once, in the same company."""
+    """Distributes the batches of a single-process loader over the processes: each sample once, in the same batch."""
 
     def __init__(self, length: int, size_batch: int):
         self.length, self.size_batch = length, size_batch
@@ -65,7 +65,7 @@ class WholeBatchSampler(Sampler[list[SampleKey]]):
 
 
 class FromBatch(Sampler):
-    """The batches of a sampler from number `first` on: those before it were seen by a run that was stopped."""
+    """Batches of a sampler from number `first` on: a resumed run skips those it has trained on."""
 
     def __init__(self, batches: Sampler | BatchSampler):
         self.batches, self.first = batches, 0
@@ -78,20 +78,20 @@ class FromBatch(Sampler):
 
 
 def workers_of(config: Config) -> int:
-    """How many workers each loader has: `n_workers`, or this process's share of the cores but one for itself."""
+    """Workers per loader: `n_workers`, or by default this process's share of the cores minus one."""
     if config.n_workers != AUTO:
         return config.n_workers
     return min(max(len(os.sched_getaffinity(0)) // distributed.processes_here() - 1, 1), MOST_WORKERS)
 
 
 class Loader:
-    """Batches of a dataset, as dictionaries; a fault met in a worker process is raised here.
+    """Batches of a dataset, as dictionaries; a fault in a worker process is raised in the main process.
 
     Args:
         dataset: a `ClipDataset`, or several of them together, with `config` and `collate`.
-        title: what messages call it.
-        epochs: what has to know the epoch, with `set_epoch`.
-        lasting: the workers stay for the next pass, with the data set as it was at the first one, until `close`.
+        title: its name in messages.
+        epochs: objects with `set_epoch`.
+        lasting: keep the workers, with the data set of the first pass, for the next passes until `close`.
     """
 
     def __init__(
@@ -113,29 +113,29 @@ class Loader:
             timeout=POLL if workers else 0,
             worker_init_fn=prepare_worker,
             pin_memory=distributed.uses_cuda(),
-            generator=torch.Generator(),  # of the seed of its workers: the process's own is left alone
+            generator=torch.Generator(),  # seeds the workers; the global generator stays untouched
             prefetch_factor=PREFETCH if workers else None,
             persistent_workers=self._lasting and workers > 0,
         )
 
     def close(self) -> None:
-        """Ends the workers; the next pass starts new ones."""
+        """Stops the workers; the next pass starts new ones."""
         self._loader, self._in_pass = self._make(), False
 
     def set_epoch(self, epoch: int) -> None:
-        """A new order and new random choices."""
+        """Sets the epoch, which determines the order and all random choices."""
         if self._epochs is not None:
             self._epochs.set_epoch(epoch)
 
     def start_at(self, batch: int) -> None:
-        """Leaves out the first batches of the next pass, without reading them."""
+        """Skips the first batches of the next pass without reading them."""
         self._batches.first = batch
 
     def __len__(self) -> int:
         return len(self._batches.batches)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[dict]:
-        if self._in_pass:  # the last one was left before its end: its batches are on their way
+        if self._in_pass:  # the last pass was abandoned: its batches are still arriving
             self.close()
         self._in_pass = True
         try:
@@ -156,7 +156,7 @@ class Loader:
         return batches_of(self._start, self._loader.num_workers, self._shared, self.title, patience)
 
     def _start(self) -> Iterator[Any]:
-        """Begins a pass; workers of the last one that do not answer at once, as on a busy machine, are replaced."""
+        """Begins a pass; replaces workers of the last pass that do not respond in time, as on a busy machine."""
         try:
             return iter(self._loader)
         except RuntimeError as error:
@@ -167,33 +167,33 @@ class Loader:
 
 
 def lost_worker(error: RuntimeError) -> DataError | None:
-    """What to tell where torch reports that a worker process has gone; it may do so at any place of the main one."""
+    """Returns the DataError for torch's report of a dead worker process, which may come at any time; else None."""
     if "DataLoader worker" not in str(error):
         return None
     return worker_killed(error)
 
 
 def training_loader(dataset: ClipDataset) -> Loader:
-    """Shuffled batches of this process's share."""
+    """Loader of shuffled batches of this process's share."""
     sampler = EpochSampler(dataset, dataset.config.seed)
     batches = BatchSampler(sampler, dataset.config.size_batch, drop_last=False)
     return Loader(dataset, batches, f"training loader ({_content(dataset)})", sampler, lasting=True)
 
 
 def evaluation_loader(dataset: ClipDataset, size_batch: int = 0, lasting: bool = False) -> Loader:
-    """Every sample once, over all processes; in batches of `size_batch`, by default that of the configuration."""
+    """Loader of every sample exactly once over all processes; the default `size_batch` is the configuration's."""
     batches = WholeBatchSampler(len(dataset), size_batch or dataset.config.size_batch)
     return Loader(dataset, batches, f"evaluation loader ({_content(dataset)})", lasting=lasting)
 
 
 class KeptLoaders:
-    """The loaders of a run by what they are for: their workers stay from one pass to the next."""
+    """Loaders of a run by use; their workers stay alive between passes."""
 
     def __init__(self) -> None:
         self._loaders: dict[str, tuple[Any, Loader]] = {}
 
     def of(self, use: str, source: Any, make: Callable[[], Loader]) -> Loader:
-        """That of a use; `make` makes it, and makes it anew where the use goes on with another `source`."""
+        """Returns the loader of a use; `make` creates it at first, and again for another `source`."""
         if use not in self._loaders or self._loaders[use][0] is not source:
             if use in self._loaders:
                 self._loaders.pop(use)[1].close()  # before the next one is opened
@@ -201,7 +201,7 @@ class KeptLoaders:
         return self._loaders[use][1]
 
     def close(self) -> None:
-        """Ends their workers."""
+        """Stops all workers."""
         for _, loader in self._loaders.values():
             loader.close()
 
@@ -211,6 +211,6 @@ def _content(dataset: ClipDataset) -> str:
 
 
 def steps_in_epoch(samples: int, size_batch: int) -> int:
-    """Batches that each process sees of a training set of so many samples."""
+    """Number of batches that each process sees in an epoch of `samples` samples."""
     share = -(-samples // distributed.world_size())
     return -(-share // size_batch)

@@ -1,4 +1,4 @@
-"""Annotation files of other projects: recognised, so that an error can say what they are and what to write instead."""
+"""Detection of other projects' annotation files, for errors that say what they are and what to write instead."""
 
 import csv
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 PAGE = "_datasets/README.md"
-# What is expected in place of a file of another project: an example, and the section of PAGE that describes it.
+# The format expected instead of another project's file: an example, and the section of PAGE that describes it.
 _TEXTS = "Text files"
 EXPECTED = {
     "pretrain": ('{"train": {"video0": ["a man sings"], …}, "val": …}', _TEXTS),
@@ -36,7 +36,7 @@ _XU_QA = "the official question list of MSRVTT-QA or MSVD-QA"
 _TGIF = "TGIF-QA's own table (tab-separated, a line a question)"
 _MSVD = "MSVD's own corpus of descriptions (CSV, a line a description)"
 _LSMDC = "LSMDC's own table (tab-separated, a line a clip)"
-CONVERTED = {  # whose files → what _tools/convert_annotations.py calls them
+CONVERTED = {  # owner of the files → name in _tools/convert_annotations.py
     _MSRVTT: "msrvtt",
     _MSRVTT_1K: "msrvtt",
     _DIDEMO: "didemo",
@@ -45,27 +45,27 @@ CONVERTED = {  # whose files → what _tools/convert_annotations.py calls them
     _MSVD: "msvd",
     _LSMDC: "lsmdc (or lsmdc-mc, lsmdc-fib)",
 }
-_READ = 2**16  # characters of a table that are looked at
+_READ = 2**16  # characters of a table that are inspected
 
 
 def advice(content: Any, expected: str) -> str:
-    """What a JSON value of another project is and what to write instead; "" of a value that is not recognised.
+    """Says what a JSON value of another project is and what to write instead; "" if it is not recognised.
 
     Args:
-        content: the value of the whole file; expected: a key of `EXPECTED`, such as a configuration's `type`.
+        content: value of the whole file; expected: a key of `EXPECTED`, such as a configuration's `type`.
     """
     name = _name_of(content)
     return _advice(name, expected)
 
 
 def table_advice(text: str, expected: str) -> str:
-    """The same for a text that is no JSON value: a table, or a JSON value on each line. "" for all else."""
+    """Like `advice`, for a text that is not one JSON value: a table, or one JSON value per line. "" otherwise."""
     name = _name_of_table(text[:_READ])
     return _advice(name, expected)
 
 
 def file_advice(path: Path, expected: str) -> str:
-    """The same for a file of any kind."""
+    """Like `advice`, for any kind of file."""
     with suppress(OSError, UnicodeError, ValueError, RecursionError):
         text = path.read_text(encoding="utf-8-sig")
         if not text.lstrip().startswith(("{", "[")):
@@ -77,7 +77,7 @@ def file_advice(path: Path, expected: str) -> str:
 
 
 def item_advice(item: Any) -> str:
-    """Under which other key an item without a `video` has its id, as a part of a sentence; else ""."""
+    """Sentence part with the other key under which an item without `video` has its id; else ""."""
     found = next((key for key in _VIDEO_KEYS if isinstance(item, dict) and key in item), None)
     return f'; it has "{found}": rename it "video"' if found else ""
 
@@ -91,7 +91,7 @@ def _advice(name: str, expected: str) -> str:
 
 
 def _name_of(content: Any) -> str:
-    """What a JSON value is, in words; "" where it is nothing known."""
+    """Describes a JSON value in words; "" if it is not recognised."""
     if isinstance(content, list):
         first = content[0] if content else None
         if not isinstance(first, Mapping):
@@ -118,7 +118,7 @@ def _is_youcook2(content: Mapping[str, Any]) -> bool:
     return isinstance(first, Mapping) and ("recipe_type" in first or "recipe_type" in content)
 
 
-# An item of a JSON list → which data set's it is; the first that fits counts.
+# Test of an item of a JSON list → its data set; the first match counts.
 _ITEMS: tuple[tuple[str, Callable[[Mapping[str, Any]], bool]], ...] = (
     ("VATEX's own annotation file (a list of videos with enCap and chCap)", _has("enCap")),
     (_DIDEMO, _has("description", "times")),

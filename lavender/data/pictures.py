@@ -1,4 +1,4 @@
-"""Frames as pictures that stand within a page or a notebook."""
+"""Frames as pictures embedded in a page or notebook."""
 
 import base64
 import io
@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def picture_address(frame: np.ndarray, width: int, height: int) -> str:
-    """A frame (H, W, 3), uint8 RGB, made smaller where it is larger than this, as a `data:` address of a JPEG."""
+    """Encodes a frame (H, W, 3), uint8 RGB, as a JPEG `data:` URL, scaled down to at most this size."""
     image = Image.fromarray(frame)
     image.thumbnail((width, height))
     file = io.BytesIO()

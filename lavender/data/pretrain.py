@@ -1,4 +1,4 @@
-"""Pretraining data: videos or images, and one caption each (`spec`: `txt_<dataset>.json`)."""
+"""Pretraining data: videos or images with one caption each (`txt_<dataset>.json`)."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -16,19 +16,19 @@ from lavender.runtime.seed import EVALUATION, sample_stream
 from lavender.text.masking import mask_words
 from lavender.text.tokens import TextTokenizer
 
-MAX_PAIRS = 4  # texts a video is matched against: its own and three others
-_NEGATIVES = 1  # the purpose of a sample's second random stream
+MAX_PAIRS = 4  # texts that a video is matched with: its own and three others
+_NEGATIVES = 1  # purpose of a sample's second random generator
 
 
 class PretrainDataset(ClipDataset):
-    """Clips with a caption whose words are hidden, and the texts each clip is wrongly paired with.
+    """Clips with a masked caption, and the negative texts of each clip.
 
     Args:
         source: the frames.
-        captions: video id → caption; None: the source has them.
-        append_mask: put a `[MASK]` after the text, where matching is answered (the MLM way).
-        rows: which videos of the source are meant, (N,); without it, all.
-        samples: how many of those are used (without it, all); the draw is seeded.
+        captions: video id → caption; None: the source stores them.
+        append_mask: append a `[MASK]`, at which the MLM head answers video-text matching.
+        rows: numbers of the videos to use, (N,); None: all.
+        samples: number of them to draw, with a fixed seed; None: all.
 
     A batch: `img` uint8 (B, T, 3, H, W), `present` (B,), `ids`, `mask`, `labels` (B, X), `negatives` (B, O − 1),
     `video`, `caption`: lists of B strings.
@@ -51,7 +51,7 @@ class PretrainDataset(ClipDataset):
         self.rows: range | np.ndarray
         self.tokenizer, self.captions, self.append_mask = tokenizer, captions, append_mask
         self.source = source
-        if captions is not None and rows is None:  # else those with captions were looked for, and are checked
+        if captions is not None and rows is None:  # otherwise they were selected by their captions already
             captions.check_file_names(source)
         self.rows = range(len(source)) if rows is None else rows  # millions of numbers, where a range costs nothing
         if samples and samples < len(self.rows):
@@ -63,14 +63,14 @@ class PretrainDataset(ClipDataset):
         return len(self.rows)
 
     def video(self, index: int) -> StoredVideo:
-        if self._opened is None or self._opened[0] != index:  # opened for its frames, asked again for its id
+        if self._opened is None or self._opened[0] != index:  # kept between reading the frames and the id
             self._opened = index, self.source.video(int(self.rows[index]))
         return self._opened[1]
 
     def _video_id(self, index: int) -> str:
         try:
             return self.video(index).video_id
-        except DataError:  # its frames are not there, but its id may be
+        except DataError:  # the frames are missing, but the id may exist
             return self.source.video_id(int(self.rows[index]))
 
     def _caption(self, index: int, video: str) -> str:
@@ -95,9 +95,9 @@ class PretrainDataset(ClipDataset):
         return batch
 
     def _negatives(self, epochs: list[int], indices: list[int], texts: Sequence[list[int]] = ()) -> torch.Tensor:
-        """For each sample, other samples of the batch, drawn without replacement: (B, min(B, 4) − 1).
+        """Indices of other samples of the batch, drawn without replacement: (B, min(B, 4) − 1).
 
-        One whose text is the sample's own gives way to one that is not drawn yet, or else to one that is.
+        A sample with the same text is replaced by one not drawn yet, or else by one already drawn.
         """
         size = len(indices)
         rows = []
@@ -107,7 +107,7 @@ class PretrainDataset(ClipDataset):
             drawn = stream.choice(others, min(size, MAX_PAIRS) - 1, replace=False)
             if texts and self.config.vtm_negatives == "distinct":
                 is_own = np.array([text == texts[own] for text in texts])
-                for place in np.flatnonzero(is_own[drawn]):  # draws come after the released ones, which stay the same
+                for place in np.flatnonzero(is_own[drawn]):  # drawn after the released draws
                     different = others[~is_own[others]]
                     unused = np.setdiff1d(different, drawn)
                     if len(different):

@@ -1,4 +1,4 @@
-"""The frames of a pretraining data set: a TSV for each part, or one source whose videos are dealt to the parts."""
+"""Frames of a pretraining data set: one TSV per part, or one source whose videos are divided into parts."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ LOGGER = logging.getLogger("lavender.data")
 
 
 class _Ids(Sequence[str]):
-    """The ids of a source; none of them is kept."""
+    """Ids of a source, read on demand; none of them is kept."""
 
     def __init__(self, source: FrameSource):
         self._source = source
@@ -36,11 +36,11 @@ class _Ids(Sequence[str]):
 
 @dataclass(frozen=True)
 class Piece:
-    """The videos of a training part, or of the validation split.
+    """Videos of a training part or of the validation split.
 
     Args:
-        open: opens their source; length: how many they are.
-        rows: which videos of the source they are, int64 (length,); None: all of them.
+        open: opens their source; length: number of videos.
+        rows: numbers of the videos in the source, int64 (length,); None: all of them.
     """
 
     open: Callable[[], FrameSource]
@@ -49,20 +49,20 @@ class Piece:
 
 
 class CorpusFrames:
-    """The frames of one pretraining data set.
+    """Frames of one pretraining data set.
 
     Args:
-        config: frame_source and what it needs.
-        name: of the data set; folder: of its TSV files.
+        config: frame_source and the options for it.
+        name: name of the data set; folder: folder of its TSV files.
 
     Attributes:
-        source: the one source of all its videos; None: it has TSV files.
+        source: single source of all videos; None for TSV files.
     """
 
     def __init__(self, config: Config, name: str, folder: str):
         self.config, self.name, self.folder = config, name, folder
         self.source = direct_source(config, name) if has_direct_source(config, name, self._find_tsv) else None
-        self._rows_of: dict[str, np.ndarray] = {}  # by the file and split of the captions
+        self._rows_of: dict[str, np.ndarray] = {}  # keyed by file and split of the captions
 
     @property
     def has_captions(self) -> bool:
@@ -70,11 +70,12 @@ class CorpusFrames:
         return self.source is not None and self.source.has_captions
 
     def parts(self, number: int, captions: CaptionTable | None) -> list[Piece]:
-        """The training parts. A video of a single source is in the part of its place among those with captions, modulo
-        `number`, so that parts are alike whatever the order of the source is.
+        """Videos of each training part.
+        
+        In a single source, captioned video i belongs to part i mod `number`: parts are alike in any order of videos.
 
         Args:
-            captions: of the training split; None: the source has its own.
+            captions: captions of the training split; None: the source stores them.
 
         Raises:
             DataError: a file is missing or empty, or no video has a caption.
@@ -85,7 +86,7 @@ class CorpusFrames:
         return [self._rows(rows[part::number]) for part in range(number)]
 
     def validation(self, captions: CaptionTable) -> Piece:
-        """The validation split. DataError as in `parts`."""
+        """Validation split. DataError as for `parts`."""
         if self.source is None:
             return self._file(corpora.validation(self.folder, self.name))
         return self._rows(self._captioned(captions))

@@ -1,4 +1,4 @@
-"""Multiple choice: a question, its options, and which of them is right."""
+"""Multiple choice: a question, its options, and the number of the right one."""
 
 from typing import Any, cast
 
@@ -13,10 +13,10 @@ from lavender.text.questions import choice_at_mask, with_options
 
 
 class MultipleChoiceDataset(ItemDataset):
-    """A question and all its options in one text; the answer is the number of an option, read at `[MASK]`.
+    """A question and all its options in one text; the answer is an option's number, predicted at `[MASK]`.
 
-    A batch: `img`, `present`, `ids`, `mask`, `labels` (B, X), `position` (B,) of the `[MASK]`, `answer` (B,) the number
-    of the right option (−1: not given), `video`, `question`: lists of B texts, `options`: a list of B lists.
+    A batch: `img`, `present`, `ids`, `mask`, `labels` (B, X), `position` (B,) of the `[MASK]`, `answer` (B,) number of
+    the right option (−1: not given), `video`, `question`: lists of B texts, `options`: a list of B lists.
     """
 
     def check(self, item: Item, where: str) -> None:

@@ -1,4 +1,4 @@
-"""Open-ended question answering and fill-in-the-blank: a question, and one word as its answer."""
+"""Open-ended question answering and fill-in-the-blank: a question with a one-word answer."""
 
 import logging
 from abc import abstractmethod
@@ -22,10 +22,10 @@ LOGGER = logging.getLogger("lavender.data")
 
 
 class AnswerWords:
-    """Index → answer word of a text file: from `ans2label`, else `vocab`, else from the items that give both.
+    """Index → answer word: from `ans2label` of the text file, else `vocab`, else from items that give both.
 
     Raises:
-        DataError: `ans2label` is not an object word → index, or `vocab` not a list of words.
+        DataError: `ans2label` is not an object word → index, or `vocab` is not a list of words.
     """
 
     def __init__(self, texts: Items):
@@ -44,12 +44,12 @@ class AnswerWords:
             }
 
     def of(self, item: Item, where: str) -> str:
-        """The answer of an item: its `answer_text`, else the word of its `answer`; "" where neither is given.
+        """Answer of an item: its `answer_text`, else the word of its `answer`; "" if neither is given.
 
-        A blank `answer_text` withholds the answer where the file names no word for `answer`.
+        A blank `answer_text` means a withheld answer if the file has no word for `answer`.
 
         Raises:
-            DataError: its index is no whole number, outside the list, or there is no list.
+            DataError: the index is not an integer or is outside the list, or there is no list.
         """
         if not is_missing(item.get("answer_text")):
             return require_text(item, "answer_text", where)
@@ -69,19 +69,19 @@ class AnswerWords:
         return self.words[index]
 
     def word(self, index: int) -> str:
-        """The word of a class of the task-specific head; its number where the file names none."""
+        """Word of a class of the task-specific head; its number if the file has no word for it."""
         return self.words.get(index, str(index)) if type(index) is int else str(index)
 
 
 class QuestionDataset(ItemDataset):
-    """Questions with their answer.
+    """Questions with their answers.
 
     A batch: `img`, `present`, `ids`, `mask` (B, X), `labels` (B, X) for the MLM head or (B,) for the task-specific one,
-    `position` (B,) where the answer is read, `answer_id` (B,) or −1, and `video`, `question`, `answer`: lists of text.
+    `position` (B,) of the answer, `answer_id` (B,) or −1, and `video`, `question`, `answer`: lists of text.
     """
 
-    not_an_answer: ClassVar[str] = "is no word of the vocabulary"  # why an answer cannot be given
-    labels_without_video: ClassVar[bool] = False  # whether a question keeps its label where its video is missing
+    not_an_answer: ClassVar[str] = "is no word of the vocabulary"  # reason in messages
+    labels_without_video: ClassVar[bool] = False  # whether a question without its video keeps its label
 
     def __init__(
         self,
@@ -93,12 +93,12 @@ class QuestionDataset(ItemDataset):
         on_fault: OnFault | None = None,
     ):
         self.words = AnswerWords(texts)
-        self.unanswerable: dict[int, str] = {}  # id of an item → why
+        self.unanswerable: dict[int, str] = {}  # id of an item → reason
         self._path = texts.path
         super().__init__(config, tokenizer, frames, texts, split, on_fault)
 
     def kept(self, items: list[Item]) -> list[Item]:
-        """As in `ItemDataset`; tells which of them can never be right.
+        """As in `ItemDataset`; logs the questions that can never be answered correctly.
 
         Raises:
             DataError: nothing can be learned from the training items.
@@ -132,17 +132,17 @@ class QuestionDataset(ItemDataset):
             self.unanswerable[id(item)] = f"{where}: {reason}"
 
     def unanswerable_reason(self, item: Item, where: str) -> str:
-        """Why a question can never be right; "" where it can."""
+        """Why a question can never be answered correctly; "" if it can."""
         if self.answer_id(item, where) == IGNORED:
             return f"its answer, {shown(self.answer(item, where))}, {self.not_an_answer}"
         return ""
 
     @abstractmethod
     def answer_id(self, item: Item, where: str) -> int:
-        """The class of the right answer; −1 where there is none."""
+        """Class of the right answer; −1 if there is none."""
 
     def answer(self, item: Item, where: str) -> str:
-        """The right answer in words."""
+        """Text of the right answer."""
         return self.words.of(item, where)
 
     @abstractmethod
@@ -177,7 +177,7 @@ class QuestionDataset(ItemDataset):
 
 
 class OpenEndedDataset(QuestionDataset):
-    """`question answer: [MASK]`; an answer that is not one word of the vocabulary has no label."""
+    """`question answer: [MASK]`; an answer that is not one vocabulary entry has no label."""
 
     def answer_id(self, item: Item, where: str) -> int:
         found = self.tokenizer.answer_id(self.words.of(item, where))
@@ -188,7 +188,7 @@ class OpenEndedDataset(QuestionDataset):
 
 
 class FillInTheBlankDataset(OpenEndedDataset):
-    """A sentence with a `[MASK]` in it; it keeps its label where its video is missing, as released."""
+    """A sentence that contains a `[MASK]`; without its video it keeps its label, as released."""
 
     labels_without_video = True
 
@@ -208,7 +208,7 @@ class FillInTheBlankDataset(OpenEndedDataset):
 
 
 class ClosedVocabularyDataset(QuestionDataset):
-    """The question alone, for the task-specific head: its label is `answer`, one of `size_vocab` classes."""
+    """The question alone, for the task-specific head; the label is `answer`, one of `size_vocab` classes."""
 
     not_an_answer: ClassVar[str] = "is no class of the task-specific head (these are the answers that the file lists)"
 
@@ -230,7 +230,7 @@ class ClosedVocabularyDataset(QuestionDataset):
 
 
 def _listed_words(texts: Items) -> tuple[str, dict[int, str]]:
-    """Which list a file has, and the words in it."""
+    """Key of the answer list in a file, and its words."""
     table = texts.content.get("ans2label")
     if table is not None:
         if not isinstance(table, dict) or any(type(index) is not int for index in table.values()):

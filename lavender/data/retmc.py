@@ -1,4 +1,4 @@
-"""Multiple choice by matching: one text an option, and the video is matched against each (MSRVTT-MC, LSMDC-MC)."""
+"""Multiple choice by matching: one text per option, each matched with the video (MSRVTT-MC, LSMDC-MC)."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from lavender.text.masking import IGNORED
 
 
 class MatchingChoiceDataset(MultipleChoiceDataset):
-    """Texts `question option`, each with a `[MASK]` after its pads: "true" for the right one, "false" for the others.
+    """Texts `question option`, each with a `[MASK]` after its padding; label "true" if right, else "false".
 
-    A batch is that of `MultipleChoiceDataset`, but `ids`, `mask`, `labels` are (B, O, X) for O options.
+    A batch equals that of `MultipleChoiceDataset`, but `ids`, `mask`, `labels` are (B, O, X) for O options.
     """
 
     append_mask = True
@@ -27,7 +27,7 @@ class MatchingChoiceDataset(MultipleChoiceDataset):
         words = np.where(right, tokenizer.true_id, tokenizer.false_id)  # (O, 1)
         if answer == IGNORED:
             words[:] = IGNORED
-        elif self.config.vtm_negatives == "distinct":  # the text of the right option is not false elsewhere
+        elif self.config.vtm_negatives == "distinct":  # the right option's text is not a negative elsewhere
             read = [tokenizer.wordpieces(text) for text in texts]
             is_same = np.array([text == read[answer] for text in read])[:, None]
             words[~right & is_same] = IGNORED

@@ -1,4 +1,4 @@
-"""Text-to-video retrieval: videos with their captions, in pairs for training and as a gallery for evaluation."""
+"""Text-to-video retrieval: pairs of videos and captions for training, a gallery for evaluation."""
 
 import logging
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ LOGGER = logging.getLogger("lavender.data")
 
 
 def check_captions(item: Item, where: str) -> None:
-    """An item's `caption` is a text, or a paragraph: a list of them. DataError where it is not."""
+    """Raises DataError unless an item's `caption` is a text or a paragraph, a list of texts."""
     caption = item.get("caption")
     if caption is None:
         raise DataError(f'{where}: "caption" is missing')
@@ -35,18 +35,18 @@ def check_captions(item: Item, where: str) -> None:
 
 
 def paragraph(caption: str | Sequence[str]) -> str:
-    """The whole text of a caption, its sentences in order."""
+    """Whole text of a caption: its sentences in order."""
     return caption if isinstance(caption, str) else " ".join(caption)
 
 
 class RetrievalDataset(ItemDataset):
-    """Clips with a caption; of a paragraph, training takes a random part in random order (as Frozen in Time does).
+    """Clips with a caption; training draws random sentences of a paragraph in random order (Frozen in Time).
 
-    In evaluation each video stands once, with its first caption: the rest is the business of the gallery.
+    In evaluation each video occurs once, with its first caption; all captions are evaluated by the gallery.
 
     A batch: `img`, `present`, `ids`, `mask` (B, X), `same` (B, B) whether two samples show the same video,
-    `shared_text` (B, B) whether they show two but have one text (unless `vtm_negatives` is `released`), `video` and
-    `caption`: lists of B strings.
+    `shared_text` (B, B) whether two different videos have the same text (unless `vtm_negatives` is `released`), `video`
+    and `caption`: lists of B strings.
     """
 
     append_mask = True
@@ -91,20 +91,20 @@ class RetrievalTextDataset(RetrievalDataset):
 
 
 class Gallery(ClipDataset):
-    """All captions of a split, and each of its videos once: what a retrieval evaluation scores against each other.
+    """All captions of a split and each of its videos once: the texts and videos of a retrieval evaluation.
 
     Args:
-        frames, texts: the frames and items; split: which one.
+        frames, texts: frames and items; split: name of the split.
 
     Attributes:
         videos: ids in the order of their first caption; captions: (text, number of its video), in the file's order.
-        missing: what was left out, in words (with `allow_missing`).
+        missing: descriptions of what was left out (with `allow_missing`).
 
-    A batch: `img` uint8 (ΣC, T, 3, size_img, size_img), the clips of its videos one after another, `clips` (B,) how
-    many each has (with `multi_clip_testing`; else 1), `present` (B,); `faults`, one for each video that is not.
+    A batch: `img` uint8 (ΣC, T, 3, size_img, size_img), the clips of all its videos; `clips` (B,) number of clips of
+    each video (1 without `multi_clip_testing`); `present` (B,); `faults`, one for each video that is not present.
 
     Raises:
-        DataError: a caption that is none, or a video that is not in the frame file, unless `allow_missing`.
+        DataError: an invalid caption or, without `allow_missing`, a video that is not in the frame file.
     """
 
     def __init__(self, config: Config, frames: FrameSource, texts: ItemFile, split: str):
@@ -137,10 +137,10 @@ class Gallery(ClipDataset):
             raise DataError(f"{self.where}: no captions to evaluate")
 
     def refuse_missing(self, missing: list[str], of: str) -> None:
-        """A metric over a smaller gallery is another metric: it takes `allow_missing`.
+        """With `allow_missing` logs missing captions or videos; otherwise they are an error.
 
         Raises:
-            DataError: something is missing; the first are named.
+            DataError: something is missing; the message names the first few.
         """
         if not missing:
             return
@@ -154,7 +154,7 @@ class Gallery(ClipDataset):
         self.missing += missing
 
     def without(self, videos: set[int]) -> dict[int, int]:
-        """Leaves out videos, by number, with their captions. Returns old → new number of the others."""
+        """Removes videos, by number, with their captions. Returns old → new number of the remaining videos."""
         kept = [number for number in range(len(self.videos)) if number not in videos]
         numbers = {old: new for new, old in enumerate(kept)}
         self.captions = [(text, numbers[own]) for text, own in self.captions if own in numbers]
@@ -177,7 +177,7 @@ class Gallery(ClipDataset):
         return {"video": self.videos[index]}
 
     def clip(self, index: int, stream: np.random.Generator) -> Tensor:
-        """The clips of a video, uint8 (C, T, 3, size_img, size_img)."""
+        """Clips of a video, uint8 (C, T, 3, size_img, size_img)."""
         if not self.config.multi_clip_testing:
             return super().clip(index, stream)[None]
         video = self.video(index)
@@ -189,5 +189,5 @@ class Gallery(ClipDataset):
         return torch.stack([self.transform([decoded[n] for n in numbers], stream) for numbers in chosen])
 
     def joined(self, clips: list[Tensor]) -> dict[str, Tensor]:
-        clips = [img if img.dim() == 5 else img[None] for img in clips]  # zeros stand for a video as one clip
+        clips = [img if img.dim() == 5 else img[None] for img in clips]  # a video replaced by zeros has one clip
         return {"img": torch.cat(clips), "clips": torch.tensor([len(img) for img in clips])}

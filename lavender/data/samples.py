@@ -1,4 +1,4 @@
-"""What all datasets share: a sample's own random stream, frames from a source, and what happens to a bad sample."""
+"""Base of all datasets: a random generator per sample, frames from a source, and the handling of bad samples."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -23,29 +23,29 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class SampleKey:
-    """Which sample, in which epoch: together they fix every random choice about it."""
+    """Index and epoch of a sample, which determine all its random choices."""
 
     epoch: int
     index: int
 
 
-PROBED = 4  # videos of a data set that are looked at before a run
+PROBED = 4  # videos of a data set that are checked before a run
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A fault met in a worker process, carried to the main one to be raised there in one line."""
+    """Fault in a worker process, sent to the main process to be raised there."""
 
     message: str
 
 
 class ClipDataset(Dataset, ABC):
-    """Samples of one split. A subclass says how many there are and what each one's text and frames are.
+    """Samples of one split. Subclasses define their number, texts and frames.
 
     Args:
         config: size_frame, size_img, img_transform, exact_transforms, max_pixels, seed, on_bad_sample, repeat_frames.
-        training: random clips and crops; else the evaluation ones.
-        size_frame: frames a clip.
+        training: random clips and crops instead of those of evaluation.
+        size_frame: frames per clip.
     """
 
     def __init__(self, config: Config, training: bool, size_frame: int):
@@ -59,24 +59,24 @@ class ClipDataset(Dataset, ABC):
     def __len__(self) -> int: ...
 
     def video_ids(self) -> Iterable[str]:
-        """The ids of its videos; an id may come more than once."""
+        """Ids of all videos; an id may repeat."""
         return (self.video(number).video_id for number in range(len(self)))
 
     @abstractmethod
     def video(self, index: int) -> StoredVideo:
-        """The stored frames of a sample. DataError where there are none."""
+        """Stored frames of a sample. DataError if there are none."""
 
     @abstractmethod
     def text(self, index: int, stream: np.random.Generator, guard: "Guard") -> dict[str, Any]:
-        """The sample's text: arrays and strings by name."""
+        """Text of a sample: arrays and strings by name."""
 
     def check_frames(self) -> None:
-        """Looks at a few videos, spread over the data set, before anything is built.
+        """Checks the number of frames of a few videos, spread over the data set, before a run.
 
-        Other faults of a video are left to its reading.
+        Other faults of a video are reported when it is read.
 
         Raises:
-            DataError: one has fewer frames than `size_frame`, and no option allows it.
+            DataError: a video has fewer frames than `size_frame`, and no option allows it.
         """
         if self.config.repeat_frames or self.config.on_bad_sample == "zero":
             return
@@ -88,7 +88,7 @@ class ClipDataset(Dataset, ABC):
             evaluation_indices(len(video), self.size_frame, where=video.where)
 
     def collate(self, samples: list[Any]) -> Batch | Failure:
-        """Samples → one batch: arrays become tensors with the batch in front; `faults` has an entry a bad sample."""
+        """Collates samples into one batch of tensors, batch dimension first; `faults` has one entry per bad sample."""
         for sample in samples:
             if isinstance(sample, Failure):
                 return sample
@@ -98,10 +98,10 @@ class ClipDataset(Dataset, ABC):
         return batch
 
     def joined(self, clips: list[Tensor]) -> dict[str, Tensor]:
-        """The clips of a batch as `img`, and what goes with them."""
+        """Key `img` with the clips of a batch, and related keys."""
         if clips[0].dim() != 4:
             return {"img": default_collate(clips)}
-        # As they lie in memory: to turn the colours of each pixel round costs a tenth of decoding it.
+        # Stacked in memory order (channels last): a transposing copy takes a tenth of the decoding time.
         return {"img": default_collate([clip.permute(0, 2, 3, 1) for clip in clips]).permute(0, 1, 4, 2, 3)}
 
     def __getitem__(self, key: SampleKey) -> dict[str, Any] | Failure:
@@ -124,12 +124,12 @@ class ClipDataset(Dataset, ABC):
         }
 
     def clip(self, index: int, stream: np.random.Generator) -> Tensor:
-        """The frames of a sample, uint8 (T, 3, size_img, size_img)."""
+        """Clip of a sample, uint8 (T, 3, size_img, size_img)."""
         video = self.video(index)
         return self.transform(video.frames(self.chosen_frames(video, stream)), stream)
 
     def chosen_frames(self, video: StoredVideo, stream: np.random.Generator) -> list[int]:
-        """Which frames of a video are a clip, `size_frame` numbers: of a random part in training, else of all."""
+        """Indices of the `size_frame` frames of a clip: a random clip in training, else spread over the video."""
         repeat = self.config.repeat_frames
         if not self.training:
             return evaluation_indices(len(video), self.size_frame, repeat, where=video.where)
@@ -138,7 +138,7 @@ class ClipDataset(Dataset, ABC):
 
 
 def split_share(lengths: list[int], ratio: float) -> list[int]:
-    """How many samples of each part are used: `data_ratio` up to 1 is a fraction of all, above 1 their number."""
+    """Number of samples used of each part: `data_ratio` up to 1 is a fraction, above 1 a total number."""
     total = sum(lengths)
     wanted = max(1, round(ratio * total)) if ratio <= 1 else min(total, round(ratio))
     ends = [round(wanted * end / total) for end in np.cumsum(lengths)]
@@ -146,21 +146,21 @@ def split_share(lengths: list[int], ratio: float) -> list[int]:
 
 
 def draw_share(length: int, samples: int, seed: int) -> np.ndarray:
-    """Which `samples` of `length` rows are used, in their order, int64."""
+    """Draws `samples` of `length` rows; returns their sorted indices, int64."""
     if samples >= length:
         return np.arange(length)
     return np.sort(np.random.Generator(np.random.PCG64(seed)).permutation(length)[:samples])
 
 
 class Guard:
-    """Reads with a replacement at hand: a fault is raised, or, where `tolerant`, noted and the replacement used."""
+    """Reads with a fallback: a fault is raised or, if `tolerant`, recorded and replaced."""
 
     def __init__(self, tolerant: bool):
         self.tolerant = tolerant
         self.faults: list[str] = []
 
     def attempt(self, read: Callable[[], Value], replacement: Value) -> Value:
-        """`read()`; on a DataError the replacement, if that is allowed."""
+        """Returns `read()`; on a DataError the replacement, if `tolerant`."""
         try:
             return read()
         except DataError as error:

@@ -1,4 +1,4 @@
-"""Frames of any size to a clip of squares. Uint8 in, uint8 out: the model's device makes floats and normalises."""
+"""Transforms of frames of any size to square clips. uint8 in and out: the model converts to float and normalises."""
 
 from collections.abc import Sequence
 
@@ -10,27 +10,27 @@ from PIL import Image
 from lavender.runtime.errors import ConfigError, DataError
 
 TRANSFORMS = ("img_rand_crop", "img_center_crop", "pad_resize", "vid_rand_crop", "vid_center_crop")
-_VECTORISED = ("AVX2", "AVX512")  # elsewhere torch's resize of bytes is slower than PIL's
+_VECTORISED = ("AVX2", "AVX512")  # without these, torch's uint8 resize is slower than PIL's
 
-Plan = tuple[bool, np.ndarray | None]  # of a frame: whether it is padded, and the corner of its crop
+Plan = tuple[bool, np.ndarray | None]  # (whether to pad the frame, corner of its crop)
 
 
 class ClipTransform:
-    """Brings each frame of a clip to `size` × `size` with an antialiased bilinear resize.
+    """Resizes each frame of a clip to `size` × `size`, bilinear with antialiasing.
 
-    In training one of `names` is drawn for each frame: `img_rand_crop` (a crop of its own per frame), `vid_rand_crop`
+    In training one of `names` is drawn for each frame: `img_rand_crop` (an own crop per frame), `vid_rand_crop`
     (one crop for the clip), `img_center_crop`, `vid_center_crop` (the middle), `pad_resize` (the whole frame on a black
     square). In evaluation frames are padded if `names` is `pad_resize` alone, and cropped in the middle otherwise.
 
     Args:
         names: transforms to draw from, or a single name.
         size: side of the square in pixels.
-        training: whether to draw at random.
-        exact: "true": PIL resizes, as released; "false": torch resizes the frames of a clip together, several times as
-            fast and within one grey level of it; "auto": exact in evaluation, fast in training.
+        training: whether transforms and crops are random.
+        exact: "true": PIL, as released; "false": torch resizes all frames of a clip together, several times faster and
+            within one grey level of PIL; "auto": exact in evaluation, fast in training.
 
     Raises:
-        ConfigError: a name is unknown, or there is none.
+        ConfigError: a name is unknown, or `names` is empty.
     """
 
     def __init__(self, names: Sequence[str], size: int, training: bool, exact: str = "auto"):
@@ -48,10 +48,10 @@ class ClipTransform:
 
         Args:
             frames: T arrays of uint8 RGB, each (H, W, 3) with its own H and W.
-            rng: the only source of chance; evaluation draws nothing.
+            rng: the only source of randomness; evaluation does not use it.
 
         Returns:
-            uint8 (T, 3, size, size), the colours of a pixel side by side in memory (channels last)
+            uint8 (T, 3, size, size), channels last in memory
 
         Raises:
             DataError: a frame has no pixels.
@@ -69,7 +69,7 @@ class ClipTransform:
         return torch.from_numpy(clip).permute(0, 3, 1, 2)  # (T, 3, size, size)
 
     def _draw(self, count: int, rng: np.random.Generator) -> list[Plan]:
-        """What is done with each frame of a clip, drawn in the released order."""
+        """Draws the transform of each frame of a clip, in the released order."""
         clip_corner = rng.random(2) if "vid_rand_crop" in self.names else None
         plans: list[Plan] = []
         for _ in range(count):
@@ -79,7 +79,7 @@ class ClipTransform:
         return plans
 
     def _resize_together(self, frames: list[np.ndarray], plans: list[Plan], clip: np.ndarray) -> None:
-        """Fills `clip`: frames of one shape, as those of a video are, are resized by one call."""
+        """Fills `clip`; frames of equal shape, such as those of a video, are resized together."""
         groups: dict[tuple[tuple[int, ...], bool], list[int]] = {}
         for i, (frame, (padded, _)) in enumerate(zip(frames, plans, strict=True)):
             groups.setdefault((frame.shape, padded), []).append(i)
@@ -94,20 +94,20 @@ class ClipTransform:
 
 
 def _resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bytes (n, H, W, 3) → (n, height, width, 3), by torch."""
+    """Resizes uint8 images (n, H, W, 3) to (n, height, width, 3) with torch."""
     stack = torch.from_numpy(images).permute(0, 3, 1, 2)
     resized = F.interpolate(stack, (height, width), mode="bilinear", antialias=True)
     return resized.permute(0, 2, 3, 1).numpy()
 
 
 def _covering(height: int, width: int, size: int) -> tuple[int, int]:
-    """Height and width with the short side at `size`; the long side is truncated."""
+    """Height and width with the short side equal to `size`; the long side is truncated."""
     short = min(height, width)
     return size * height // short, size * width // short
 
 
 def _cut(image: np.ndarray, size: int, corner: np.ndarray | None) -> np.ndarray:
-    """A square of a resized frame; arguments as in `crop`."""
+    """Cuts a square from a resized frame; arguments as for `crop`."""
     height, width, _ = image.shape
     if corner is None:
         top, left = round((height - size) / 2), round((width - size) / 2)
@@ -117,19 +117,19 @@ def _cut(image: np.ndarray, size: int, corner: np.ndarray | None) -> np.ndarray:
 
 
 def _pad(images: np.ndarray) -> np.ndarray:
-    """Frames (…, H, W, 3) with black at both ends of the short side, ⌊difference/2⌋ each."""
+    """Pads frames (…, H, W, 3) with black at both ends of the short side, ⌊difference/2⌋ each."""
     height, width, _ = images.shape[-3:]
     rows, columns = max(width - height, 0) // 2, max(height - width, 0) // 2
     return np.pad(images, [(0, 0)] * (images.ndim - 3) + [(rows, rows), (columns, columns), (0, 0)])
 
 
 def crop(frame: np.ndarray, size: int, corner: np.ndarray | None = None) -> np.ndarray:
-    """Resizes the short side to `size` (the long side is truncated) and cuts a square out; by PIL, as released.
+    """Resizes the short side to `size` (the long side is truncated) and cuts out a square, with PIL as released.
 
     Args:
         frame: uint8 (H, W, 3)
         size: side of the square.
-        corner: (2,) in [0, 1), which of the possible crops to take from top and from left; None takes the middle.
+        corner: (2,) in [0, 1), relative position of the crop from top and left; None: centre crop.
     """
     height, width = _covering(frame.shape[0], frame.shape[1], size)
     resized = np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))
@@ -137,5 +137,5 @@ def crop(frame: np.ndarray, size: int, corner: np.ndarray | None = None) -> np.n
 
 
 def pad_resize(frame: np.ndarray, size: int) -> np.ndarray:
-    """Pads both ends of the short side with black and resizes to `size` × `size`; by PIL, as released."""
+    """Pads both ends of the short side with black and resizes to `size` × `size`, with PIL as released."""
     return np.asarray(Image.fromarray(_pad(frame)).resize((size, size), Image.Resampling.BILINEAR))

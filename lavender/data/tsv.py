@@ -1,4 +1,4 @@
-"""Frame TSV files and their line indices: one video a line, read at any line without reading the lines before it."""
+"""Frame TSV files and their line indices: one video per line, with random access to lines."""
 
 import codecs
 import logging
@@ -17,14 +17,14 @@ from lavender.runtime.quoting import shown
 
 LOGGER = logging.getLogger("lavender.data")
 
-IMAGE_PREFIXES = ("/9j/", "iVBORw0KGgo")  # base64 of the first bytes of a JPEG, of a PNG
+IMAGE_PREFIXES = ("/9j/", "iVBORw0KGgo")  # base64 of the first bytes of JPEG and PNG
 _NEWLINE = ord("\n")
 _SCAN_BLOCK = 1 << 24  # bytes read at a time while a line index is built
 _ID_BLOCK = 256  # bytes read at first to find a video id, or the end of the last row
-_MAX_ID = 1 << 16  # bytes of a video id; what is longer is no id, but a file without tabs
-_MAX_ROW = 1 << 29  # bytes of a row that is read whole; what is longer is no video, but a file without line ends
-_LAST_ROW = 1 << 24  # bytes of the last row that are looked through for line ends when a file is opened
-_DIGITS = 18  # of a byte offset, at most
+_MAX_ID = 1 << 16  # maximum bytes of a video id; a longer one means a file without tabs
+_MAX_ROW = 1 << 29  # maximum bytes of a row; a longer one means a file without line ends
+_LAST_ROW = 1 << 24  # bytes of the last row that are searched for line ends when a file is opened
+_DIGITS = 18  # maximum digits of a byte offset
 _MARK = codecs.BOM_UTF8.decode()
 
 
@@ -37,22 +37,22 @@ def build_lineidx(path: str | Path) -> np.ndarray:
             starts.append(np.flatnonzero(np.frombuffer(block, np.uint8) == _NEWLINE) + (position + 1))
             position += len(block)
     offsets = np.concatenate(starts)
-    return offsets[offsets < position]  # what follows the last line end is no line
+    return offsets[offsets < position]  # nothing after the last line end is a line
 
 
 def write_lineidx(path: str | Path, offsets: np.ndarray) -> None:
-    """Writes offsets as text, one decimal number a line."""
+    """Writes offsets as text, one decimal number per line."""
     with atomic_file(path) as file:
         file.write("".join(f"{offset}\n" for offset in offsets.tolist()).encode())
 
 
 def split_columns(fields: Sequence[str], where: str) -> tuple[str, str | None, list[str]]:
-    """Video id, metadata and frames (base64) of a row of a frame TSV.
+    """Splits a row of a frame TSV into video id, metadata and frames (base64).
 
-    Field 1 decides: a base64 image starts the frames, anything else is metadata.
+    If field 1 is a base64 image, the frames start there; anything else is metadata.
 
     Raises:
-        DataError: the row has no frames; `where` says which row it is.
+        DataError: the row has no frames; `where` names the row.
     """
     video_id, *frames = fields
     metadata = None
@@ -64,22 +64,22 @@ def split_columns(fields: Sequence[str], where: str) -> tuple[str, str | None, l
 
 
 class TSVReader:
-    """Rows of a TSV file, found through its line index.
+    """Rows of a TSV file, located by its line index.
 
-    `X.lineidx.8b` (int64, little-endian) is read where it fits `X.tsv`, else `X.lineidx` (text) is read.
-    If neither exists, the index is built, and the log tells it; it is written beside the TSV if that folder is
-    writable. Every read checks that the row starts and ends at a line end. So an index of another file is noticed.
+    `X.lineidx.8b` (int64, little-endian) is used if it fits `X.tsv`, else `X.lineidx` (text). If neither exists, the
+    index is built, which is logged, and written beside the TSV if that folder is writable. Every read checks that the
+    row starts and ends at a line end, which detects an index of another file.
 
-    Reads give their own position (pread), so forked processes and threads may share a reader; a pickled reader opens
-    the file for itself. Lines may end in CR LF: the CR is dropped. A byte order mark in front of
-    the first id and blank lines at the end are passed over.
+    Reads are positioned (pread), so forked processes and threads may share a reader; an unpickled reader opens the
+    file again. Lines may end in CR LF: the CR is dropped. A byte order mark before the first id and blank lines at the
+    end are ignored.
 
     Args:
         path: the TSV file.
-        lineidx: its text line index, if it is not the file's name with `.lineidx` for `.tsv`.
+        lineidx: its text line index, by default the same name with `.lineidx` instead of `.tsv`.
 
     Raises:
-        DataError: the file is missing, or its line index does not fit it. Reading raises it too, with file and line.
+        DataError: the file is missing, or its line index does not fit; reads raise it, too, with file and line.
     """
 
     def __init__(self, path: str | Path, lineidx: str | Path | None = None):
@@ -99,15 +99,15 @@ class TSVReader:
         return len(self.offsets)
 
     def where(self, number: int) -> str:
-        """File and line (counted from 1) of row `number` (counted from 0), as error messages name it."""
+        """File and line (from 1) of row `number` (from 0), for error messages."""
         return f"{self.path}, line {number + 1}"
 
     def row(self, number: int) -> list[str]:
-        """The fields of row `number`, counted from 0."""
+        """Fields of row `number`, counted from 0."""
         return self._fields(number, self._line(number))
 
     def row_at(self, offset: int) -> list[str]:
-        """The fields of the row that starts at byte `offset`."""
+        """Fields of the row that starts at byte `offset`."""
         return self.row(self.number_at(offset))
 
     def number_at(self, offset: int) -> int:
@@ -120,7 +120,7 @@ class TSVReader:
         raise DataError(f"{self.path} has {self._size} bytes, byte {offset} is outside it; rebuild the id index")
 
     def video_id(self, number: int) -> str:
-        """Field 0 of row `number`; only the beginning of the row is read."""
+        """Field 0 of row `number`; reads only the beginning of the row."""
         start, end = self._span(number)
         head, length = b"", _ID_BLOCK
         while b"\t" not in head and len(head) < end - start:
@@ -134,7 +134,7 @@ class TSVReader:
         return self._fields(number, head.partition(b"\t")[0].rstrip(b"\r\n"))[0]
 
     def _line(self, number: int) -> bytes:
-        """Row `number` without its line end, after a check that the index cuts the file at line ends."""
+        """Row `number` without its line end, after a check that it starts and ends at line ends."""
         start, end = self._span(number)
         if end - start > _MAX_ROW:
             raise DataError(
@@ -164,25 +164,25 @@ class TSVReader:
         return fields
 
     def size(self, number: int) -> int:
-        """Bytes of row `number`, its line end included."""
+        """Bytes of row `number`, including its line end."""
         start, end = self._span(number)
         return end - start
 
     def piece(self, number: int, position: int, length: int) -> bytes:
-        """Some bytes of row `number`."""
+        """Bytes [position, position + length) of row `number`."""
         return self._read(self._span(number)[0] + position, length)
 
     def _span(self, number: int) -> tuple[int, int]:
-        """Bytes [start, end) of row `number`, its line end included."""
+        """Bytes [start, end) of row `number`, including its line end."""
         if not 0 <= number < len(self):
             raise DataError(f"{self.path} has {len(self)} rows, there is no row {number} (counted from 0)")
         end = self.offsets[number + 1] if number + 1 < len(self) else self._end
         return int(self.offsets[number]), int(end)
 
     def _read_row(self, number: int, length: int) -> bytes:
-        """The first `length` bytes of a row, after a check that a line starts there."""
+        """First `length` bytes of a row, after a check that a line starts there."""
         start = int(self.offsets[number])
-        before = min(start, 1)  # the line end in front of the row is read along
+        before = min(start, 1)  # includes the line end before the row
         data = self._read(start - before, length + before)
         if len(data) < length + before:
             raise DataError(f"{self.where(number)}: the file has become shorter since it was opened")
@@ -192,10 +192,10 @@ class TSVReader:
 
     def _read(self, position: int, length: int) -> bytes:
         if self._file is None:
-            self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115 (it lives as long as the reader)
+            self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115 (stays open as long as the reader)
         pieces = []
         while length > 0 and (piece := os.pread(self._file.fileno(), length, position)):
-            pieces.append(piece)  # network file systems may give less than was asked for
+            pieces.append(piece)  # network file systems may return fewer bytes
             position += len(piece)
             length -= len(piece)
         return b"".join(pieces)
@@ -219,7 +219,7 @@ class TSVReader:
             LOGGER.warning("%s cannot be written (%s): the index stays in memory", self.lineidx, error.strerror)
 
     def _check_index_size(self, index: Path, width: int) -> None:
-        """A line has a byte at least, so that an index larger than that need not be read to be refused."""
+        """Rejects an index that is too large for the file without reading it: every line has at least one byte."""
         if index.stat().st_size and (fault := mistaken_file(index)):
             raise DataError(f"{index}: {fault}, or delete it to have it rebuilt")
         size, rows = index.stat().st_size, self._size + 1
@@ -227,7 +227,7 @@ class TSVReader:
             raise DataError(f"{index} has {size:,} bytes, too many for {self.path}; delete {index} to have it rebuilt")
 
     def _use(self, offsets: np.ndarray, index: Path) -> None:
-        """Takes `offsets`, read from `index`, after checks that cost few reads: they rise from 0 to the last line."""
+        """Uses `offsets`, read from `index`, after cheap checks: they must rise from 0 to the last line."""
         self._end = self._size
         self.offsets, self._index, self._mend = offsets, index, f"delete {index} to have it rebuilt"  # (rows,) int64
         if len(offsets) == 0 or self._size == 0:
@@ -249,7 +249,7 @@ class TSVReader:
             self._check_last()
 
     def _check_last(self) -> None:
-        """Rows that the index does not know lie inside its last line; of an endless one the beginning is read."""
+        """Detects rows unknown to the index, which lie inside its last row; reads only the beginning of a long row."""
         number = len(self) - 1
         start, end = self._span(number)
         if end - start <= _LAST_ROW:
@@ -258,8 +258,8 @@ class TSVReader:
             raise DataError(f"{self.where(number)}: the line does not end where {self._index} says; {self._mend}")
 
     def _find_end(self) -> int:
-        """Where the last row ends, its line end included: blank lines after it are no rows."""
-        length, end, after = _ID_BLOCK, self._size, -1  # after: where a line end stands behind the text
+        """End of the last row, including its line end: blank lines after it are not rows."""
+        length, end, after = _ID_BLOCK, self._size, -1  # after: position of the line end after the text
         while end:
             start = max(0, end - length)
             block = self._read(start, end - start)
@@ -279,7 +279,7 @@ def _read_offsets(path: Path) -> np.ndarray:
     size = path.stat().st_size
     if size % 8:
         raise DataError(f"{path} has {size} bytes, which is no multiple of 8")
-    return np.fromfile(path, "<i8")  # a file that is cut while it is binary would end the process
+    return np.fromfile(path, "<i8")  # a memory-mapped file that is truncated would kill the process
 
 
 def _parse_offsets(path: Path) -> np.ndarray:
@@ -290,7 +290,7 @@ def _parse_offsets(path: Path) -> np.ndarray:
     if _is_plain(content):
         return np.fromstring(content, dtype=np.int64, sep="\n")
     numbers = content.split()
-    for line, number in enumerate(numbers, start=1):  # checked before, for one long number takes room for all
+    for line, number in enumerate(numbers, start=1):  # checked first: one long number would widen the array for all
         if len(number) > _DIGITS or not number.removeprefix(b"-").isdigit():
             found = shown(number.decode("utf-8", "replace"))
             raise DataError(f"{path}, line {line}: {found} is no byte offset; delete {path.name} to have it rebuilt")
@@ -298,7 +298,7 @@ def _parse_offsets(path: Path) -> np.ndarray:
 
 
 def _is_plain(content: bytes) -> bool:
-    """Whether a text is numbers and line ends alone, which numpy reads ten times as fast, each short enough for it."""
+    """Whether a text has only numbers and line ends, each short enough for numpy's ten times faster parser."""
     if not content or content.translate(None, b"0123456789\n"):
         return False
     ends = np.flatnonzero(np.frombuffer(content, np.uint8) == _NEWLINE)
@@ -307,12 +307,12 @@ def _is_plain(content: bytes) -> bool:
 
 
 class TSVWriter:
-    """Writes a TSV file and its `.lineidx`, both whole or not at all.
+    """Writes a TSV file and its `.lineidx` atomically.
 
         with TSVWriter("msrvtt.tsv") as writer:
             writer.write([video_id, *frames])
 
-    An exception in the block leaves the files as they were.
+    An exception in the block leaves existing files unchanged.
     """
 
     def __init__(self, path: str | Path):
@@ -326,10 +326,10 @@ class TSVWriter:
         return self
 
     def write(self, fields: Sequence[str]) -> None:
-        """Appends one row.
+        """Appends a row.
 
         Raises:
-            DataError: the first field cannot be an id (see `unfit`), or a field holds a tab or a line end.
+            DataError: the first field cannot be an id (see `unfit`), or a field contains a tab or a line end.
         """
         line = "\t".join(fields)
         if not fields or not fields[0].strip():
@@ -349,7 +349,7 @@ class TSVWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         lineidx = self.path.with_suffix(".lineidx")
-        if error is None:  # an index of the former file must not outlive it: a missing one is rebuilt
+        if error is None:  # an index of the old file must not remain; a missing index is rebuilt
             lineidx.unlink(missing_ok=True)
             Path(f"{lineidx}.8b").unlink(missing_ok=True)
         self._context.__exit__(kind, error, traceback)

@@ -1,4 +1,4 @@
-"""Video files to the few frames that are stored of them."""
+"""Video files: extraction of a few evenly spread frames."""
 
 import base64
 import io
@@ -22,7 +22,7 @@ from lavender.runtime.files import mistaken_bytes, mistaken_file, refuse_special
 
 LOGGER = logging.getLogger("lavender.data")
 
-# The containers that FFmpeg may read: none of them names other files or addresses, as playlists do (HLS, concat, DASH).
+# Containers that FFmpeg may read: none of them refers to other files or URLs, as playlists do (HLS, concat, DASH).
 _FORMATS = (
     "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,gif,ogg,wav,mp3,aac,flac,rm,mxf,nut,ivf,dv,swf,wtv,"
     "h261,h263,h264,hevc,vvc,av1,obu,m4v,mjpeg,vc1,yuv4mpegpipe,apng"
@@ -33,7 +33,7 @@ class ClipBytes:
     """A video in memory.
 
     Args:
-        data: the bytes of its file; where: what messages call it.
+        data: the bytes of its file; where: its name in messages.
     """
 
     def __init__(self, data: bytes, where: str):
@@ -55,35 +55,35 @@ def sample_frames(
     spread: str = "number",
     max_pixels: int = MAX_PIXELS,
 ) -> list[np.ndarray]:
-    """`count` frames of a video, evenly spread and without its ends: of N, those at ⌊N/(count+1)·(i+1)⌋.
+    """Returns `count` evenly spread frames of a video, without its ends: of N frames, those at ⌊N/(count+1)·(i+1)⌋.
 
-    Only those frames are held in memory. N is the number of frames that decode; it is guessed from the number of
-    packets, and where the guess was wrong the video is decoded again. The frames are upright and their pixels square,
-    as a player shows them. Damaged and missing frames are left out; the log says how many.
+    Only these frames are held in memory. N is the number of frames that decode; it is estimated from the number of
+    packets, and after a wrong estimate the video is decoded again. Frames are upright with square pixels, as a player
+    shows them. Damaged and missing frames are left out; their number is logged.
 
     Args:
-        path: any video that FFmpeg reads, no playlist; its main video stream is used, never a cover picture.
-        count: how many frames; a video of fewer frames gives some twice.
-        threads: decoder threads, 0 for one a core.
-        min_decoded: the share of the frames that must decode.
+        path: any video that FFmpeg reads, except playlists; the main video stream is used, never a cover picture.
+        count: number of frames; a video with fewer frames gives some of them twice.
+        threads: decoder threads, 0 for one per core.
+        min_decoded: fraction of the frames that must decode.
         spread: "number" spreads over the frames, "time" over the duration (they differ at a variable frame rate).
-            Times that are missing or run backwards are replaced by the usual distance of two frames.
-        max_pixels: the largest frame that is decoded.
+            Missing or backward time steps are replaced by the median step.
+        max_pixels: maximum pixels of a decoded frame.
 
     Returns:
         uint8 RGB arrays (H, W, 3)
 
     Raises:
-        DataError: the file is missing, empty, has no video, has too large frames, or too few of its frames decode.
+        DataError: the file is missing, empty, or has no video, its frames are too large, or too few of them decode.
     """
-    import av  # a machine that only trains need not have it
+    import av  # optional on a machine that only trains
 
     try:
         survey = survey_packets(path, max_pixels)
         wanted = _spread(survey.times, count, spread)
         decoded = _decode(path, wanted, threads, max_pixels, survey.stream)
         lost = decoded.failed or len(decoded.times) < len(survey.times)
-        if lost and threads != 1:  # several decoder threads can lose frames beside a damaged one, and do not tell
+        if lost and threads != 1:  # with several threads, frames next to a damaged one can be lost silently
             threads = 1
             decoded = _decode(path, wanted, threads, max_pixels, survey.stream)
         if decoded.times and _spread(decoded.times, count, spread) != wanted:
@@ -106,13 +106,13 @@ def sample_frames(
 
 
 def _reason(path: Clip, error: Exception) -> str:
-    """Why a file cannot be decoded: what stands in its place, else FFmpeg's words with what they mean here."""
+    """Reason why a file cannot be decoded: what the file is instead, else FFmpeg's message with an explanation."""
     import av
 
     reason = getattr(error, "strerror", None) or str(error)
     if fault := mistaken_bytes(path.data) if isinstance(path, ClipBytes) else mistaken_file(path):
         return fault
-    if isinstance(error, av.ArgumentError):  # what FFmpeg says of a format outside _FORMATS
+    if isinstance(error, av.ArgumentError):  # FFmpeg's error for a format outside _FORMATS
         return f"{reason}, or a playlist or other unsupported format"
     if isinstance(error, av.InvalidDataError):
         return f"{reason}; it is no video, or it is cut (the index of an MP4 may be at its end)"
@@ -120,32 +120,32 @@ def _reason(path: Clip, error: Exception) -> str:
 
 
 def encode_jpeg(frame: np.ndarray) -> str:
-    """A uint8 RGB frame (H, W, 3) as base64 JPEG of PIL's default quality (75), as the original tool stored them."""
+    """Encodes a uint8 RGB frame (H, W, 3) as base64 JPEG with PIL's default quality (75), like the original tool."""
     file = io.BytesIO()
     Image.fromarray(frame).save(file, format="JPEG")
     return base64.b64encode(file.getvalue()).decode()
 
 
 def extract_frames(path: Clip, count: int, threads: int = 0, **options: Any) -> list[str]:
-    """`sample_frames`, each encoded by `encode_jpeg`."""
+    """Like `sample_frames`, with each frame encoded by `encode_jpeg`."""
     return [encode_jpeg(frame) for frame in sample_frames(path, count, threads, **options)]
 
 
 class _Survey(NamedTuple):
-    times: list[float | None]  # of the packets, sorted; None: unknown
-    missing: int  # frames that the file announces and does not hold, estimated
-    stream: int | None = None  # the index of the video stream; None: the one that FFmpeg thinks best
+    times: list[float | None]  # times of the packets, sorted; None: unknown
+    missing: int  # estimated number of frames that the file announces but lacks
+    stream: int | None = None  # index of the video stream; None: FFmpeg's choice
 
 
 class _Decoded(NamedTuple):
-    frames: dict[int, np.ndarray]  # the wanted ones by number
-    times: list[float | None]  # of all frames
+    frames: dict[int, np.ndarray]  # the wanted frames by number
+    times: list[float | None]  # times of all frames
     failed: int  # packets that do not decode
-    flawed: int  # frames that the decoder marks as damaged
+    flawed: int  # frames marked as damaged by the decoder
 
 
 def frames_at(times: list[float | None], count: int) -> list[int]:
-    """Which `count` of the frames are taken, spread by number."""
+    """Indices of `count` frames, evenly spread by number."""
     return _spread(times, count, "number")
 
 
@@ -154,13 +154,13 @@ def _spread(times: list[float | None], count: int, spread: str) -> list[int]:
     if len(rising) < 2:
         step = len(times) / (count + 1)
         return [int(step * (i + 1)) for i in range(count)]
-    length = rising[-1] * len(rising) / (len(rising) - 1)  # the last frame is shown for a while, too
+    length = rising[-1] * len(rising) / (len(rising) - 1)  # includes the duration of the last frame
     instants = [length * (i + 1) / (count + 1) for i in range(count)]
     return [max(0, bisect_right(rising, instant + 1e-6) - 1) for instant in instants]
 
 
 def _rising(times: list[float | None]) -> list[float]:
-    """Times from 0 on; a step that is unknown or backwards becomes the usual one. Nothing if all steps are."""
+    """Times from 0 on; an unknown or backward step becomes the median step. Empty if no step is known."""
     steps = [None if a is None or b is None or b <= a else b - a for a, b in pairwise(times)]
     known = [step for step in steps if step is not None]
     if not known:
@@ -170,15 +170,15 @@ def _rising(times: list[float | None]) -> list[float]:
 
 
 def survey_packets(path: Clip, max_pixels: int, chosen: int | None = None, watch: Any = None) -> _Survey:
-    """Times of the packets of the video stream, and how many are missing, found without decoding.
+    """Reads packet times of the video stream and estimates the number of missing packets, without decoding.
 
     Args:
-        chosen: the index of the stream; None: the one that a player shows.
-        watch: is shown the stream and its packets, see `video_seek.Packets`.
+        chosen: index of the stream; None: the stream that a player shows.
+        watch: receives the stream and its packets, see `video_seek.Packets`.
     """
     times: list[float] = []
     unknown = 0
-    packets: Counter[int] = Counter()  # by the index of the stream
+    packets: Counter[int] = Counter()  # packets by stream index
     with open_video(path, max_pixels) as container:
         stream = _video_stream(container, path, chosen)
         if watch is not None:
@@ -202,15 +202,15 @@ def survey_packets(path: Clip, max_pixels: int, chosen: int | None = None, watch
                         continue
                     begin, end = min(begin, seconds), max(end, last)
                     has_lengths |= bool(packet.duration)
-                    if not packet.is_discard:  # outside the edit list: decoded, not shown
+                    if not packet.is_discard:  # a discarded packet is outside the edit list: not shown
                         times.append(seconds)
         except (EOFError, _av_error()):
-            pass  # what was read is used; the duration says what is missing
+            pass  # the packets read so far are used; the duration shows what is missing
         else:
             if watch is not None:
                 watch.whole = True
         fullest = max((s.index for s in _moving(container)), key=packets.__getitem__)
-        if packets[stream.index] < 2 <= packets[fullest]:  # a still picture, which no flag says, or an empty stream
+        if packets[stream.index] < 2 <= packets[fullest]:  # an unmarked still picture or an empty stream
             return survey_packets(path, max_pixels, fullest)
         _check(stream, path, max_pixels)
         if not has_lengths and len(times) > 1:  # the last frame is shown for a while, too
@@ -221,7 +221,7 @@ def survey_packets(path: Clip, max_pixels: int, chosen: int | None = None, watch
             start = 0 if container.format.name == "flv" else container.start_time or 0  # FLV counts from 0
             announced, held = (container.duration or 0) / 1e6, max(end, end_of_any) - start / 1e6
         missing = 0
-        if 0 < held < 0.95 * announced:  # an edit list can leave packets out, which the duration allows for
+        if 0 < held < 0.95 * announced:  # by duration, as an edit list can drop packets
             found = len(times) + unknown
             missing = stream.frames - found
             missing = missing if missing > 0 else round(found * (announced / held - 1))
@@ -229,14 +229,14 @@ def survey_packets(path: Clip, max_pixels: int, chosen: int | None = None, watch
 
 
 def _decode(path: Clip, wanted: list[int], threads: int, max_pixels: int, chosen: int | None = None) -> _Decoded:
-    """Decodes to the end of the file; a packet that does not decode is counted."""
+    """Decodes to the end of the file and counts the packets that do not decode."""
     frames: dict[int, np.ndarray] = {}
     times: list[float | None] = []
     failed = flawed = 0
     with open_video(path, max_pixels) as container:
         stream = _video_stream(container, path, chosen)
         prepare_decoder(stream, max_pixels, threads)
-        packets = container.demux(stream)  # the last one is empty: it fetches the frames that the decoder still holds
+        packets = container.demux(stream)  # the last one is empty and flushes the decoder
         while True:
             try:
                 packet = next(packets, None)
@@ -261,14 +261,14 @@ def _decode(path: Clip, wanted: list[int], threads: int, max_pixels: int, chosen
 
 
 def prepare_decoder(stream: Any, max_pixels: int, threads: int) -> None:
-    """Sets the decoder of a stream up, before its first packet."""
-    stream.codec_context.options = _limit(max_pixels)  # a packet can claim more than the container
-    stream.thread_type = "AUTO"  # threads over frames, and over slices
+    """Configures the decoder of a stream before its first packet."""
+    stream.codec_context.options = _limit(max_pixels)  # a packet can claim a larger frame than the container
+    stream.thread_type = "AUTO"  # frame and slice threads
     stream.codec_context.thread_count = threads
 
 
 def as_shown(frame: Any, aspect: Any) -> np.ndarray:
-    """The RGB picture with square pixels, as the display matrix says."""
+    """Converts a frame to RGB with square pixels, oriented by its display matrix."""
     width = round(frame.width * float(aspect)) if aspect and 0.1 < aspect < 10 else frame.width
     picture = (
         frame.to_ndarray(format="rgb24", width=width) if width != frame.width else frame.to_ndarray(format="rgb24")
@@ -277,12 +277,12 @@ def as_shown(frame: Any, aspect: Any) -> np.ndarray:
 
 
 def _oriented(picture: np.ndarray, matrix: Any) -> np.ndarray:
-    """The picture mirrored and turned by a display matrix: int32 a, b, u, c, d, …; (p, q) → (ap+cq, bp+dq)."""
+    """Mirrors and rotates a picture by a display matrix: int32 a, b, u, c, d, …; (p, q) → (ap+cq, bp+dq)."""
     if matrix is None:
         return picture
     a, b, _, c, d, *_ = np.frombuffer(matrix, np.int32).astype(np.int64).tolist()
     x, y = a, d
-    if abs(b) + abs(c) > abs(a) + abs(d):  # nearer to a quarter turn
+    if abs(b) + abs(c) > abs(a) + abs(d):  # closer to a rotation by 90°
         picture, x, y = picture.swapaxes(0, 1), c, b
     return np.ascontiguousarray(picture[:: -1 if y < 0 else 1, :: -1 if x < 0 else 1])
 
@@ -295,12 +295,12 @@ def _av_error() -> type[Exception]:
 
 @contextmanager
 def open_video(path: Clip, max_pixels: int) -> Iterator[Any]:
-    """The container, read through a Python file: FFmpeg itself opens no file and no address."""
+    """Opens a container through a Python file object: FFmpeg itself opens no file and no URL."""
     import av
 
-    # The limit holds for the frames that are decoded in search of the streams' parameters, too.
+    # The limit also applies to frames that are decoded to find the streams' parameters.
     options = {"format_whitelist": _FORMATS, "protocol_whitelist": "none", **_limit(max_pixels)}
-    # Titles in old encodings are no reason to lose a clip.
+    # Titles in old encodings must not make a clip unreadable.
     with _file(path) as file, av.open(file, metadata_errors="ignore", options=options) as container:
         yield container
 
@@ -313,12 +313,12 @@ def _file(path: Clip) -> BinaryIO:
 
 
 def _limit(max_pixels: int) -> dict[str, str]:
-    """FFmpeg's own limit, which is checked before a frame is allocated. Decoders add up to whole blocks."""
+    """FFmpeg's pixel limit, checked before a frame is allocated. Decoders round sizes up to whole blocks."""
     return {"max_pixels": str(min(2 * max_pixels + 2**16, 2**31 - 1))}
 
 
 def _video_stream(container: Any, path: Clip, chosen: int | None) -> Any:
-    """Stream `chosen`, or the one that a player shows: the best for FFmpeg, but no cover picture."""
+    """Stream `chosen`, or the stream that a player shows: FFmpeg's best stream that is not a cover picture."""
     if chosen is not None:
         return container.streams[chosen]
     best, moving = container.streams.best("video"), _moving(container)
@@ -330,7 +330,7 @@ def _video_stream(container: Any, path: Clip, chosen: int | None) -> Any:
 
 
 def _moving(container: Any) -> list[Any]:
-    """The video streams without cover pictures and thumbnails."""
+    """Video streams without cover pictures and thumbnails."""
     from av.stream import Disposition
 
     still = Disposition.attached_pic | Disposition.timed_thumbnails
@@ -348,5 +348,5 @@ def _check(stream: Any, path: Clip, max_pixels: int) -> None:
 
 
 def square_width(width: int, aspect: Any) -> int:
-    """The width of a frame with square pixels; the larger one where pixels are narrow, since that is decoded."""
+    """Width of a frame with square pixels; for narrow pixels the larger stored width, since that is decoded."""
     return max(width, round(width * float(aspect))) if aspect and 0.1 < aspect < 10 else width

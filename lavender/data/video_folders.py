@@ -1,4 +1,4 @@
-"""Which files of a folder are videos, and their ids: one rule for the extraction tool and for reading directly."""
+"""Video files in a folder and their ids: the same rule for the extraction tool and for direct reading."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -14,10 +14,10 @@ LOGGER = logging.getLogger("lavender.data")
 
 
 def name_videos(files: Iterable[Path], id_of: Callable[[Path], str]) -> dict[str, Path]:
-    """Video id → file, in the order of the files. Hidden files and folders are left out: macOS writes `._x.mp4`.
+    """Video id → file, in the order of the files. Hidden files and folders are skipped: macOS writes `._x.mp4`.
 
     Raises:
-        DataError: an id cannot be one, or two files have the same.
+        DataError: an id is invalid, or two files have the same id.
     """
     videos: dict[str, Path] = {}
     for file in files:
@@ -33,10 +33,10 @@ def name_videos(files: Iterable[Path], id_of: Callable[[Path], str]) -> dict[str
 
 
 def find_videos(folder: Path) -> dict[str, Path]:
-    """The videos at any depth; an id is the path under `folder` without the extension. For links see `find_images`.
+    """Finds videos at any depth; an id is the path under `folder` without extension. For links see `find_images`.
 
     Raises:
-        DataError: as in `name_videos`, or a folder cannot be read.
+        DataError: as for `name_videos`, or a folder cannot be read.
     """
     files = (Path(place, name) for place, names in walk(folder) for name in sorted(names))
     return name_videos(
@@ -45,16 +45,16 @@ def find_videos(folder: Path) -> dict[str, Path]:
 
 
 def find_clips(folder: Path, option: str, single: bool = False) -> tuple[dict[str, Path], dict[str, list[Path]]]:
-    """All videos and folders of images, by their ids: what training reads directly, and what is extracted.
+    """Finds all videos and folders of images, by id, for direct reading and for extraction.
 
-    Of a video and an image of the same name beside it, its thumbnail, the video counts. The log counts images of kinds
-    that are not read, such as HEIC.
+    An image beside a video of the same name is its thumbnail and is ignored. The log counts images of unsupported kinds,
+    such as HEIC.
 
     Args:
-        option: that names the folder, for messages; single: every image is a video of its own.
+        option: option that names the folder, for messages; single: every image is a video of its own.
 
     Raises:
-        DataError: the folder is missing or has neither, or two of them would be one video.
+        DataError: the folder is missing or has neither, or two videos have the same id.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder{looked_from(folder)}; check {option}")
@@ -76,5 +76,5 @@ def find_clips(folder: Path, option: str, single: bool = False) -> tuple[dict[st
 
 
 def looks_like_video(file: Path) -> bool:
-    """Whether the extension is that of a video."""
+    """Whether a file has a video extension."""
     return file.suffix[1:].lower() in VIDEO_EXTENSIONS

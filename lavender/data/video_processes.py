@@ -1,4 +1,4 @@
-"""Work on many video files in processes of their own, which a file may crash."""
+"""Work on many video files in separate processes, which a bad file may crash."""
 
 import multiprocessing
 import os
@@ -12,16 +12,16 @@ from typing import Any, TypeVar
 
 from lavender.runtime.errors import DataError
 
-Job = TypeVar("Job")  # what is worked on: its text is what messages call it
+Job = TypeVar("Job")  # input of the work; its text is its name in messages
 
 
 def in_processes(
     work: Callable[[Job], Any], jobs: Iterable[Job], workers: int
 ) -> Iterator[tuple[Job, Any | DataError]]:
-    """Runs `work` on each file or other job in `workers` processes; yields (job, result or DataError) as they end.
+    """Runs `work` on each file or other job in `workers` processes; yields (job, result or DataError) when done.
 
-    A file can crash a decoder or exhaust the memory, and then its process is killed. The files that were in work at
-    that moment are tried again, each in a process of its own, so that only the file at fault gives a DataError.
+    A file can crash a decoder or exhaust the memory, and then its process is killed. The files in work at that moment
+    are tried again, each in its own process, so that only the faulty file gives a DataError.
     """
     waiting = deque(jobs)
     while waiting:
@@ -34,9 +34,9 @@ def in_processes(
 def _until_killed(
     work: Callable[[Job], Any], waiting: deque[Job], workers: int
 ) -> Generator[tuple[Job, Any | DataError], None, list[Job]]:
-    """Works `waiting` off until it is empty or a worker is killed; returns the jobs that were then in work."""
+    """Works through `waiting` until it is empty or a worker is killed; returns the jobs that were in work then."""
     running: dict[Future[Any], Job] = {}
-    # Spawned, not forked: the threads and locks of this process do not reach the workers.
+    # Spawned, not forked: workers must not inherit threads and locks of this process.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_end_with_parent) as pool:
         try:
@@ -53,7 +53,7 @@ def _until_killed(
                     yield running.pop(future), result
         except BrokenProcessPool:
             pass
-        except BaseException:  # stopped: the pool would wait for the clips in work
+        except BaseException:  # on a stop, the pool would wait for the clips in work
             for worker in multiprocessing.active_children():
                 worker.terminate()
             raise
@@ -61,7 +61,7 @@ def _until_killed(
 
 
 def _end_with_parent() -> None:
-    """In a worker: ends when the main process does, however that ends; Ctrl-C is the main process's to obey."""
+    """Worker initializer: ends the worker with the main process, which alone handles Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 

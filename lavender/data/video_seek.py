@@ -1,8 +1,8 @@
-"""A few frames of a long video without decoding all of it, where that gives the very frames of `sample_frames`.
+"""Random access to a few frames of a long video, where the result is identical to that of `sample_frames`.
 
-That is so where each packet is one picture that is shown, so that frame number i is the picture of the i-th time, and
-where a picture before the frame starts afresh: no picture from there on needs one before it. Both are read from the
-packets, without decoding. Only H.264 and HEVC in MP4 and Matroska are looked at: nearly all long clips are that.
+It is identical if each packet is one shown picture, so that frame i is the picture with the i-th time, and if decoding
+can restart at a picture before the frame: no picture from there on refers to an earlier one. Both conditions are read
+from the packets, without decoding. Only H.264 and HEVC in MP4 and Matroska are supported: nearly all long clips.
 """
 
 from bisect import bisect_right
@@ -25,17 +25,17 @@ from lavender.data.video import (
 from lavender.runtime.errors import DataError
 
 _MP4, _MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
-_ORIENTATION = 47  # a message in the stream that turns the picture; decoders remember it over pictures
+_ORIENTATION = 47  # SEI message that rotates the picture; decoders keep it for later pictures
 
 
 class _Codec(NamedTuple):
-    """What the units (NAL) of a packet are, by their types."""
+    """Types of the units (NAL) of a packet."""
 
-    length_size: int  # the byte of the extradata whose last two bits tell the size of a unit's length
-    header: int  # bytes in front of a unit's content
+    length_size: int  # byte of the extradata; its last two bits give the size of a unit's length field
+    header: int  # bytes before a unit's content
     pictures: frozenset[int]  # slices of pictures
-    starts: frozenset[int]  # slices of pictures after which none needs an earlier one, as it is shown
-    parameters: frozenset[int]  # what slices need: it may change within the stream
+    starts: frozenset[int]  # slices of pictures at which decoding can restart
+    parameters: frozenset[int]  # parameter sets, which may change within the stream
     messages: frozenset[int]
 
 
@@ -46,18 +46,18 @@ _CODECS = {
 
 
 def read_frames(path: Clip, count: int, numbers: Sequence[int], max_pixels: int) -> list[np.ndarray]:
-    """Those of `numbers` among the frames of `sample_frames`, decoded by one thread: workers decode side by side.
+    """Frames `numbers` of those that `sample_frames` returns, decoded by one thread, as many workers run at once.
 
-    Pictures between them are left undecoded where that is exact. Damage to those is then not noticed.
+    Other pictures are not decoded if the result is the same. Damage in them is then not detected.
 
     Raises:
-        DataError: as `sample_frames`.
+        DataError: as for `sample_frames`.
     """
     import av
 
     try:
         found = _by_seeking(path, count, numbers, max_pixels)
-    except (av.FFmpegError, OSError, DataError):  # decoding from the start tells what is wrong
+    except (av.FFmpegError, OSError, DataError):  # decoding from the start reports the fault
         found = None
     if found is None:
         stored = sample_frames(path, count, threads=1, max_pixels=max_pixels)
@@ -76,12 +76,12 @@ def _by_seeking(path: Clip, count: int, numbers: Sequence[int], max_pixels: int)
 
 
 class Packets:
-    """What the packets of a video stream say of its pictures.
+    """Properties of the pictures in a video stream, read from its packets.
 
     Attributes:
-        stream: the index of the stream.
-        times: of the pictures in the order of the packets, in the stream's unit.
-        starts: (time, where to seek to) of the pictures that decoding can start at, in the order of the packets.
+        stream: index of the stream.
+        times: time of each picture in packet order, in the stream's time base.
+        starts: (time, seek position) of the pictures at which decoding can start, in packet order.
         whole: whether the packets were read to the end of the file.
     """
 
@@ -105,15 +105,15 @@ class Packets:
         self._parameters_change = False
 
     def add(self, packet: Any) -> None:
-        """Called with each packet of the stream, in their order."""
+        """Called with each packet of the stream, in order."""
         if self._codec is None or not self._sound:
             return
-        seek_to = packet.dts if self._in_mp4 else packet.pts  # what the index of the container has
+        seek_to = packet.dts if self._in_mp4 else packet.pts  # the times in the container's index
         units = _units(bytes(packet), self._length_size)
         codes = self._codec
         kinds = [unit[0] & 31 if codes.header == 1 else unit[0] >> 1 & 63 for unit in units if unit]
         slices = [unit for unit, kind in zip(units, kinds, strict=False) if kind in codes.pictures]
-        # The first bit of the content says whether a slice is the first of its picture.
+        # The first bit of the content marks the first slice of a picture.
         first = [unit for unit in slices if len(unit) > codes.header and unit[codes.header] & 0x80]
         self._sound = (
             packet.pts is not None
@@ -137,7 +137,7 @@ class Packets:
             self.starts.append((packet.pts, seek_to))
 
     def are_exact(self) -> bool:
-        """Whether the picture of each time can be decoded from a start before it, and will be the same."""
+        """Whether the picture at each time can be decoded from an earlier start with an identical result."""
         return (
             self._codec is not None
             and self._sound
@@ -150,7 +150,7 @@ class Packets:
 
 
 def _units(packet: bytes, length_size: int) -> list[bytes]:
-    """The units of a packet, each behind its length; [b""] where the lengths do not fill the packet."""
+    """Units of a packet, each stored after its length; [b""] if the lengths do not fill the packet."""
     units, at = [], 0
     while at + length_size <= len(packet):
         end = at + length_size + int.from_bytes(packet[at : at + length_size], "big")
@@ -160,7 +160,7 @@ def _units(packet: bytes, length_size: int) -> list[bytes]:
 
 
 def _turns(message: bytes) -> bool:
-    """Whether a unit of messages has one about the orientation. Each is a type, a size and that many bytes."""
+    """Whether an SEI unit has a message about the orientation. A message is a type, a size and that many bytes."""
     at = 0
     while at + 2 <= len(message) and message[at:] != b"\x80":
         values = []
@@ -177,7 +177,7 @@ def _turns(message: bytes) -> bool:
 
 
 def _decode_at(path: Clip, wanted: list[int], packets: Packets, max_pixels: int) -> dict[int, np.ndarray] | None:
-    """The frames of these numbers, which rise; None where one does not come as the packets say."""
+    """Decodes the frames of these sorted numbers; None if the frames do not match the packets."""
     shown = sorted(packets.times)
     starts = sorted(packets.starts)
     begins = [time for time, _ in starts]
@@ -193,7 +193,7 @@ def _decode_at(path: Clip, wanted: list[int], packets: Packets, max_pixels: int)
             number = bisect_right(shown, time) - 1
             for frame in _from(container, stream, time):
                 if frame.pts is not None and frame.pts < time:
-                    continue  # shown before the start, but stored after it: it may need what was not decoded
+                    continue  # stored after the start, shown before it: may refer to undecoded pictures
                 size = square_width(frame.width, stream.sample_aspect_ratio) * frame.height
                 if frame.pts != shown[number] or frame.is_corrupt or size > max_pixels:
                     return None
@@ -208,7 +208,7 @@ def _decode_at(path: Clip, wanted: list[int], packets: Packets, max_pixels: int)
 
 
 def _from(container: Any, stream: Any, time: int) -> Iterator[Any]:
-    """The frames that decode from the packet of a time on."""
+    """Decodes frames from the packet of a time on."""
     begun = False
     for packet in container.demux(stream):
         if not begun:

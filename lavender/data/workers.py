@@ -1,7 +1,7 @@
-"""Worker processes of the loaders: forked by a server process that has no threads; they share a data set's arrays.
+"""Worker processes of the loaders: forked by a server without threads; they share a data set's arrays.
 
-A process with threads must not be forked: a lock that one of them holds stays locked in the child, which then waits
-for ever. Gloo has threads from the first collective operation on, and loaders start workers all through a run.
+A process with threads must not be forked: a lock held by another thread stays locked in the child, which then waits
+forever. Gloo has threads from the first collective on, and loaders start workers throughout a run.
 """
 
 import atexit
@@ -27,16 +27,16 @@ from lavender.runtime.errors import DataError
 from lavender.runtime.signals import leave_signals_to_parent
 
 METHOD = "forkserver"
-POLL = 1.0  # seconds between two looks whether all workers are alive
+POLL = 1.0  # seconds between checks that all workers are alive
 _ALIGNMENT = 64  # bytes
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def start_server() -> None:
-    """Starts the process that forks the workers, unless it runs; returns at once, while it imports what they need.
+    """Starts the process that forks the workers, if not running; returns at once, while it imports their modules.
 
-    It ends with this process. The signals that end a run stay blocked in it, and in its workers until
-    `leave_signals_to_parent` has said how they take them.
+    It ends with this process. The signals that end a run stay blocked in the server, and in its workers until
+    `leave_signals_to_parent` sets their handlers.
     """
     atexit.unregister(_end_workers)  # once is enough
     atexit.register(_end_workers)
@@ -44,12 +44,12 @@ def start_server() -> None:
     multiprocessing.get_context(METHOD).set_forkserver_preload(needed)
     warnings = filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker:UserWarning"])
     environment = {
-        "PYTHONPATH": os.pathsep.join(sys.path),  # the server does not take it over
-        "PYTHONWARNINGS": ",".join(warnings),  # the tracker tells what a process that left at once had open
+        "PYTHONPATH": os.pathsep.join(sys.path),  # the server does not inherit sys.path
+        "PYTHONWARNINGS": ",".join(warnings),  # the tracker reports resources of a process that exited at once
         "OMP_NUM_THREADS": "1",  # else numpy starts threads at import
     }
     with mock.patch.dict(os.environ, environment):
-        resource_tracker.ensure_running()  # before the signals are blocked: it lets them through again
+        resource_tracker.ensure_running()  # before signals are blocked: it unblocks them again
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             forkserver.ensure_running()
@@ -58,9 +58,9 @@ def start_server() -> None:
 
 
 def _end_workers() -> None:
-    """At exit: workers of loaders that were not closed, which multiprocessing would ask to end, and wait for.
+    """At exit: ends workers of loaders that were not closed; multiprocessing would terminate and join them.
 
-    They leave the signal that it asks by to this process (`leave_signals_to_parent`).
+    The workers ignore its SIGTERM (`leave_signals_to_parent`), so that join would hang.
     """
     for child in multiprocessing.active_children():
         if child.daemon:
@@ -68,7 +68,7 @@ def _end_workers() -> None:
 
 
 class SharedDataset(Dataset):
-    """A data set on its way to worker processes: they map its arrays, as one file in memory, and copy the rest."""
+    """Data set sent to worker processes: its arrays are mapped from one shared-memory file, the rest is copied."""
 
     def __init__(self, dataset: Any):
         self.dataset = dataset
@@ -82,7 +82,7 @@ class SharedDataset(Dataset):
 
     @contextmanager
     def packed(self) -> Iterator[None]:
-        """While it lasts, processes that are started get the data set as it is now."""
+        """Context in which newly started processes receive the current data set."""
         arrays: list[pickle.PickleBuffer] = []
         try:
             head = pickle.dumps(self.dataset, protocol=5, buffer_callback=arrays.append)
@@ -120,27 +120,27 @@ def _unpacked(handle: Any, sizes: list[int]) -> SharedDataset:
 
 
 def prepare_worker(number: int) -> None:
-    """What a worker process begins with: it ends with the process that reads from it, however that ends."""
+    """Initializes a worker process: it ends with the process that reads from it."""
     leave_signals_to_parent(number)
     threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
 
 
 def _end_with(parent: Any) -> None:
-    parent.join()  # torch watches the server, which in turn lives as long as its workers
+    parent.join()  # torch watches the server only, which lives as long as its workers
     os._exit(1)
 
 
 def batches_of(
     start: Callable[[], Iterator[Any]], workers: int, dataset: SharedDataset, title: str, patience: float
 ) -> Iterator[Any]:
-    """One pass of a loader with workers.
+    """Yields the batches of one pass of a loader with workers.
 
     Args:
-        start: begins the pass; its iterator gives up after `POLL` seconds without a batch.
-        patience: seconds without a batch after which the workers are given up; 0 waits for ever.
+        start: begins the pass; its iterator times out after `POLL` seconds without a batch.
+        patience: timeout in seconds without a batch, after which the workers are stopped; 0: no timeout.
 
     Raises:
-        DataError: no batch came for that long, a worker could not be started, or the data set cannot be pickled.
+        DataError: the timeout passed, a worker could not be started, or the data set cannot be pickled.
     """
     start_server()
     try:
@@ -154,7 +154,7 @@ def batches_of(
             batch = next(batches)
         except StopIteration:
             return
-        except (OSError, EOFError) as error:  # it ended between telling of a batch and handing it over
+        except (OSError, EOFError) as error:  # the worker ended between announcing a batch and sending it
             raise worker_killed(error) from error
         except RuntimeError as error:
             if "timed out" not in str(error):
@@ -162,7 +162,7 @@ def batches_of(
             waited = time.monotonic() - asked
             if patience and waited > patience:
                 for worker in multiprocessing.active_children():
-                    worker.kill()  # leaving would wait for them
+                    worker.kill()  # otherwise the exit would wait for them
                 raise DataError(
                     f"the {title} has given no batch for {waited:.0f} s: its {workers} worker(s) hang, or "
                     "the disk does; --n_workers 0 shows where, --loader_timeout sets the limit"
@@ -173,14 +173,14 @@ def batches_of(
 
 
 def worker_killed(error: Exception) -> DataError:
-    """What to tell where a worker process has gone."""
+    """Returns the error for a worker process that has died."""
     said = str(error) or type(error).__name__
     return DataError(f"a data loading worker process was killed ({said}): most often memory ran out; lower --n_workers")
 
 
 @contextmanager
 def _script_hidden(dataset: Any) -> Iterator[None]:
-    """Keeps processes that are started from running the script again, which they do in search of its classes."""
+    """Context in which started processes do not run the main script again, as multiprocessing does by default."""
     if type(dataset).__module__ == "__main__":
         yield
         return

@@ -1,4 +1,4 @@
-"""YAML from strangers: only what a small file of names needs, so that a small file costs little."""
+"""Safe reading of untrusted YAML: a small subset with limits, so that a small file cannot cost much."""
 
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,17 @@ MAX_NODES = 10_000  # values and keys
 MAX_ALIASES = 10
 MAX_DEPTH = 20
 
-# What PyYAML raises for text that is none: beside its own errors, those of values that are not of their type.
+# Errors of PyYAML for invalid text: its own, and those of values that do not fit their type.
 _VALUE_ERRORS = (ValueError, LookupError, AttributeError, TypeError, OverflowError)
 _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 
 
 def read_yaml(path: Path) -> Any:
-    """The value of a YAML file.
+    """Reads the value of a YAML file.
 
     Raises:
-        DataError: names file and line: not YAML, a key that is given twice, or more bytes, values, aliases or levels
-            than the limits above.
+        DataError: with file and line: not YAML, a repeated key, or more bytes, values, aliases or levels than the
+            limits above.
     """
     if path.is_file() and (size := path.stat().st_size) > MAX_BYTES:
         raise DataError(f"{path}: {size:,} bytes are too many for a YAML of file names (at most {MAX_BYTES:,})")
@@ -49,7 +49,7 @@ def read_yaml(path: Path) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with limits; a number like `1:30` is text, not a number of base 60."""
+    """PyYAML's safe loader with limits; a number like `1:30` is text, not a base-60 number."""
 
     def __init__(self, text: str):
         super().__init__(text)
@@ -80,7 +80,7 @@ class _Loader(yaml.SafeLoader):
             if first := seen.get((key.tag, key.value)):
                 line = first.start_mark.line + 1
                 what = f"the key {shown(key.value)} is given twice, first in line {line}; remove one"
-                mark = value.start_mark if first is key else key.start_mark  # an alias has its anchor's place
+                mark = value.start_mark if first is key else key.start_mark  # an alias has the position of its anchor
                 raise ComposerError(None, None, what, mark)
             seen[key.tag, key.value] = key
         return node
@@ -99,7 +99,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _resolvers() -> dict[Any, list[tuple[str, Any]]]:
-    """PyYAML's rules of what is a number, without those of base 60 (their text has a colon)."""
+    """PyYAML's number rules without base 60 (the text of those has a colon)."""
     return {
         first: [(tag, _WithoutColon(pattern) if tag in (_INT, _FLOAT) else pattern) for tag, pattern in rules]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()

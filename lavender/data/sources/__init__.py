@@ -1,1 +1,1 @@
-"""Where frames come from: one protocol, and a module for each kind of storage."""
+"""Sources of frames: one protocol, and one module per kind of storage."""

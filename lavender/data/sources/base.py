@@ -1,4 +1,4 @@
-"""What a data set knows of its frames: which videos there are, and the pixels of the frames stored of each."""
+"""Protocol of a frame source: the ids of its videos, and the pixels of their stored frames."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -13,14 +13,14 @@ from lavender.data.ids import VideoIds
 from lavender.runtime.errors import DataError
 from lavender.runtime.quoting import shown
 
-MARKED = 4096  # bytes of each end of a content that its fingerprint is of
+MARKED = 4096  # bytes at each end of a file that enter its fingerprint
 
 
 class StoredVideo(ABC):
-    """One video of a source. Opening it reads what its length needs; pixels are decoded by `frames`.
+    """One video of a source. Opening it reads only what its length requires; `frames` decodes pixels.
 
     Args:
-        video_id: its id in the source; where: the place of it, as messages name it.
+        video_id: its id in the source; where: its location, for messages.
     """
 
     def __init__(self, video_id: str, where: str):
@@ -28,22 +28,22 @@ class StoredVideo(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many frames are stored of it."""
+        """Number of stored frames."""
 
     @abstractmethod
     def frames(self, numbers: Sequence[int]) -> list[np.ndarray]:
-        """The frames of these numbers, uint8 RGB (H, W, 3), in this order; a number may come twice.
+        """Decodes the frames of these numbers, uint8 RGB (H, W, 3), in this order; numbers may repeat.
 
         Raises:
-            DataError: one cannot be decoded; the message names the place and the frame.
+            DataError: a frame cannot be decoded; the message names file and frame.
         """
 
 
 class FrameSource(ABC):
-    """Videos in a fixed order, found by number or by id (the rule of `lavender.data.ids`). It can be pickled.
+    """Videos in a fixed order, found by number or by id (rules of `lavender.data.ids`); can be pickled.
 
     Attributes:
-        path: the file or folder that holds them.
+        path: file or folder of the videos.
         has_captions: whether captions are stored beside the frames.
     """
 
@@ -52,67 +52,67 @@ class FrameSource(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many videos it has."""
+        """Number of videos."""
 
     @abstractmethod
     def video_id(self, number: int) -> str:
-        """The id of video `number`, counted from 0; its frames are not read. DataError where it cannot be read."""
+        """Id of video `number`, counted from 0; reads no frames. DataError if it cannot be read."""
 
     @abstractmethod
     def where(self, number: int) -> str:
-        """The place of video `number`, as messages name it."""
+        """Location of video `number`, for messages."""
 
     @abstractmethod
     def video(self, number: int) -> StoredVideo:
-        """Video `number`. DataError where it is not there or holds no frames."""
+        """Video `number`. DataError if it is missing or has no frames."""
 
     @abstractmethod
     def fingerprint(self, number: int) -> bytes:
-        """Alike where the contents of two videos are: 16 bytes, of the size and both ends. DataError as in `video`."""
+        """16-byte fingerprint of a video's size and both ends, equal for equal content. DataError as for `video`."""
 
     def caption(self, number: int) -> str:
-        """The caption that is stored beside the frames of video `number`. DataError where there is none."""
+        """Caption stored beside the frames of video `number`. DataError if there is none."""
         raise DataError(f"{self.where(number)}: no caption is stored with the frames")
 
     @abstractmethod
     def stamps(self) -> list[tuple[str, int, int]]:
-        """What changes when the frames do: (name, size in bytes, time of change in ns) of each file."""
+        """(name, size in bytes, modification time in ns) of each file; changes when the frames change."""
 
     def __contains__(self, video_id: str) -> bool:
         return self._ids.find(video_id) is not None
 
     def identity(self, video_id: str) -> int | str:
-        """What two ids of one video share: its place in the source; of an unknown video the id."""
+        """Key shared by all ids of one video: its number in the source; for an unknown video the id itself."""
         name = self._ids.find(video_id)
         return video_id if name is None else self._numbers[name]
 
     def place(self, video_id: str) -> int | None:
-        """The number of the video of an id; None where there is none. DataError where the id could be two."""
+        """Number of the video of an id; None if there is none. DataError if the id is ambiguous."""
         name = self._ids.find(video_id)
         return None if name is None else self._numbers[name]
 
     def hint(self, video_id: str) -> str:
-        """Which id is probably meant by one that is not there, as a part of a sentence; else ""."""
+        """Sentence part with the id that was probably meant by an unknown one; else ""."""
         return self._ids.hint(video_id)
 
     def find(self, video_id: str) -> StoredVideo:
-        """The video of an id. DataError where there is none, or the id could be two."""
+        """Video of an id. DataError if there is none or the id is ambiguous."""
         name = self._ids.find(video_id)
         if name is None:
             raise DataError(f"{self.path} has no video {shown(video_id)} among its {len(self)}{self.hint(video_id)}")
         return self.video(self._numbers[name])
 
     def load_ids(self) -> None:
-        """Reads the ids, which `find` needs. DataError where they cannot be read."""
+        """Reads the ids, which `find` needs. DataError if they cannot be read."""
         _ = self._ids
 
     def check_ids(self) -> None:
-        """Raises DataError where an id does not tell which video is meant: two have it."""
+        """Raises DataError if two videos have the same id."""
         return None
 
     @property
     def known_from(self) -> str:
-        """What says which videos there are, as messages name it."""
+        """File or folder that lists the videos, for messages."""
         return str(self.path)
 
     @cached_property
@@ -125,7 +125,7 @@ class FrameSource(ABC):
 
 
 def fingerprint_of_files(files: Sequence[Path]) -> bytes:
-    """The fingerprint of a video that is one file or several. DataError where one cannot be read."""
+    """Fingerprint of a video stored in one or several files. DataError if a file cannot be read."""
     marks = []
     for path in files:
         try:
@@ -137,7 +137,7 @@ def fingerprint_of_files(files: Sequence[Path]) -> bytes:
 
 
 def joined(marks: Sequence[bytes]) -> bytes:
-    """The fingerprint of a video of several files."""
+    """Combines the fingerprints of several files."""
     return marks[0] if len(marks) == 1 else hashlib.blake2b(b"".join(marks), digest_size=16).digest()
 
 
@@ -147,13 +147,13 @@ def _read_at(file: BinaryIO, position: int, length: int) -> bytes:
 
 
 def fingerprint_of(read: Callable[[int, int], bytes], size: int) -> bytes:
-    """The fingerprint of `size` bytes, of which `read(position, length)` gives any."""
+    """Fingerprint of `size` bytes, which `read(position, length)` returns in pieces."""
     first = read(0, min(size, MARKED))
     last = read(max(0, size - MARKED), min(size, MARKED))
     return hashlib.blake2b(b"%d:" % size + first + last, digest_size=16).digest()
 
 
 def stamp(path: Path) -> tuple[str, int, int]:
-    """Name, size and time of change of a file."""
+    """Name, size and modification time of a file."""
     facts = path.stat()
     return str(path.resolve()), facts.st_size, facts.st_mtime_ns

@@ -1,4 +1,4 @@
-"""Which source a run reads its frames from."""
+"""Choice of the frame source of a run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +13,14 @@ from lavender.runtime.errors import DataError
 
 
 def frame_source(config: Config, find_tsv: Callable[[], Path]) -> FrameSource:
-    """The source of a data set.
+    """Opens the frame source of a data set.
 
     Args:
-        config: frame_source and what it needs.
-        find_tsv: the frame TSV of the data set; it raises DataError where there is none.
+        config: frame_source and the options for it.
+        find_tsv: returns the frame TSV of the data set; raises DataError if there is none.
 
     Raises:
-        DataError: nothing is found; the message names what was looked for.
+        DataError: no frames are found; the message names the files searched for.
     """
     dataset = str(config.dataset)
     if has_direct_source(config, dataset, find_tsv):
@@ -29,7 +29,7 @@ def frame_source(config: Config, find_tsv: Callable[[], Path]) -> FrameSource:
 
 
 def has_direct_source(config: Config, dataset: str, find_tsv: Callable[[], Path]) -> bool:
-    """Whether videos or shards are read. `auto` takes the TSV where it is there, or where nothing else is named."""
+    """Whether videos or shards are read. `auto` uses the TSV if it exists or nothing else is named."""
     if config.frame_source != "auto" or not (config.video_dir or _shards(config, dataset)):
         return config.frame_source in ("videos", "shards")
     try:
@@ -40,7 +40,7 @@ def has_direct_source(config: Config, dataset: str, find_tsv: Callable[[], Path]
 
 
 def direct_source(config: Config, dataset: str) -> FrameSource:
-    """The videos or shards of a data set. DataError where they are not there."""
+    """Opens the videos or shards of a data set. DataError if they are missing."""
     shards = _shards(config, dataset)
     if config.frame_source == "videos" or not shards:
         single = config.type == "pretrain" and is_image_dataset(dataset)

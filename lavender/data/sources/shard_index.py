@@ -1,4 +1,4 @@
-"""Where the samples of a tar are, in the layout of WebDataset: found once, and kept in a file beside the tar."""
+"""Index of the samples in a WebDataset tar: built once, and stored in a file beside the tar."""
 
 import fcntl
 import hashlib
@@ -25,32 +25,32 @@ from lavender.runtime.quoting import shown
 
 LOGGER = logging.getLogger("lavender.data")
 
-VIDEO, IMAGE = 0, 1  # what the file of a sample is
-TEXT, JSON = 1, 2  # what its caption is in; 0: it has none
-_VERSION = 2  # of an index: its layout, and what is refused
+VIDEO, IMAGE = 0, 1  # kind of a sample's file
+TEXT, JSON = 1, 2  # kind of its caption; 0: no caption
+_VERSION = 2  # version of the index: layout, and what is rejected
 _BLOCK = 512  # bytes; a tar ends with blocks of zeros
-_SAMPLE_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)  # key and extension, as WebDataset cuts them
-_PACKED = {  # how compressed tars begin → what unpacks them
+_SAMPLE_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)  # key and extension, split like WebDataset
+_PACKED = {  # first bytes of a compressed tar → tool that unpacks it
     b"\x1f\x8b": "gunzip",
     b"BZh": "bunzip2",
     b"\xfd7zXZ": "unxz",
     b"\x28\xb5\x2f\xfd": "unzstd",
 }
-# What numpy raises for a file that is cut, or is no index: it is then built anew.
+# Errors of numpy for a file that is truncated or not an index, which is then rebuilt.
 _NO_INDEX = (ValueError, LookupError, EOFError, AttributeError, TypeError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """The samples of one tar, in the order of their first files.
+    """Samples of one tar, in the order of their first files.
 
     Attributes:
-        facts: int64 (6,): version, size of the tar in bytes, its time of change in ns, whether it is cut,
+        facts: int64 (6,): version, size of the tar in bytes, its modification time in ns, whether it is truncated,
             samples without frames (failed downloads), files whose key cannot be an id.
-        keys: the keys, UTF-8, joined: uint8; ends: where each ends, int64 (N,).
-        files: int64 (F, 3): place and size in bytes, and `VIDEO` or `IMAGE`, of each file with frames.
-        file_ends: int64 (N,): how many of `files` are of the samples up to this one.
-        captions: int64 (N, 3): place, size and `TEXT` or `JSON` of each caption; 0: there is none.
+        keys: uint8, all keys in UTF-8, concatenated; ends: int64 (N,), end of each key.
+        files: int64 (F, 3): position and size in bytes, and `VIDEO` or `IMAGE`, of each file with frames.
+        file_ends: int64 (N,): number of `files` of all samples up to this one.
+        captions: int64 (N, 3): position, size and `TEXT` or `JSON` of each caption; 0: no caption.
     """
 
     facts: np.ndarray
@@ -62,17 +62,17 @@ class ShardIndex:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the tar ends before its end, as after a download that stopped."""
+        """Whether the tar is truncated, as after an interrupted download."""
         return bool(self.facts[3])
 
 
 def open_indices(tars: Sequence[Path]) -> Iterator[ShardIndex | DataError]:
-    """The index of each tar; what is missing, or is older than its tar, is built.
+    """Yields the index of each tar; missing and outdated indices are built.
 
-    Processes that start together share the work: each begins at another tar, and none builds what another is building.
+    Processes that start together share the work: each begins at a different tar, and no two build the same index.
 
     Yields:
-        in the order of `tars`: the index, or what is wrong with the tar.
+        in the order of `tars`: the index, or the fault of the tar.
     """
     found: dict[int, ShardIndex | DataError] = {}
     missing = []
@@ -91,7 +91,7 @@ def open_indices(tars: Sequence[Path]) -> Iterator[ShardIndex | DataError]:
     start = len(missing) * rank() // world_size()
     order = missing[start:] + missing[:start]
     unwritten, pace = 0, Pace(at_once=False)
-    for wait in (False, True):  # what another process is building is left for the end
+    for wait in (False, True):  # tars that another process is indexing come last
         for number in order:
             if number not in found:
                 if pace.due():
@@ -112,9 +112,9 @@ def open_indices(tars: Sequence[Path]) -> Iterator[ShardIndex | DataError]:
 
 
 def _stored_or_built(tar: Path) -> tuple[ShardIndex, bool]:
-    """The index, and whether it is kept in a file."""
+    """Returns the index, and whether it is stored in a file."""
     try:
-        if (stored := _stored(tar)) is not None:  # another process has built it meanwhile
+        if (stored := _stored(tar)) is not None:  # another process has built it in the meantime
             return stored, True
         index = build_index(tar)
     except OSError as error:
@@ -129,10 +129,10 @@ def _stored_or_built(tar: Path) -> tuple[ShardIndex, bool]:
 
 
 def build_index(tar: Path) -> ShardIndex:
-    """Reads the headers of a tar.
+    """Builds the index from the headers of a tar.
 
     Raises:
-        DataError: it is no tar, a compressed one, or two videos in it would be one. OSError: it cannot be read.
+        DataError: the file is not a tar, is compressed, or has two videos of one id. OSError: it cannot be read.
     """
     facts = tar.stat()
     with open(tar, "rb") as file:
@@ -156,7 +156,7 @@ def build_index(tar: Path) -> ShardIndex:
                 unfit_names += 1
             else:
                 samples.setdefault(key, {})[extension] = place, size
-    if is_cut:  # the files of the last sample may be missing
+    if is_cut:  # the last sample may lack files
         samples.pop(key, None)
     for key, found in samples.items():
         _refuse_several_videos(tar, key, found)
@@ -164,12 +164,12 @@ def build_index(tar: Path) -> ShardIndex:
 
 
 def _members(file: BinaryIO, size: int) -> tuple[list[tuple[str, int, int]], bool]:
-    """Name, place and size of each whole file of a tar, and whether the tar is cut."""
+    """Name, position and size of each complete file of a tar, and whether the tar is truncated."""
     found = []
     with tarfile.open(fileobj=file, mode="r:") as tar:
         try:
             while (member := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
+                tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all of them
                 if member.isreg() and not member.issparse() and member.offset_data + member.size <= size:
                     found.append((member.name, member.offset_data, member.size))
         except tarfile.ReadError:
@@ -212,7 +212,7 @@ def _refuse_several_videos(tar: Path, key: str, found: Iterable[str]) -> None:
 
 
 def _frames_of(found: dict[str, tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """The video of a sample, an MP4 before others; else its images in the order of their names (2 before 10)."""
+    """Video of a sample, preferably an MP4; else its images, sorted naturally (2 before 10)."""
     kinds = {extension: extension.rpartition(".")[2] for extension in found}
     videos = sorted((kind != "mp4", extension) for extension, kind in kinds.items() if kind in VIDEO_EXTENSIONS)
     if videos:
@@ -222,7 +222,7 @@ def _frames_of(found: dict[str, tuple[int, int]]) -> list[tuple[int, int, int]]:
 
 
 def _places(tar: Path) -> tuple[Path, Path]:
-    """Where the index of a tar is kept: beside it; where that is not allowed, in the user's cache."""
+    """Paths for the index of a tar: beside it or, if that is not writable, in the user's cache."""
     name = hashlib.sha256(os.fsencode(os.path.realpath(tar))).hexdigest()[:32]
     return tar.with_name(f"{tar.name}.index.npz"), _cache_folder() / f"{name}.npz"
 
@@ -232,7 +232,7 @@ def _cache_folder() -> Path:
 
 
 def _stored(tar: Path) -> ShardIndex | None:
-    """The index that is kept of a tar; None where there is none that fits it. OSError where the tar is not there."""
+    """Stored index of a tar; None if there is none that fits. OSError if the tar is missing."""
     refuse_special(tar)
     facts = tar.stat()
     for path in _places(tar):
@@ -244,7 +244,7 @@ def _stored(tar: Path) -> ShardIndex | None:
 
 
 def _fits(index: ShardIndex) -> bool:
-    """Whether the arrays belong together, and no place is outside the tar."""
+    """Whether the arrays are consistent and all positions are inside the tar."""
     count, size = len(index.ends), int(index.facts[1])
     last_key, last_file = (int(ends[-1]) if count else 0 for ends in (index.ends, index.file_ends))
     places = np.concatenate([index.files[:, :2], index.captions[:, :2]])
@@ -257,10 +257,10 @@ def _fits(index: ShardIndex) -> bool:
 
 @contextmanager
 def _claimed(tar: Path, wait: bool) -> Iterator[bool]:
-    """Holds the lock that says that this process builds the index of a tar; False where another one holds it."""
+    """Holds the lock for building the index of a tar; yields False if another process holds it."""
     try:
         file = open(tar, "rb")  # noqa: SIM115 (closed below)
-    except OSError:  # whoever reads it says why
+    except OSError:  # the reader reports the reason
         yield True
         return
     with file:
@@ -269,6 +269,6 @@ def _claimed(tar: Path, wait: bool) -> Iterator[bool]:
         except BlockingIOError:
             yield False
             return
-        except OSError:  # a file system without locks: the index is built twice, which does no harm
+        except OSError:  # without file locks the index may be built twice, which is harmless
             pass
         yield True

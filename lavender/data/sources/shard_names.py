@@ -1,4 +1,4 @@
-"""Which tars an option names: a folder, a tar, or a pattern with braces (`{00000..00012}`, `{a,b}`) or `*`."""
+"""Names of tars: a folder, a tar, or a pattern with braces (`{00000..00012}`, `{a,b}`) or `*`."""
 
 import glob
 import re
@@ -9,7 +9,7 @@ from lavender.runtime.errors import DataError
 from lavender.runtime.files import looked_from
 from lavender.runtime.quoting import shown
 
-_MOST = 1_000_000  # names that a pattern may stand for
+_MOST = 1_000_000  # maximum names from a pattern
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _REMOTE = re.compile(r"(pipe:|[A-Za-z][A-Za-z0-9+.-]*://)")
@@ -17,12 +17,12 @@ _PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
 
 
 def find_shards(pattern: str) -> list[Path]:
-    """The tars in a fixed order: those of a folder by name, at any depth; those of a pattern as it counts them.
+    """Tars in a fixed order: those of a folder sorted by name, at any depth; those of a pattern in its own order.
 
-    A tar that a pattern with braces names is in the list even where it is missing.
+    A pattern with braces also lists tars that are missing.
 
     Raises:
-        DataError: the name is a remote one, or there is no tar.
+        DataError: the name is a remote address, or there is no tar.
     """
     if _REMOTE.match(pattern):
         raise DataError(
@@ -48,10 +48,10 @@ def find_shards(pattern: str) -> list[Path]:
 
 
 def expand(pattern: str) -> list[str]:
-    """The names that a pattern with braces stands for, as in a shell: `{08..10}` is 08, 09, 10; `{a,b}` a, b.
+    """Expands braces as a shell does: `{08..10}` is 08, 09, 10; `{a,b}` is a, b.
 
     Raises:
-        DataError: there are too many.
+        DataError: the pattern gives too many names.
     """
     for braces in _BRACES.finditer(pattern):
         if counted := _RANGE.fullmatch(braces[1]):
@@ -65,7 +65,7 @@ def expand(pattern: str) -> list[str]:
         elif "," in braces[1]:
             choices = braces[1].split(",")
         else:
-            continue  # as in a shell, braces around one word are letters
+            continue  # as in a shell, braces around one word are literal
         rest = expand(pattern[braces.end() :])
         if len(choices) * len(rest) > _MOST:
             raise DataError(f"--shards {shown(pattern)} stands for more than {_MOST:,} names")

@@ -1,4 +1,4 @@
-"""Frames and captions in WebDataset tars, as `video2dataset` and `img2dataset` write them, read by place."""
+"""Frames and captions in WebDataset tars, as written by `video2dataset` and `img2dataset`, with random access."""
 
 import json
 import logging
@@ -25,10 +25,10 @@ LOGGER = logging.getLogger("lavender.data")
 
 
 class ShardSample(StoredVideo):
-    """A sample of a tar: `count` frames of its video, evenly spread, or its images. Opening it reads nothing.
+    """Sample of a tar: `count` evenly spread frames of its video, or its images. Opening it reads nothing.
 
     Args:
-        tar: the file; files: (F, 3) place, size and kind of its video or images, see `ShardIndex`.
+        tar: the file; files: (F, 3) position, size and kind of its video or images, see `ShardIndex`.
     """
 
     def __init__(self, video_id: str, where: str, tar: Path, files: np.ndarray, count: int, max_pixels: int):
@@ -45,11 +45,11 @@ class ShardSample(StoredVideo):
 
     @property
     def has_images(self) -> bool:
-        """Whether it is images, not a video."""
+        """Whether the sample consists of images instead of a video."""
         return self._files[0][2] == IMAGE
 
     def data(self, number: int) -> bytes:
-        """The file of its image of this number, or of its video (number 0). DataError where the tar cannot be read."""
+        """Content of its image `number`, or of its video (number 0). DataError if the tar cannot be read."""
         place, size, _ = self._files[number]
         return read_at(self.tar, place, size, self.where)
 
@@ -58,20 +58,20 @@ class ShardSample(StoredVideo):
 
 
 class ShardSource(FrameSource):
-    """The samples of tars, in the order of the tars and of the samples in them. An id is a sample's key.
+    """Samples of tars, in the order of the tars and of their samples. An id is a sample's key.
 
-    Samples without frames, which `video2dataset` leaves of failed downloads, are no videos; the log counts them.
+    Samples without frames, from failed downloads of `video2dataset`, are skipped; the log counts them.
 
     Args:
         pattern: a folder, a tar, or a pattern with braces.
-        stored_frames: frames of a video; a sample of images has as many as there are images.
-        max_pixels: of a frame, at most.
-        tolerant: tars that are missing, cut or no tars are left out with a warning, but for their whole samples;
-            otherwise they are an error.
+        stored_frames: frames per video; a sample of images has one frame per image.
+        max_pixels: maximum pixels of a frame.
+        tolerant: missing, truncated or invalid tars give a warning, and only their complete samples are used; otherwise
+            they are an error.
 
     Raises:
         ConfigError: there are videos, but PyAV is not installed.
-        DataError: there are no tars or no samples, or a tar is not as it should be.
+        DataError: there are no tars or no samples, or a tar is faulty.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class ShardSource(FrameSource):
             raise ConfigError(f"{self.path} holds videos, which PyAV decodes: pip install av")
 
     def _join(self, indices: list[ShardIndex]) -> None:
-        """One array of each kind for all tars: worker processes share arrays."""
+        """Joins the arrays of all tars: worker processes share arrays."""
         empty = np.zeros(0, np.int64)
         lengths = [len(index.ends) for index in indices]
         self._tar_of = np.repeat(np.arange(len(indices)), lengths)  # (N,)
@@ -171,7 +171,7 @@ class ShardSource(FrameSource):
         return self._by_id()
 
     def _by_id(self) -> dict[str, int]:
-        """Shards of two downloads can have the same keys, which does no harm where nothing is looked up by its key."""
+        """Key → number. Repeated keys, as in two downloads, are an error only when ids are looked up."""
         numbers: dict[str, int] = {}
         for number in range(len(self)):
             other = numbers.setdefault(self.video_id(number), number)
@@ -187,7 +187,7 @@ class ShardSource(FrameSource):
 
 
 def read_at(tar: Path, place: int, size: int, where: str) -> bytes:
-    """Bytes of a tar, which is opened for each read: there can be more tars than a process may have open.
+    """Reads bytes of a tar, opened for each read: there may be more tars than a process may have open.
 
     Raises:
         DataError: the tar cannot be read, or is shorter than when it was indexed.
@@ -195,7 +195,7 @@ def read_at(tar: Path, place: int, size: int, where: str) -> bytes:
     pieces, left = [], size
     try:
         with open(tar, "rb", buffering=0) as file:
-            # Network file systems may give less than was asked for.
+            # Network file systems may return fewer bytes.
             while left and (piece := os.pread(file.fileno(), left, place + size - left)):
                 pieces.append(piece)
                 left -= len(piece)
@@ -207,7 +207,7 @@ def read_at(tar: Path, place: int, size: int, where: str) -> bytes:
 
 
 def _caption_of(text: str, where: str) -> str:
-    """The caption in the JSON of a sample."""
+    """Caption in the JSON of a sample."""
     try:
         content = load_json(text)
     except json.JSONDecodeError as error:
@@ -221,6 +221,6 @@ def _caption_of(text: str, where: str) -> str:
 
 
 def _shifted(ends: list[np.ndarray], lengths: list[int]) -> np.ndarray:
-    """Ends in each of several arrays → ends in all of them joined."""
+    """Ends within each of several arrays → ends in their concatenation."""
     starts = np.cumsum([0, *lengths])
     return np.concatenate([np.zeros(0, np.int64), *(one + start for one, start in zip(ends, starts, strict=False))])

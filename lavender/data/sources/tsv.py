@@ -1,4 +1,4 @@
-"""Frames in a TSV file: a line is a video, its frames are base64 images."""
+"""Frames in a TSV file: one video per line, frames as base64 images."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -16,11 +16,11 @@ from lavender.runtime.quoting import shown
 
 
 class TSVVideo(StoredVideo):
-    """A row of a frame TSV.
+    """Row of a frame TSV.
 
     Args:
-        fields: id, perhaps metadata, and frames in base64; where: the file and line they stand in.
-        max_pixels: of a frame, at most.
+        fields: id, optional metadata, and frames in base64; where: their file and line.
+        max_pixels: maximum pixels of a frame.
 
     Raises:
         DataError: the row has no frames.
@@ -39,14 +39,14 @@ class TSVVideo(StoredVideo):
 
 
 class TSVSource(FrameSource):
-    """The rows of a frame TSV.
+    """Rows of a frame TSV.
 
     Args:
-        path: the file; its line index is built where it is missing, and its id index once an id is looked for.
-        max_pixels: of a frame, at most.
+        path: the file; its line index is built if missing, its id index at the first lookup of an id.
+        max_pixels: maximum pixels of a frame.
 
     Raises:
-        DataError: the file is missing, or its line index does not fit it.
+        DataError: the file is missing, or its line index does not fit.
     """
 
     def __init__(self, path: str | Path, max_pixels: int = MAX_PIXELS):
@@ -86,7 +86,7 @@ class TSVSource(FrameSource):
         return self.index.hint(video_id)
 
     def find(self, video_id: str) -> TSVVideo:
-        """The video of an id. DataError, too, where the index points at the row of another one."""
+        """Video of an id. Also raises DataError if the index points at the row of another id."""
         number = self._reader.number_at(self.index.offset(video_id))
         fields, where = self._reader.row(number), self.where(number)
         if not may_be_same(fields[0], video_id):

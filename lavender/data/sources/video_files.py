@@ -1,4 +1,4 @@
-"""Frames of a folder of videos, read directly: those that `_tools` would have stored, without the rounding of JPEG."""
+"""Frames of a folder of videos, read directly: the same frames that `_tools` would store, without JPEG artefacts."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ from lavender.runtime.errors import ConfigError
 
 
 class VideoFile(StoredVideo):
-    """`count` frames of a video file, evenly spread as `sample_frames` takes them; opening it decodes nothing."""
+    """`count` evenly spread frames of a video file, as from `sample_frames`; opening it decodes nothing."""
 
     def __init__(self, video_id: str, file: Path, count: int, max_pixels: int):
         super().__init__(video_id, str(file))
@@ -29,7 +29,7 @@ class VideoFile(StoredVideo):
 
 
 class ImageFiles(StoredVideo):
-    """All images of a folder, in the order of their names; only those asked for are read."""
+    """All images of a folder, sorted by name; only requested ones are read."""
 
     def __init__(self, video_id: str, files: Sequence[Path], max_pixels: int):
         super().__init__(video_id, str(files[0].parent if len(files) > 1 else files[0]))
@@ -43,19 +43,19 @@ class ImageFiles(StoredVideo):
 
 
 class VideoFolder(FrameSource):
-    """A folder of video files and of folders of images, at any depth; an id is the path without the media extension.
+    """Folder of video files and of image folders, at any depth; an id is the path without media extension.
 
-    The files are listed once, so that videos have the same numbers in all processes of a run.
+    The files are listed only once, so that videos have the same numbers in all processes of a run.
 
     Args:
         path: the folder.
-        stored_frames: frames of a video file; a folder of images has as many as there are images.
-        max_pixels: of a frame, at most.
-        single_images: each image is a video of one frame, whatever folder it is in.
+        stored_frames: frames per video file; a folder of images has one frame per image.
+        max_pixels: maximum pixels of a frame.
+        single_images: each image is a video of one frame, in whatever folder it is.
 
     Raises:
         ConfigError: there are video files, but PyAV is not installed.
-        DataError: the folder is missing or has neither videos nor images, or two files would be one video.
+        DataError: the folder is missing or has neither videos nor images, or two files have the same id.
     """
 
     def __init__(
