@@ -1,4 +1,4 @@
-"""LAVENDER rebuilt: unified video-language understanding as masked language modelling."""
+"""LAVENDER: unified video-language understanding as masked language modelling."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ __all__ = ["Predictor"]
 
 
 def __getattr__(name: str) -> Any:
-    """`from lavender import Predictor` imports what is heavy when it is asked for, and not before."""
+    """Imports heavy names, as in `from lavender import Predictor`, only on demand."""
     if name == "Predictor":
         from lavender.inference.predictor import Predictor
 

@@ -1,6 +1,6 @@
 """python -m lavender.predict answer phone.mp4 "what is the man doing" --path_ckpt _snapshot/_msrvtt-qa_20261128
 
-Captions, answers, choices and matches for one's own videos, and searches in a folder of them:
+Captions, answers, choices and matches for your own videos, and search in a folder of videos:
 
     caption CLIP …                       answer CLIP QUESTION
     choose CLIP QUESTION OPTION …        match CLIP TEXT …
@@ -27,17 +27,17 @@ BAD_INPUT, INTERRUPTED = 2, 130
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Does what the command line says; returns the exit code: 1 where clips were left out, 2 for bad input."""
+    """Runs the command line; returns the exit code: 1 if clips were left out, 2 for bad input."""
     arguments = _parser().parse_args(words)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        from lavender.inference.predictor import Predictor  # heavy: --help and wrong words are answered at once
+        from lavender.inference.predictor import Predictor  # heavy: not needed for --help and usage errors
 
         predictor = Predictor.from_pretrained(arguments.path_ckpt, arguments.device, **_options(arguments))
         code = arguments.do(predictor, arguments)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # who reads it, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (LavenderError, OSError) as fault:

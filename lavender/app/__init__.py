@@ -1,1 +1,1 @@
-"""A page for a browser: a checkpoint answers, captions, chooses, compares and searches. `python -m lavender.app`."""
+"""Web page for a checkpoint: answers, captions, choices, comparison and search. `python -m lavender.app`."""

@@ -1,7 +1,7 @@
 """python -m lavender.app --path_ckpt _snapshot/_msrvtt-qa_20261128
 
-A page for a browser, on this machine: choose or upload a clip, see the frames that the model sees, and ask about it.
-Without --path_ckpt it shows the toy model of `make demo`.
+A web page on this machine: choose or upload a clip, see the frames that the model sees, and ask about it. Without
+--path_ckpt it shows the toy model of `make demo`.
 """
 
 import argparse
@@ -22,7 +22,7 @@ EXAMPLES = 6
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Serves the page until it is stopped; returns the exit code: 2 for bad input."""
+    """Serves the page until stopped; returns the exit code: 2 for bad input."""
     arguments = _parser().parse_args(words)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
@@ -83,7 +83,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     options = {name: getattr(arguments, name) for name in names if getattr(arguments, name)}
     command = ["python", "-m", "lavender.predict", "index", "FOLDER", "-o", "clips.index", "--path_ckpt", checkpoint]
 
-    from lavender.app.serving import serve  # heavy: --help and wrong words are answered at once
+    from lavender.app.serving import serve  # heavy: not needed for --help and usage errors
 
     serve(
         checkpoint,

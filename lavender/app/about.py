@@ -1,4 +1,4 @@
-"""What a checkpoint was trained for, and which parts of the page it can serve."""
+"""Training tasks of a checkpoint, and the parts of the page that it supports."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from lavender.inference.heads import find_task, trained_formats
 from lavender.inference.predictor import Predictor
 from lavender.runtime.errors import WeightsError
 
-_WORDS = {  # data format → what a checkpoint learns of it
+_WORDS = {  # data format → what a checkpoint learns from it
     "qaoe": "answering questions",
     "fib": "filling in blanks",
     "qamc": "choosing an answer",
@@ -19,14 +19,14 @@ _WORDS = {  # data format → what a checkpoint learns of it
     "pretrain": "masked words and video-text matching",
 }
 _MATCHING = ("retrieval", "retmc", "pretrain")
-_NAMES = {  # part of the page → what it gives
+_NAMES = {  # part of the page → its result
     "ask": "answering questions",
     "caption": "captions",
     "choose": "choosing between options",
     "compare": "comparing texts",
     "search": "search",
 }
-PARTS = {  # part of the page → formats that serve it, formats that train it
+PARTS = {  # part of the page → formats whose heads support it, formats that train it
     "ask": (("qaoe",), ("qaoe",)),
     "caption": (("captioning",), ("captioning",)),
     "choose": (("qamc", "retmc"), ("qamc", *_MATCHING)),
@@ -37,7 +37,7 @@ PARTS = {  # part of the page → formats that serve it, formats that train it
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the page: whether the checkpoint has a head for it, and was trained for it."""
+    """Part of the page: whether the checkpoint has a head for it, and was trained for it."""
 
     name: str
     can: bool
@@ -45,14 +45,14 @@ class Part:
 
     @property
     def note(self) -> str:
-        """What its user must know; "" where it was trained for this."""
+        """Remark for the user; "" if the checkpoint was trained for this part."""
         if not self.can:
             return "This checkpoint has no head for this. Take another checkpoint."
         return "" if self.trained else "This checkpoint was not trained for this: the results may mean nothing."
 
 
 def parts_of(predictor: Predictor) -> dict[str, Part]:
-    """Each part of the page by its name."""
+    """Name → part of the page."""
     formats = set(trained_formats(predictor.config))
     return {
         name: Part(name, any(_has_head(predictor, form) for form in serving), bool(formats & set(training)))
@@ -61,7 +61,7 @@ def parts_of(predictor: Predictor) -> dict[str, Part]:
 
 
 def describe(predictor: Predictor, checkpoint: str, parts: Iterable[Part]) -> list[tuple[str, str]]:
-    """The head of the page: (name, value) a line."""
+    """Header of the page: (name, value) per line."""
     config, parts = predictor.config, list(parts)
     size = sum(weight.numel() for weight in predictor.model.parameters())
     trained = "; ".join(dict.fromkeys(map(_training, config.entries() or [config])))

@@ -1,4 +1,4 @@
-"""Clips on the page: uploads, which are removed once they are decoded, and the frames that are kept for a while."""
+"""Clips of the page: uploads, which are removed after decoding, and their frames, kept in memory for a while."""
 
 import secrets
 import shutil
@@ -16,7 +16,7 @@ from lavender.runtime.errors import DataError
 from lavender.runtime.quoting import one_line
 
 MEGABYTE = 2**20
-# Of the many names of videos those that cameras, telephones and sites give; browsers check them, too.
+# Video extensions used by cameras, phones and websites; browsers check them, too.
 # fmt: off
 EXTENSIONS = [
     ".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".ogv", ".wmv", ".flv", ".3gp",
@@ -27,23 +27,23 @@ _LONGEST_NAME = 60
 
 @dataclass(frozen=True)
 class Clip:
-    """Frames of a clip, (T, H, W, 3), uint8 RGB: as many as evaluation would have stored."""
+    """Frames of a clip, (T, H, W, 3), uint8 RGB, as many as evaluation would store."""
 
     name: str
     frames: np.ndarray
 
 
 class Uploads:
-    """The folder in which the server puts uploads, each in a folder of its own.
+    """Folder into which the server puts uploads, each in its own subfolder.
 
-    Nothing outside of it is ever read or removed, whatever a request names.
+    Nothing outside of it is ever read or removed, whatever path a request contains.
     """
 
     def __init__(self, folder: Path, limits: Limits):
         self.folder, self.limits = folder.resolve(), limits
 
     def holds(self, path: Any) -> bool:
-        """Whether a path, as a request names it, is that of a file of this folder and of no other."""
+        """Whether a path from a request is a file in this folder."""
         if not isinstance(path, str) or "\0" in path:
             return False
         try:
@@ -54,13 +54,13 @@ class Uploads:
         return place.is_absolute() and self.folder in real.parents and real.is_file()
 
     def find(self, payload: Any) -> tuple[Path, str]:
-        """The file of an upload, and what to call it.
+        """Returns the file of an upload and its name for messages.
 
         Args:
-            payload: what the browser says of it, `{"path": …, "orig_name": …}`.
+            payload: data from the browser, `{"path": …, "orig_name": …}`.
 
         Raises:
-            DataError: it is no file of this folder, no video by its name, or too large.
+            DataError: it is not a file in this folder, not a video by its name, or too large.
         """
         path = payload.get("path") if isinstance(payload, dict) else None
         if not self.holds(path):
@@ -74,7 +74,7 @@ class Uploads:
         return file, name
 
     def remove(self, payload: Any) -> None:
-        """Removes an upload with the folder that it lies in; does nothing where it is none."""
+        """Removes an upload with its subfolder, if it is one."""
         path = payload.get("path") if isinstance(payload, dict) else None
         if self.holds(path):
             file = Path(str(path)).resolve()
@@ -85,17 +85,17 @@ class Uploads:
 
 
 class KeptClips:
-    """Clips in memory under keys that nobody can guess; the oldest go when there are too many bytes.
+    """Clips in memory under unguessable keys; the oldest are removed when there are too many bytes.
 
     Args:
-        megabytes: of frames, at most; the newest clip is always kept.
+        megabytes: maximum total size of frames; the newest clip is always kept.
     """
 
     def __init__(self, megabytes: float = 500):
         self._most, self._clips, self._lock = megabytes * MEGABYTE, OrderedDict[str, Clip](), Lock()
 
     def add(self, clip: Clip) -> str:
-        """Keeps a clip; returns its key."""
+        """Stores a clip; returns its key."""
         key = secrets.token_urlsafe(16)
         with self._lock:
             self._clips[key] = clip
@@ -104,7 +104,7 @@ class KeptClips:
         return key
 
     def get(self, key: str | None) -> Clip:
-        """DataError where there is none of this key."""
+        """Clip of a key. DataError if there is none."""
         with self._lock:
             if key is None:
                 raise DataError("choose a clip first")
@@ -114,7 +114,7 @@ class KeptClips:
             return self._clips[key]
 
     def remove(self, key: str | None) -> None:
-        """Forgets a clip; does nothing where there is none."""
+        """Removes a clip, if it exists."""
         with self._lock:
             self._clips.pop(key or "", None)
 

@@ -1,9 +1,9 @@
-"""The process that decodes clips for the page: it reads one request from its standard input, answers it, and ends.
+"""Decoder process of the page: reads one request from standard input, answers it, and exits.
 
     python -m lavender.app.decoder
 
-A damaged or hostile file can crash a decoder, or use up memory or time. Here that ends this process alone, which has no
-model, sees the clips of one request, may write no file, and is limited in memory and time by the system.
+A damaged or hostile file can crash a decoder, or exhaust memory or time. This affects only this process, which has no
+model, sees only the clips of one request, cannot write files, and has memory and time limits.
 """
 
 import json
@@ -22,12 +22,14 @@ MEGABYTE = 2**20
 
 
 def main() -> None:
-    """Answers a request: for each file a line of JSON, `{"shape": [T, H, W, 3]}` with the frames behind it as bytes
-    (uint8 RGB), or `{"fault": "why there are none"}`."""
-    import av  # noqa: F401 (so that its libraries are loaded before memory is limited)
+    """Answers a request: per file one line of JSON, and the frames as bytes (uint8 RGB) behind it.
+
+    The line is `{"shape": [T, H, W, 3]}`, or `{"fault": "reason"}` without frames.
+    """
+    import av  # noqa: F401 (loads its libraries before memory is limited)
 
     request = json.loads(sys.stdin.buffer.readline() or "null")
-    if request is None:  # the page has ended
+    if request is None:  # the server has ended
         return
     limits = request["limits"]
     _limit(limits["megabytes"], limits["wait"])
@@ -43,10 +45,10 @@ def main() -> None:
 
 
 def clip_frames(path: Path, count: int, max_pixels: int, max_frames: int, max_seconds: float) -> np.ndarray:
-    """`count` frames of a video, spread as everywhere: (count, H, W, 3), uint8 RGB.
+    """Decodes `count` evenly spread frames of a video: (count, H, W, 3), uint8 RGB.
 
     Raises:
-        DataError: it is no video, it cannot be decoded, or it is larger or longer than allowed.
+        DataError: it is not a video, cannot be decoded, or is larger or longer than allowed.
     """
     survey = _survey(path, max_pixels)
     times = [time for time in survey.times if time is not None]
@@ -62,7 +64,7 @@ def clip_frames(path: Path, count: int, max_pixels: int, max_frames: int, max_se
 
 
 def _survey(path: Path, max_pixels: int) -> Any:
-    """What the packets say; where they cannot be read, decoding tells why."""
+    """Survey of the packets; if they cannot be read, decoding reports the fault."""
     import av
 
     try:
@@ -73,7 +75,7 @@ def _survey(path: Path, max_pixels: int) -> Any:
 
 
 def _limit(megabytes: int, seconds: float) -> None:
-    """Memory of this process in all, and seconds of a processor; no file is written, no core dumped."""
+    """Limits this process: total memory and CPU seconds; no file writes, no core dumps."""
     for kind, most in (
         (resource.RLIMIT_AS, megabytes * MEGABYTE),
         (resource.RLIMIT_CPU, int(seconds) + 1),

@@ -1,4 +1,4 @@
-"""Frames of clips, decoded by a process of its own (see `decoder.py`) that a file may crash or hold up."""
+"""Decoding of clips in a separate process (see `decoder.py`), which a bad file may crash or block."""
 
 import json
 import os
@@ -21,11 +21,11 @@ _COMMAND = [sys.executable, "-P", "-m", "lavender.app.decoder"]
 
 @dataclass(frozen=True)
 class Limits:
-    """What the page accepts.
+    """Limits of the page.
 
     Args:
-        upload: megabytes of a file. seconds: of a clip. pixels: of a frame. frames: of a clip.
-        wait: seconds that decoding may take. memory: megabytes of the process that decodes.
+        upload: megabytes of a file. seconds: length of a clip. pixels: pixels of a frame. frames: frames of a clip.
+        wait: seconds of decoding. memory: megabytes of the decoder process.
     """
 
     upload: float = 100
@@ -37,9 +37,9 @@ class Limits:
 
 
 class Decoder:
-    """Decodes clips, one request at a time, each in a new process. The next process waits ready, which saves a second.
+    """Decodes clips, one request at a time, each in a new process. The next process is started in advance.
 
-    A process gets the paths that it is to read, and gives back numbers and text, no pickles.
+    A process receives paths and returns numbers and text, no pickles.
     """
 
     def __init__(self, limits: Limits):
@@ -48,18 +48,18 @@ class Decoder:
         self._ready: subprocess.Popen | None = None
 
     def prepare(self) -> None:
-        """Starts the next process."""
+        """Starts the next process in advance."""
         if self._ready is None or self._ready.poll() is not None:
             self._ready = subprocess.Popen(
                 _COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,  # of FFmpeg and of a crash; what is wrong with a clip comes as an answer
+                stderr=subprocess.DEVNULL,  # messages of FFmpeg and crashes; faults of clips are in the answer
                 env=_environment(),
             )
 
     def close(self) -> None:
-        """Ends the process that waits."""
+        """Ends the waiting process."""
         process, self._ready = self._ready, None
         if process is not None:
             _end(process)
@@ -68,10 +68,10 @@ class Decoder:
         """`count` evenly spread frames of a clip, (count, H, W, 3), uint8 RGB.
 
         Args:
-            name: what messages call it, in place of its path.
+            name: its name in messages, instead of its path.
 
         Raises:
-            DataError: it is no video, is outside the limits, or its decoding crashed or took too long.
+            DataError: it is not a video, exceeds the limits, or its decoding crashed or timed out.
         """
         (found,) = self.each([path], count)
         if isinstance(found, DataError):
@@ -79,13 +79,13 @@ class Decoder:
         return found
 
     def each(self, paths: Sequence[Path], count: int) -> list[np.ndarray | DataError]:
-        """The same of several clips, with the fault in place of the frames of those that have none."""
+        """Like `frames`, for several clips; unreadable clips give a DataError instead of frames."""
         found: list[np.ndarray | DataError] = []
         while len(found) < len(paths):
             rest = paths[len(found) :]
             answers, late = self._ask(rest, count)
             found += answers[: len(rest)]
-            if len(answers) < len(rest):  # the process ended over this one: another one gets those after it
+            if len(answers) < len(rest):  # the process crashed at this clip: a new one gets the rest
                 reason = (
                     f"decoding took longer than {self.limits.wait:g} seconds and was stopped"
                     if late
@@ -95,7 +95,7 @@ class Decoder:
         return found
 
     def _ask(self, paths: Sequence[Path], count: int) -> tuple[list[np.ndarray | DataError], bool]:
-        """The answers of one process, which may be too few, and whether its time was up."""
+        """Answers of one process, which may be incomplete, and whether it timed out."""
         limits = self.limits
         clip = {"max_pixels": limits.pixels, "max_frames": limits.frames, "max_seconds": limits.seconds}
         facts = {"megabytes": limits.memory, "wait": limits.wait, "clip": clip}
@@ -116,7 +116,7 @@ class Decoder:
 
 
 def _environment() -> dict[str, str]:
-    """Of the process: threads that compute would only reserve memory, and secrets of this process are none of its."""
+    """Environment of the process: few threads, to save memory, and no secrets of this process."""
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL") if name in os.environ}
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     found = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -133,7 +133,7 @@ def _end(process: subprocess.Popen) -> None:
 
 
 def _answers(output: bytes) -> list[np.ndarray | DataError]:
-    """Those that came whole. What a process says that a file has taken over is believed no further than its form."""
+    """Complete answers in the output. The process may be compromised, so the format is checked strictly."""
     found: list[np.ndarray | DataError] = []
     at = 0
     while (end := output.find(b"\n", at)) >= 0:

@@ -1,4 +1,4 @@
-"""What the page does when a button is pressed. It knows no browser: text goes in, HTML comes out."""
+"""Actions of the page's buttons, independent of the browser: text in, HTML out."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,17 +16,17 @@ from lavender.inference.predictor import Predictor
 from lavender.inference.results import Hit
 from lavender.runtime.errors import DataError
 
-MOST_LETTERS = 500  # of a text
-MOST_OPTIONS = 20  # of a question
-MOST_TEXTS = 50  # to compare
+MOST_LETTERS = 500  # maximum characters of a text
+MOST_OPTIONS = 20  # maximum options of a question
+MOST_TEXTS = 50  # maximum texts to compare
 TOP = 5
 
 
 class Desk:
-    """One model in memory, and all that is asked of it.
+    """One model in memory, with the actions of the page.
 
     Args:
-        examples: clips that can be chosen. indexes: name → an index to search.
+        examples: example clips. indexes: name → index to search.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class Desk:
     # --- clips --------------------------------------------------------------------------------------------------------
 
     def take_upload(self, payload: Any) -> tuple[str, str]:
-        """Decodes an upload and removes it, whatever comes of it; returns the key of its frames, and the frames.
+        """Decodes an upload and always removes it; returns the key of its frames, and the frames as HTML.
 
         Raises:
-            DataError: it is none, or it cannot be decoded within the limits.
+            DataError: it is not an upload, or cannot be decoded within the limits.
         """
         try:
             path, name = self.uploads.find(payload)
@@ -58,52 +58,52 @@ class Desk:
             self.uploads.remove(payload)
 
     def take_example(self, number: Any) -> tuple[str, str]:
-        """The same of an example, by its number from 0; its file stays."""
+        """Like `take_upload`, for an example by its number from 0; its file is kept."""
         if not isinstance(number, int) or not 0 <= number < len(self.examples):
             raise DataError("there is no such example")
         return self._take(self.examples[number], self.examples[number].name)
 
     def _take(self, path: Path, name: str) -> tuple[str, str]:
         config = self.predictor.config
-        count = max(config.stored_frames, config.size_frame)  # as a predictor takes them of a file
+        count = max(config.stored_frames, config.size_frame)  # as many as a predictor uses of a file
         frames = self.decoder.frames(path, count, name)
         seen = [frames[number] for number in evaluation_indices(count, config.size_frame)]
         return self.kept.add(Clip(name, frames)), drawing.frames(name, seen)
 
     def show_examples(self) -> str:
-        """The examples with a frame of each."""
+        """Shows the examples with one frame each."""
         frames = self._one_frame_each(self.examples)
         return drawing.buttons(Tile(frame, path.stem) for frame, path in zip(frames, self.examples, strict=True))
 
     def _one_frame_each(self, paths: Sequence[Path]) -> list[np.ndarray | None]:
-        """A frame of each clip; None where it cannot be read."""
+        """One frame of each clip; None if it cannot be read."""
         return [None if isinstance(one, DataError) else one[0] for one in self.decoder.each(paths, 1)]
 
     # --- questions ----------------------------------------------------------------------------------------------------
 
     def ask(self, key: str | None, question: str) -> str:
-        """The most probable answers to a question."""
+        """Answers a question: the most probable answers."""
         frames = self._frames(key)
         return drawing.bars(self.predictor.answer(frames, _text(question, "question"), k=TOP).guesses)
 
     def caption(self, key: str | None) -> str:
-        """A caption."""
+        """Captions the clip."""
         result = self.predictor.caption(self._frames(key))
         return drawing.sentence(result.text, result.probability)
 
     def choose(self, key: str | None, question: str, options: str) -> str:
-        """The options of a question, one a line, with their probabilities. The question may be empty."""
+        """Options of a question, one per line, with their probabilities. The question may be empty."""
         frames, lines = self._frames(key), _lines(options, "options", MOST_OPTIONS)
         asked = _text(question, "question") if question.strip() else ""
         return drawing.bars(self.predictor.choose(frames, asked, lines).guesses)
 
     def compare(self, key: str | None, texts: str) -> str:
-        """Texts, one a line, by how well they match."""
+        """Texts, one per line, sorted by how well they match."""
         frames, lines = self._frames(key), _lines(texts, "texts", MOST_TEXTS)
         return drawing.bars(self.predictor.match(frames, lines).guesses)
 
     def search(self, name: str, text: str) -> str:
-        """The clips of an index that match a text best."""
+        """Finds the clips of an index that match a text best."""
         if name not in self.indexes:
             raise DataError("there is no such index")
         (found,) = self.indexes[name].search(self.predictor, [_text(text, "text")], TOP)
@@ -129,7 +129,7 @@ def _text(text: str, what: str) -> str:
 
 
 def _lines(text: str, what: str, most: int) -> list[str]:
-    """The lines of a text that are not empty."""
+    """Non-empty lines of a text."""
     lines = [line.strip() for line in str(text or "").splitlines() if line.strip()]
     if not lines:
         raise DataError(f"give {what}, one a line")

@@ -1,4 +1,4 @@
-"""What the page shows of clips and predictions, as HTML. All text of users and files is escaped here."""
+"""HTML of clips and predictions. All text from users and files is escaped here."""
 
 import html
 from collections.abc import Iterable, Sequence
@@ -9,12 +9,12 @@ import numpy as np
 from lavender.data.pictures import picture_address
 from lavender.inference.results import Guess
 
-_SIDE = 320  # pixels of the longer side of a picture
+_SIDE = 320  # longer side of a picture in pixels
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A clip in a row of clips: its frame, or None where it could not be read, and what stands under it."""
+    """Clip in a row of clips: its frame (None if unreadable) and its label."""
 
     frame: np.ndarray | None
     title: str
@@ -22,19 +22,19 @@ class Tile:
 
 
 def picture(frame: np.ndarray, what: str) -> str:
-    """A frame (H, W, 3), uint8 RGB, within the page itself: nothing is stored for it."""
+    """Embeds a frame (H, W, 3), uint8 RGB, in the page without storing a file."""
     return f'<img alt="{html.escape(what)}" src="{picture_address(frame, _SIDE, _SIDE)}">'
 
 
 def frames(name: str, seen: Sequence[np.ndarray]) -> str:
-    """The frames of a clip side by side."""
+    """Frames of a clip side by side."""
     pictures = "".join(f"<figure>{picture(frame, f'frame {n}')}</figure>" for n, frame in enumerate(seen, 1))
     many = f"the {len(seen)} frames" if len(seen) != 1 else "the one frame"
     return f"<p><b>{html.escape(name)}</b>: {many} that the model sees</p><div class='lav-frames'>{pictures}</div>"
 
 
 def bars(guesses: Iterable[Guess]) -> str:
-    """Texts with their probabilities."""
+    """Texts with probability bars."""
     rows = "".join(
         f"<div><span>{html.escape(one.text)}</span><div><i style='width:{100 * one.probability:.1f}%'></i></div>"
         f"<span>{one.probability:.1%}</span></div>"
@@ -44,7 +44,7 @@ def bars(guesses: Iterable[Guess]) -> str:
 
 
 def sentence(text: str, probability: float) -> str:
-    """A caption."""
+    """Caption with its probability."""
     return f"<p class='lav-caption'>{html.escape(text)}</p>" + note(f"mean probability of its words: {probability:.1%}")
 
 
@@ -54,7 +54,7 @@ def tiles(shown: Iterable[Tile]) -> str:
 
 
 def buttons(shown: Iterable[Tile]) -> str:
-    """Clips that can be chosen: a click says which, counted from 0."""
+    """Selectable clips; a click gives the number, from 0."""
     rows = "".join(
         f"<button type='button' data-number='{number}' title='{html.escape(tile.title)}'>{_tile(tile)}</button>"
         for number, tile in enumerate(shown)
@@ -69,16 +69,16 @@ def _tile(tile: Tile) -> str:
 
 
 def fault(text: object) -> str:
-    """What went wrong."""
+    """Error message."""
     return f"<p class='lav-fault' role='alert'>{html.escape(str(text))}</p>"
 
 
 def note(text: str) -> str:
-    """A remark."""
+    """Remark."""
     return f"<p class='lav-note'>{html.escape(text)}</p>"
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> str:
-    """Names and values, one pair a line."""
+    """Names and values, one pair per line."""
     lines = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in rows)
     return f"<dl class='lav-facts'>{lines}</dl>"

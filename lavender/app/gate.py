@@ -1,4 +1,4 @@
-"""What the server answers at all: a few routes of Gradio's many, and no request that names a file of this machine."""
+"""Request filter of the server: only a few of Gradio's routes, and no request that names a file of this machine."""
 
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -11,16 +11,16 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
-# The page itself, its scripts and styles, the queue. Nothing of Gradio's routes that serve files or fetch addresses.
+# The page, its scripts and styles, and the queue. None of Gradio's routes that serve files or fetch URLs.
 _READ = ("/assets/", "/static/", "/theme.css", "/favicon.ico", "/manifest.json", "/config", "/logout")
 _READ_API = ("queue/data", "heartbeat/", "upload_progress", "startup-events", "app_id", "theme.css")
 _READ_API_LOGIN = ("user", "login_check", "token")
 _API = "/gradio_api/"
 _WRITE = {"/login", "/login/", *(f"{_API}{name}" for name in ("queue/join", "upload", "cancel", "reset"))}
-_LARGEST_REQUEST = 1  # megabytes of one that is no upload
+_LARGEST_REQUEST = 1  # maximum megabytes, except for uploads
 
 _HEADERS = {
-    # The browser fetches nothing from elsewhere, whatever is in the page. Gradio compiles its templates: unsafe-eval.
+    # The browser must not load anything from other hosts. Gradio compiles its templates: unsafe-eval.
     "content-security-policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -28,10 +28,10 @@ _HEADERS = {
 
 
 class Gate:
-    """An ASGI middleware in front of Gradio.
+    """ASGI middleware in front of Gradio.
 
     Args:
-        application: that it stands in front of; uploads: the only files that a request may name.
+        application: the wrapped application; uploads: the only files that a request may name.
     """
 
     def __init__(self, application: Application, uploads: Uploads):
@@ -46,7 +46,7 @@ class Gate:
             return
         if scope["method"] == "POST":
             is_upload = scope["path"] == f"{_API}upload"
-            # The parts of a form have heads beside the file.
+            # The parts of a form have headers besides the file.
             most = (self._uploads.limits.upload + 1 if is_upload else _LARGEST_REQUEST) * MEGABYTE
             if _announced(scope) > most:
                 await _refuse(send, 413, "this is larger than allowed")
@@ -60,11 +60,11 @@ class Gate:
         await self._application(scope, receive, _with_headers(send))
 
     def _names_no_other_file(self, body: bytes) -> bool:
-        """Gradio takes any object with a path for a file, and would read it, or fetch it where it is an address."""
+        """Whether the body names no file but uploads: Gradio would read, or fetch by URL, any object with a path."""
         try:
             content = json.loads(body or b"null")
         except (ValueError, RecursionError):
-            return b'"path"' not in body and len(body) < 10_000  # the form of a login
+            return b'"path"' not in body and len(body) < 10_000  # the login form
         waiting = [content]
         while waiting:
             value = waiting.pop()
@@ -96,7 +96,7 @@ def _announced(scope: Message) -> int:
 
 
 async def _read(receive: Receive, most: float) -> bytes | None:
-    """The body of a request; None where it is too large."""
+    """Body of a request; None if it is too large."""
     body = b""
     while True:
         message = await receive()
@@ -108,7 +108,7 @@ async def _read(receive: Receive, most: float) -> bytes | None:
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
-    """Gives a body that was read once more."""
+    """Receive function that returns a body that was already read."""
     waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def give() -> Message:

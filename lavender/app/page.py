@@ -1,4 +1,4 @@
-"""The page: which boxes and buttons there are, and what they call."""
+"""Layout of the page: inputs, buttons, and the functions they call."""
 
 import logging
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from lavender.runtime.errors import LavenderError
 
 LOGGER = logging.getLogger("lavender.app")
 STYLE = files("lavender.app").joinpath("page.css").read_text(encoding="utf-8")
-FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]  # of the reader's machine
+FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]  # of the user's machine
 MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 LABELS = {"ask": "Ask", "caption": "Caption", "choose": "Choose", "compare": "Compare texts", "search": "Search"}
 QUEUE: dict[str, Any] = {
@@ -24,7 +24,7 @@ QUEUE: dict[str, Any] = {
     "api_visibility": "private",
     "show_progress": "minimal",
 }
-WAITING = 20  # requests in the queue
+WAITING = 20  # maximum requests in the queue
 _SAY_WHICH = """element.addEventListener('click', (event) => {
     const button = event.target.closest('[data-number]');
     if (button) trigger('click', {number: Number(button.dataset.number)});
@@ -33,16 +33,16 @@ _UNFORESEEN = "This could not be done. The log of the page on its machine says w
 
 
 def theme() -> gr.themes.Base:
-    """Colours and fonts; no font is fetched."""
+    """Colours and fonts; loads no font from the network."""
     return gr.themes.Default(primary_hue="violet", neutral_hue="slate", font=FONTS, font_mono=MONO)
 
 
 def build(desk: Desk, rows: list[tuple[str, str]], parts: dict[str, Part], index_hint: str) -> gr.Blocks:
-    """The page.
+    """Builds the page.
 
     Args:
-        rows: of its head, see `about.describe`. parts: what the checkpoint can do.
-        index_hint: how to make an index, where there is none.
+        rows: header lines, see `about.describe`. parts: parts supported by the checkpoint.
+        index_hint: how to make an index, shown if there is none.
     """
     limits = desk.uploads.limits
     with gr.Blocks(title="LAVENDER", analytics_enabled=False, delete_cache=(60, 600)) as page:
@@ -62,7 +62,7 @@ def build(desk: Desk, rows: list[tuple[str, str]], parts: dict[str, Part], index
                 with gr.Tabs():
                     results = _add_parts(desk, key, parts, index_hint)
         load = _loads(desk, desk.take_upload, len(results))
-        # As the browser sends it: Gradio would make a file of its own for each upload.
+        # Passed on as sent by the browser: Gradio would make another file for each upload.
         upload.upload(load, [upload, key], [upload, key, seen, *results], preprocess=False, **QUEUE)
         if examples is not None:
             load_example = _loads(desk, desk.take_example, len(results))
@@ -76,7 +76,7 @@ def build(desk: Desk, rows: list[tuple[str, str]], parts: dict[str, Part], index
 
 
 def _add_parts(desk: Desk, key: gr.State, parts: dict[str, Part], index_hint: str) -> list[gr.HTML]:
-    """The tabs; returns where the results stand that are of the chosen clip."""
+    """Adds the tabs; returns the result boxes that belong to the chosen clip."""
     results = []
     with gr.Tab(LABELS["ask"], id="ask"):
         question = _box("Question", "what is the man doing")
@@ -113,7 +113,7 @@ def _box(label: str, example: str, lines: int = 1) -> gr.Textbox:
 def _part(
     part: Part, do: Callable[..., str], inputs: list[Any], label: str, enter: list[gr.Textbox] | None = None
 ) -> gr.HTML:
-    """A button with its result under it; the Enter key in a box of `enter` presses it, too."""
+    """Adds a button with its result below; the Enter key in a box of `enter` also presses it."""
     if part.note:
         gr.HTML(drawing.note(part.note))
     button = gr.Button(label, variant="primary", interactive=part.can, elem_id=f"lav-do-{part.name}")
@@ -125,7 +125,7 @@ def _part(
 
 
 def _readable(do: Callable[..., str]) -> Callable[..., str]:
-    """With a message in place of the result where there is none."""
+    """Wraps `do`: an error becomes a message in place of the result."""
 
     def done(*inputs: Any) -> str:
         try:
@@ -140,9 +140,9 @@ def _readable(do: Callable[..., str]) -> Callable[..., str]:
 
 
 def _loads(desk: Desk, take: Callable[[Any], tuple[str, str]], results: int) -> Callable[..., tuple[Any, ...]]:
-    """For an upload or an example, and the key of the clip before it.
+    """Handler for an upload or an example; also gets the key of the previous clip.
 
-    What is called returns nothing for the box of uploads, its own key, what is shown of it, and empty results.
+    It returns an empty upload box, the new key, the HTML of its frames, and empty results.
     """
 
     def load(what: Any, earlier: str | None) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Starts the page: the model, the decoder, the folder of uploads, and the server."""
+"""Start of the page: model, decoder, upload folder and server."""
 
 import html
 import os
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-# Gradio asks its makers for its newest version, and tells them of each start, unless this is said before its import.
+# Set before the import of Gradio, which otherwise checks for new versions and reports each start to its makers.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["GRADIO_SHARE"] = "False"
 
@@ -49,8 +49,8 @@ def serve(
     """
     with ExitStack() as stack:
         predictor = Predictor.from_pretrained(checkpoint, device, **options)
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lavender-page-")))  # of this user alone
-        os.environ["GRADIO_TEMP_DIR"] = str(folder)  # read at Gradio's import, and at each upload
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lavender-page-")))  # private to this user
+        os.environ["GRADIO_TEMP_DIR"] = str(folder)  # read when Gradio is imported, and at each upload
         uploads, decoder = Uploads(folder, limits), stack.enter_context(closing(Decoder(limits)))
         opened = {str(path): GalleryIndex(path) for path in indexes}
         desk = Desk(predictor, decoder, uploads, examples, opened)
@@ -100,7 +100,7 @@ def _command(command: str) -> str:
 
 
 def _wait() -> None:
-    """Until Ctrl-C, or until the process is asked to end: then the uploads are removed, too."""
+    """Waits for Ctrl-C or SIGTERM; in both cases the uploads are removed afterwards."""
 
     def end(*_: object) -> None:
         raise KeyboardInterrupt
@@ -110,6 +110,6 @@ def _wait() -> None:
 
 
 def _without_a_proxy() -> None:
-    """Gradio asks itself whether it runs; a proxy of this machine could not reach it."""
+    """Bypasses proxies for this host: Gradio sends itself a request to check that it runs."""
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), *_HERE[:2]]))

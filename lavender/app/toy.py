@@ -1,19 +1,19 @@
-"""The model and the clips that `make demo` leaves, for a page without a checkpoint."""
+"""Model and clips of `make demo`, for a page without a checkpoint."""
 
 from pathlib import Path
 
 from lavender.runtime.errors import ConfigError
 
 FOLDER = Path("_demo")
-_RUNS = ("_toy-all_*", "_pretrain-toy_*")  # of the demo; a stopped one has only pretrained
+_RUNS = ("_toy-all_*", "_pretrain-toy_*")  # runs of the demo; a stopped demo has only pretrained
 _CLIPS = "_toy_test"
 
 
 def find_toy(folder: Path = FOLDER) -> tuple[Path, Path]:
-    """The run folder of a toy model, and the folder of its test clips.
+    """Finds the run folder of a toy model, and the folder of its test clips.
 
     Raises:
-        ConfigError: the demo has left no model here.
+        ConfigError: there is no model of the demo.
     """
     for pattern in _RUNS:
         runs = sorted(run for run in (folder / "_snapshot").glob(pattern) if any(run.glob("ckpt_*.pt")))

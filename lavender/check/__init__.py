@@ -1,1 +1,1 @@
-"""The doctor of data sets: reads them as training would, and says what is wrong with them."""
+"""Check of data sets: reads them like training and reports their faults."""

@@ -1,4 +1,4 @@
-"""Where repaired copies go, and links to the files that need no repair."""
+"""Folders of repaired copies, and links to files that need no repair."""
 
 import os
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from lavender.runtime.errors import DataError
 
 @dataclass(frozen=True)
 class Repaired:
-    """A repaired copy.
+    """Repaired copy.
 
     Args:
-        path: of its file or folder; removed: how many were left out, of what `unit` says; option: which reads it.
+        path: its file or folder; removed: number of items left out, counted in `unit`; option: option that reads it.
     """
 
     path: Path
@@ -22,7 +22,7 @@ class Repaired:
 
 
 def own_folder(folder: Path, original: Path) -> Path:
-    """`folder`, made where it is not there. DataError where it is the folder of the originals."""
+    """Creates `folder` if missing. DataError if it is the folder of the originals."""
     folder.mkdir(parents=True, exist_ok=True)
     if folder.resolve() == original.resolve():
         raise DataError(f"{folder}: the originals are in this folder, and are not overwritten; give another --fix")
@@ -30,7 +30,7 @@ def own_folder(folder: Path, original: Path) -> Path:
 
 
 def link(target: Path, original: Path) -> None:
-    """Makes `target` lead to a file and its line index; what an earlier repair left there is replaced."""
+    """Links `target` to a file, and to its line index; replaces links of an earlier repair."""
     target.parent.mkdir(parents=True, exist_ok=True)
     index = original.with_suffix(".lineidx")
     for name, file in [

@@ -1,4 +1,4 @@
-"""What a run would cost, by arithmetic: steps, memory, hours of a GPU. Nothing is computed with real numbers."""
+"""Estimated cost of a run: steps, memory, GPU-hours, computed from shapes only."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,21 +21,21 @@ from lavender.models.shapes import shapes_only
 from lavender.models.weights import bert_config
 from lavender.runtime.errors import LavenderError
 
-STATE_BYTES = 16  # a parameter in mixed precision: 16-bit weight and gradient, 32-bit weight and two moments of AdamW
-HALF = 0.5  # activations in 16 bits, of those in 32 bits that are counted
-TRAINING_PASSES = 3  # the backward pass costs twice the forward one
-NEGATIVES = 4  # texts that a clip of a pretraining batch is matched against
+STATE_BYTES = 16  # per parameter in mixed precision: 16-bit weight and gradient, 32-bit weight and two AdamW moments
+HALF = 0.5  # 16-bit activations relative to the counted 32-bit ones
+TRAINING_PASSES = 3  # the backward pass costs twice the forward pass
+NEGATIVES = 4  # texts matched with each clip in pretraining
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a task would cost on one GPU.
+    """Cost of a task on one GPU.
 
     Args:
-        parameters: of the model; steps: optimizer steps of the whole training, on one GPU.
-        clip_flops, pair_flops: floating-point operations of encoding a clip, and of fusing it with a text.
-        training_flops, evaluation_flops: of the whole training, and of evaluating once on val and test.
-        memory: bytes of a training step: states and activations, without what the libraries take.
+        parameters: parameters of the model; steps: optimizer steps of the whole training on one GPU.
+        clip_flops, pair_flops: FLOPs of encoding a clip, and of fusing it with a text.
+        training_flops, evaluation_flops: FLOPs of the whole training, and of one evaluation on val and test.
+        memory: bytes of a training step: states and activations, without memory used by libraries.
     """
 
     task: str
@@ -48,12 +48,12 @@ class Cost:
     memory: float
 
     def hours(self, tflops: float) -> float:
-        """Hours of training and its evaluations at this rate, in 10¹² operations a second."""
+        """Hours of training and its evaluations at this rate in TFLOP/s."""
         return (self.training_flops + self.evaluation_flops) / (tflops * 1e12) / 3600
 
 
 def costs(config: Config, splits: Sequence[Split]) -> list[Cost | str]:
-    """The cost of each task of a configuration, or why it is not known."""
+    """Cost of each task of a configuration, or the reason why it is unknown."""
     found: list[Cost | str] = []
     for entry in config.entries() or [config]:
         own = [split for split in splits if split.task == entry.task or entry.type == "pretrain"]
@@ -92,13 +92,13 @@ def _cost(config: Config, splits: Sequence[Split]) -> Cost:
 
 
 def _pairs(config: Config) -> float:
-    """Videos and texts that are fused, for each clip of a training batch."""
+    """Fused video–text pairs per clip of a training batch."""
     known = {"retrieval": config.size_batch, "retmc": config.size_option, "pretrain": 1 + NEGATIVES}
     return known.get(format_of(config), 1)
 
 
 def _model(config: Config) -> Lavender:
-    """The model without storage."""
+    """The model without storage (meta device)."""
     free = dataclasses.replace(config, vis_backbone_init="random")
     with shapes_only():
         model = Lavender(
@@ -120,7 +120,7 @@ def _clips(config: Config, size: int) -> Tensor:
 
 
 def _fused(model: Lavender, config: Config, video: Encoded, pairs: int) -> Tensor:
-    """Clips, each with `pairs` texts."""
+    """Fuses each clip with `pairs` texts."""
     ids = torch.zeros(len(video.states) * pairs, config.size_txt + 1, dtype=torch.long, device="meta")
     rows = torch.zeros(len(ids), dtype=torch.long, device="meta")
     return model.fuse(gather(video, rows), model.encode_text(ids, torch.ones_like(ids)))
@@ -137,7 +137,7 @@ def _flops(model: Lavender, config: Config) -> tuple[float, float]:
 
 
 def _activations(model: Lavender, config: Config, size: int, pairs: float) -> float:
-    """Bytes that a training step keeps for its backward pass, in 32 bits; measured with one clip."""
+    """Bytes of 32-bit activations that a training step keeps for the backward pass; measured with one clip."""
     with _Kept(model, config.use_checkpoint) as kept:
         _fused(model, config, model.encode_video(_clips(config, 1)), 1)
     with torch.no_grad():
@@ -148,18 +148,18 @@ def _activations(model: Lavender, config: Config, size: int, pairs: float) -> fl
 
 
 class _Kept:
-    """Counts what autograd keeps; the model's own tensors are left out.
+    """Counts the bytes that autograd keeps, without the model's own tensors.
 
-    With `recompute` a block of the backbone keeps its input alone, and one block at a time is computed again.
+    With `recompute` each backbone block keeps only its input, and one block at a time is recomputed.
     """
 
     def __init__(self, model: Lavender, recompute: bool):
         self._own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
         self._blocks = model.backbone.blocks() if recompute else []
         self._sizes: dict[int, int] = {}  # storage → bytes
-        self._within: list[dict[int, int]] = []  # the same of each block
+        self._within: list[dict[int, int]] = []  # the same per block
         self._is_within = False
-        self._alive: list[Any] = []  # an address may be used again once its storage is gone
+        self._alive: list[Any] = []  # keeps storages alive, since addresses are reused
 
     def __enter__(self) -> "_Kept":
         self._hooks: list[Any] = [block.register_forward_pre_hook(self._begin) for block in self._blocks]
@@ -174,7 +174,7 @@ class _Kept:
             hook.remove()
 
     def total(self) -> int:
-        """Bytes at the height of the step."""
+        """Peak bytes of the step."""
         return sum(self._sizes.values()) + max((sum(sizes.values()) for sizes in self._within), default=0)
 
     def _begin(self, block: nn.Module, inputs: tuple[Any, ...]) -> None:

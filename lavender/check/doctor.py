@@ -1,4 +1,4 @@
-"""The whole examination of a configuration's data."""
+"""Complete check of a configuration's data."""
 
 from pathlib import Path
 
@@ -13,16 +13,16 @@ from lavender.runtime.errors import DataError
 
 
 def examine(config: Config, output: Path, decode: int, fix: Path | None, tflops: float, workers: int) -> int:
-    """Prints what is wrong, writes `check.json` and `check.png`, and, where `fix` is given, repaired copies.
+    """Prints all findings, writes `check.json` and `check.png` and, if `fix` is given, repaired copies.
 
     Args:
-        decode: videos that are decoded, 0 for all; tflops: of a GPU, for the estimate.
+        decode: number of videos to decode, 0 for all; tflops: TFLOP/s of a GPU, for the estimate.
 
     Returns:
-        the exit code: 1 where something would stop a run or spoil its figures
+        the exit code: 1 if a finding would stop a run or spoil its metrics
 
     Raises:
-        LavenderError: a file is missing, or is not what its name says.
+        LavenderError: a file is missing or malformed.
     """
     output.mkdir(parents=True, exist_ok=True)
     splits = open_splits(config)

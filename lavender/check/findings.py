@@ -1,4 +1,4 @@
-"""What is wrong with a data set, in an order of weight."""
+"""Findings about a data set, sorted by severity."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
@@ -10,19 +10,19 @@ from lavender.check.splits import LONGEST, MISSING, Split
 from lavender.check.videos import Decoded, Video, Videos
 from lavender.runtime.quoting import shown
 
-ERROR, WARNING, NOTE = "error", "warning", "note"  # it stops a run or spoils its figures; it may; it is worth knowing
+ERROR, WARNING, NOTE = "error", "warning", "note"  # stops a run or spoils its metrics; may do so; is worth knowing
 EXAMPLES = 3
 _FIX = "; --fix FOLDER writes a copy without them"
-_FEW = 0.01  # a share from which truncated texts are a warning
+_FEW = 0.01  # fraction of truncated texts that gives a warning
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found.
+    """One finding.
 
     Args:
-        kind: what it is, in a word or two, the same for all splits; level: `ERROR`, `WARNING` or `NOTE`.
-        where: the split; count of total samples or videos have it; examples: some of them.
+        kind: its name in one or two words, equal for all splits; level: `ERROR`, `WARNING` or `NOTE`.
+        where: the split; count, total: affected and all samples or videos; examples: some affected ones.
         advice: what to do.
     """
 
@@ -36,14 +36,14 @@ class Finding:
 
     @property
     def share(self) -> float:
-        """Of the total, from 0 to 1."""
+        """Affected fraction, from 0 to 1."""
         return self.count / max(1, self.total)
 
 
 def find_all(
     splits: Sequence[Split], videos: Videos, decoded: Mapping[Video, Decoded], marks: Mapping[Video, bytes]
 ) -> list[Finding]:
-    """Everything that is wrong; errors first."""
+    """All findings, errors first."""
     found = [
         finding
         for number, split in enumerate(splits)
@@ -56,7 +56,7 @@ def find_all(
 
 
 def of_texts(split: Split) -> Iterator[Finding]:
-    """Malformed, unanswerable, repeated and truncated texts."""
+    """Findings about texts: malformed, unanswerable, repeated, truncated."""
     samples, config = len(split.videos), split.config
     faults = list(dict.fromkeys(split.malformed.values()))
     advice = f"mend the file{_FIX}"
@@ -85,7 +85,7 @@ def of_texts(split: Split) -> Iterator[Finding]:
 def of_videos(
     split: Split, videos: Sequence[Video | None], decoded: Mapping[Video, Decoded], all_videos: Videos
 ) -> Iterator[Finding]:
-    """Videos that are missing, cannot be decoded, or have few or small frames."""
+    """Findings about videos: missing, not decodable, with few or small frames."""
     config, samples = split.config, len(split.videos)
     missing = np.flatnonzero(split.places[:, 0] == MISSING).tolist() if samples else []
     names = list(dict.fromkeys(split.videos[number] for number in missing))
@@ -109,7 +109,7 @@ def of_videos(
 
 
 def of_ids(videos: Videos) -> Iterator[Finding]:
-    """Ids that two videos of a source have."""
+    """Findings about ids shared by two videos of a source."""
     advice = "which of them is meant is unknown; remove one of the rows"
     for name, source in zip(videos.names, videos.sources, strict=True):
         counts = Counter(map(source.video_id, range(len(source))))
@@ -118,7 +118,7 @@ def of_ids(videos: Videos) -> Iterator[Finding]:
 
 
 def across_splits(splits: Sequence[Split], videos: Videos, marks: Mapping[Video, bytes]) -> Iterator[Finding]:
-    """Videos that are trained on and evaluated on, in one task or in two, and those that have several ids."""
+    """Findings about videos in both training and evaluation, within a task or between tasks, and with several ids."""
     names_of = [_names_by_content(*pair, marks) for pair in zip(splits, videos.of, strict=True)]
     for train, trained in zip(splits, names_of, strict=True):
         for held, evaluated in zip(splits, names_of, strict=True):
@@ -144,7 +144,7 @@ def _names_by_content(
 def _same_ids(
     train: Split, held: Split, trained: Mapping[bytes, set[str]], evaluated: Mapping[bytes, set[str]]
 ) -> Finding:
-    """Ids of both splits whose contents differ, or are not known: frames of one video in two files, perhaps."""
+    """Finding about ids in both splits with different or unknown contents: perhaps frames of one video in two files."""
     by_content = {name for mark in trained.keys() & evaluated.keys() for name in evaluated[mark]}
     same = sorted((set(train.videos) & set(held.videos)) - by_content)
     of_one_task = train.task == held.task
@@ -156,7 +156,7 @@ def _same_ids(
 
 
 def _equated(names: Set[str]) -> str:
-    """Ids of one video; of many the first."""
+    """Ids of one video as text; of many ids the first."""
     shown = " = ".join(sorted(names)[:EXAMPLES])
     return shown + (f" = … ({len(names):,} ids)" if len(names) > EXAMPLES else "")
 
@@ -174,7 +174,7 @@ def _leak(train: Split, held: Split, trained: Mapping[bytes, set[str]], evaluate
 
 
 def _single(decoded: Iterable[Decoded]) -> bool:
-    """Whether a corpus is one of single images."""
+    """Whether a corpus consists of single images."""
     return all(one.frames <= 1 for one in decoded)
 
 

@@ -1,4 +1,4 @@
-"""Repaired copies of what a configuration reads: without the samples that a run could not use."""
+"""Repaired copies of the data of a configuration, without samples that a run could not use."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,13 @@ from lavender.runtime.files import atomic_file
 def write_repaired(
     config: Config, splits: Sequence[Split], videos: Videos, decoded: Mapping[Video, Decoded], folder: Path
 ) -> list[Repaired]:
-    """Writes copies without malformed and repeated samples and those whose video is missing or broken.
+    """Writes copies without malformed and repeated samples, and without those whose video is missing or broken.
 
-    Texts that are a list of items go to `folder`, captioning folders to a folder of their task in it, and pretraining
-    data sets as they lie in theirs. Frame files are linked; a pretraining TSV with broken rows is copied without them.
+    Item files go to `folder`, captioning folders to a folder per task in it, and pretraining data sets keep their
+    layout. Frame files are linked; a pretraining TSV with broken rows is copied without them.
 
     Raises:
-        DataError: a copy would overwrite its original, or nothing would be left.
+        DataError: a copy would overwrite its original, or would be empty.
     """
     usable = [
         [video is not None and not (video in decoded and decoded[video].fault) for video in of] for of in videos.of
@@ -49,7 +49,7 @@ def _belongs(split: Split, entry: Config) -> bool:
 
 
 def _write_items(splits: Sequence[Split], usable: Sequence[Sequence[bool]], folder: Path) -> list[Repaired]:
-    """One copy of each text file."""
+    """Writes one copy of each text file."""
     copies: dict[str, dict[str, Any]] = {}
     removed: dict[str, int] = {}
     for split, good in zip(splits, usable, strict=True):

@@ -1,4 +1,4 @@
-"""A repaired copy of a captioning folder."""
+"""Repaired copy of a captioning folder."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -18,19 +18,19 @@ from lavender.data.tsv import TSVReader, TSVWriter
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import atomic_file, read_text
 
-Places = dict[int, tuple[int, int]]  # row that is kept → its file and its row in the copy
+Places = dict[int, tuple[int, int]]  # kept row → file and row in the copy
 
 
 def write_captioning(
     config: Config, splits: Sequence[Split], usable: Sequence[Sequence[bool]], folder: Path
 ) -> Repaired:
-    """Writes a captioning folder without the rows whose video is missing or broken; frames are linked.
+    """Writes a captioning folder without rows whose video is missing or broken; frames are linked.
 
     Args:
-        usable: for each row of each split, whether its video is.
+        usable: for each row of each split, whether its video is usable.
 
     Raises:
-        DataError: a split would be empty, or `folder` is that of the originals.
+        DataError: a split would be empty, or `folder` is the folder of the originals.
     """
     target = own_folder(folder / Path(config.task or "captioning").name, Path(config.data_dir))
     removed = 0
@@ -102,7 +102,7 @@ def _write_texts(captions: CaptionFolder, kept: Sequence[int], paths: Sequence[P
 
 
 def _lines(captions: CaptionFolder, places: Places) -> Iterable[str]:
-    """The lines of a line list that name a caption that is kept; those that name none are left out."""
+    """Lines of a line list that name a kept caption."""
     for text in read_text(captions.linelist_path(), DataError).splitlines():
         try:
             row, caption = captions.parse_line(text, "")
@@ -113,7 +113,7 @@ def _lines(captions: CaptionFolder, places: Places) -> Iterable[str]:
 
 
 def _references(path: Path, captions: CaptionFolder, kept: Sequence[int]) -> dict[str, Any]:
-    """A COCO file without the videos that are not kept, and without references that are no text."""
+    """COCO file without removed videos and without references that are not texts."""
     content, entries = read_coco(path)
     renamed = file_names(content, path, VideoIds(dict.fromkeys(captions.videos), path))
     sound = [

@@ -19,18 +19,18 @@ from lavender.runtime.files import atomic_file
 def write_corpora(
     config: Config, splits: Sequence[Split], usable: Sequence[Sequence[bool]], folder: Path
 ) -> list[Repaired]:
-    """Writes the data sets without the videos that have no caption, or that are broken.
+    """Writes the data sets without videos that are broken or have no caption.
 
-    TSV files with such rows are copied without them, others and the captions are linked. Of a source of videos or
-    shards, the captions alone are copied: a video without caption is not read.
+    TSV files with such rows are copied without them; other TSV files and the captions are linked. For a source of
+    videos or shards only the captions are copied: a video without caption is not read.
 
     Args:
-        usable: for each sample of each split, whether its video is.
+        usable: for each sample of each split, whether its video is usable.
 
     Raises:
-        DataError: a split would be empty, or `folder` is that of the originals.
+        DataError: a split would be empty, or `folder` is the folder of the originals.
     """
-    kept: dict[Path, set[int]] = {}  # TSV → the rows that every split that reads it can use
+    kept: dict[Path, set[int]] = {}  # TSV → rows usable by every split that reads it
     removed: dict[str, int] = defaultdict(int)
     captions: dict[str, dict[str, dict[str, list[str]]]] = defaultdict(dict)
     for split, good in zip(splits, usable, strict=True):
@@ -54,7 +54,7 @@ def write_corpora(
 
 
 def _captions(config: Config, split: Split, good: Sequence[bool]) -> dict[str, list[str]]:
-    """The caption that each usable video is trained on."""
+    """Training caption of each usable video."""
     place = corpora.folders_of(config)[split.task]
     table = None
     try:
@@ -99,7 +99,7 @@ def _write(
 
 
 def _copy(path: Path, kept: set[int], target: Path) -> int:
-    """Links a TSV, or copies it without the rows that are not kept; how many these are."""
+    """Links a TSV, or copies it without removed rows; returns their number."""
     reader = TSVReader(path)
     if len(kept) == len(reader):
         link(target, path)

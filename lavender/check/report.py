@@ -1,4 +1,4 @@
-"""What the doctor found, for the terminal, for programs, and as a picture."""
+"""Report of the findings: for the terminal, as JSON, and as a picture."""
 
 import json
 from collections import Counter
@@ -21,7 +21,7 @@ BLUE, RED = "#4878a8", "#b03030"
 def lines(
     splits: Sequence[Split], findings: Sequence[Finding], costs: Sequence[Cost | str], tflops: float
 ) -> list[str]:
-    """The table for the terminal."""
+    """Table for the terminal."""
     said = [f"{'split':32}{'samples':>12}{'videos':>12}{'tokens (median, longest)':>28}"]
     for split in splits:
         middle = int(np.median(split.lengths)) if len(split.lengths) else 0
@@ -50,7 +50,7 @@ def _cost_line(cost: Cost, tflops: float) -> str:
 def content(
     splits: Sequence[Split], findings: Sequence[Finding], costs: Sequence[Cost | str], decoded: int, tflops: float
 ) -> dict[str, Any]:
-    """The same for programs."""
+    """The report as a JSON object."""
     return {
         "splits": [
             {
@@ -81,13 +81,13 @@ def content(
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Writes what `content` gives."""
+    """Writes the result of `content`."""
     with atomic_file(path) as file:
         file.write((json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def draw(path: Path, splits: Sequence[Split], videos: Videos, decoded: Mapping[Video, Decoded]) -> bool:
-    """Histograms of frames a video, smallest sides, text lengths and answers; False where matplotlib is not there."""
+    """Draws histograms of frames per video, smallest sides, text lengths and answers; False without matplotlib."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""What a configuration would read: the samples of each split, with their videos, texts and answers."""
+"""Data that a configuration reads: the samples of each split with videos, texts and answers."""
 
 import copy
 import dataclasses
@@ -29,8 +29,8 @@ from lavender.text.bert_folder import bert_of
 from lavender.text.tokens import TextTokenizer
 
 SPLITS = ("train", "val", "test")
-LONGEST = 512  # tokens that are counted of a text
-MISSING = -1  # in place of the source and the number of a video that is not there
+LONGEST = 512  # maximum tokens counted of a text
+MISSING = -1  # replaces source and number of a missing video
 KINDS: dict[str, type[ItemDataset]] = {
     "qaoe": OpenEndedDataset,
     "fib": FillInTheBlankDataset,
@@ -42,18 +42,18 @@ KINDS: dict[str, type[ItemDataset]] = {
 
 @dataclass
 class Split:
-    """One split of a task: N samples that can be read, and what is wrong with the others.
+    """Split of a task: N readable samples, and the faults of the others.
 
     Args:
-        task: its name; name: train, val or test; where: the file of its texts; config: of the task.
-        videos: the id of each sample's video; sources: where frames are read.
+        task: name of the task; name: train, val or test; where: file of its texts; config: configuration of the task.
+        videos: video id of each sample; sources: frame sources.
         places: (N, 2) source and number of each video, or `MISSING`.
-        lengths: (N,) tokens of each sample's longest text, specials included, counted up to `LONGEST`.
-        answers: right answer → samples, where there are answers in words.
-        malformed: number → why a sample cannot be read.
-        unanswerable: why samples can never be right; outside: how many the task-specific head has no class for.
-        repeated: those of the N samples that say what one before them says.
-        numbers: of the N samples in their file; empty: they are all of it.
+        lengths: (N,) tokens of each sample's longest text, including special tokens, counted up to `LONGEST`.
+        answers: right answer → number of samples, for answers in words.
+        malformed: number of a sample → why it cannot be read.
+        unanswerable: why samples can never be right; outside: number of answers without a task-specific class.
+        repeated: numbers of samples that repeat an earlier one.
+        numbers: numbers of the N samples in their file; empty if they are all of the file.
     """
 
     task: str
@@ -70,19 +70,19 @@ class Split:
     outside: int = 0
     repeated: list[int] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
-    hints: dict[str, str] = field(default_factory=dict)  # id of a missing video → which is probably meant
+    hints: dict[str, str] = field(default_factory=dict)  # id of a missing video → id probably meant
 
     @property
     def title(self) -> str:
-        """How the report calls it."""
+        """Name in the report."""
         return f"{self.task} {self.name}"
 
 
 def open_splits(config: Config) -> list[Split]:
-    """Every split that a run of this configuration reads.
+    """Opens every split that a run of this configuration reads.
 
     Raises:
-        ConfigError, DataError, WeightsError: a file is missing or is not what its name says.
+        ConfigError, DataError, WeightsError: a file is missing or malformed.
     """
     if config.datasets:
         return [split for entry in config.entries() for split in open_splits(entry)]
@@ -114,7 +114,7 @@ def _items(config: Config, tokenizer: TextTokenizer) -> Iterator[Split]:
 
 
 def _with_nameless(split: Split, items: list[Any], where: Callable[[str, int], str]) -> Split:
-    """A split with its numbers counted in the file, where some items name no video."""
+    """Split with sample numbers counted in the file, if some items have no video id."""
     has_name = [isinstance(item, dict) and isinstance(item.get("video"), str) for item in items]
     places = [number for number, named in enumerate(has_name) if named]
     split.numbers = [places[number] for number in split.numbers]
@@ -131,7 +131,7 @@ def _item_split(
     words = (lenient, tokenizer, frames, texts, name)
     try:
         dataset = KINDS[format_of(config)](*words, malformed.add)
-    except DataError as fault:  # nothing of it can be learned
+    except DataError as fault:  # no item can be learned
         split = _split(config, name, str(texts.path), [], [frames])
         split.malformed = dict.fromkeys(range(len(items)), str(fault))
         return split
@@ -150,23 +150,23 @@ def _item_split(
 
 
 class Faults(dict[int, str]):
-    """Number of a sample → why it cannot be read."""
+    """Number of a sample → fault."""
 
     def add(self, number: int, fault: DataError) -> None:
-        """Notes one."""
+        """Records a fault."""
         self[number] = str(fault)
 
 
 def _outside(closed: ClosedVocabularyDataset, samples: int) -> int:
-    """Questions of all `samples` whose answer is no class of the task-specific head."""
+    """Number of questions of all `samples` whose answer has no class in the task-specific head."""
     return samples - sum(closed.answer_id(closed.items[number], "") >= 0 for number in range(len(closed)))
 
 
 def _lengths(dataset: ItemDataset, items: list[Item]) -> np.ndarray:
-    """Tokens of each item's longest text, as the task would write it with room for `LONGEST`."""
+    """Tokens of each item's longest text, as the task would encode it with length `LONGEST`."""
     whole = copy.copy(dataset)
     whole.config = dataclasses.replace(dataset.config, size_txt=LONGEST)
-    if isinstance(dataset, RetrievalDataset):  # trains on a random part of a paragraph
+    if isinstance(dataset, RetrievalDataset):  # training uses a random part of a paragraph
         texts = (paragraph(item["caption"]) for item in items)
         return np.array([_tokens(dataset.tokenizer, text) for text in texts], np.int64)
     whole.items = ItemTable(items)
@@ -253,14 +253,14 @@ def _corpus(
 
 
 def _split(config: Config, name: str, where: str, videos: list[str], sources: list[FrameSource]) -> Split:
-    """A split whose videos are looked for in one source."""
+    """Split whose videos are looked up in one source."""
     (source,) = sources
     numbers: dict[str, int] = {}
     hints: dict[str, str] = {}
     for video in dict.fromkeys(videos):
         try:
             found = source.place(video)
-        except DataError as fault:  # the id could be two
+        except DataError as fault:  # the id is ambiguous
             found, hints[video] = None, str(fault)
         if found is None and len(hints) < 3:
             hints.setdefault(video, source.hint(video))

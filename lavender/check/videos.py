@@ -1,4 +1,4 @@
-"""The videos behind the samples: which have the same content, and what comes out when they are decoded."""
+"""Videos of all samples: which have equal content, and the results of decoding them."""
 
 import pickle
 import tempfile
@@ -17,11 +17,11 @@ from lavender.data.video_processes import in_processes
 from lavender.runtime.errors import DataError
 from lavender.runtime.logging import progress
 
-_CHUNK = 16  # videos that a process decodes at a time
+_CHUNK = 16  # videos per job of a process
 
 
 class Video(NamedTuple):
-    """A video of a source: (number of the source in `Videos`, number in it)."""
+    """Video of a source: (number of the source in `Videos`, number in the source)."""
 
     source: int
     number: int
@@ -29,7 +29,7 @@ class Video(NamedTuple):
 
 @dataclass(frozen=True)
 class Decoded:
-    """What came out of a video: its number of frames, their smallest side, or why it cannot be decoded."""
+    """Result of decoding a video: number of frames, their smallest side, or the fault."""
 
     frames: int = 0
     side: int = 0
@@ -37,16 +37,16 @@ class Decoded:
 
 
 class Videos:
-    """The videos of all splits, each once.
+    """Distinct videos of all splits.
 
     Args:
-        splits: of a configuration.
+        splits: splits of a configuration.
     """
 
     def __init__(self, splits: Sequence[Split]):
         self.sources: list[FrameSource] = []
         self.of: list[list[Video | None]] = []  # for each split, the video of each sample
-        places: dict[tuple[type, str], int] = {}  # two splits or tasks may have opened one file
+        places: dict[tuple[type, str], int] = {}  # splits or tasks may share a file
         for split in splits:
             numbers = []
             for source in split.sources:
@@ -65,7 +65,7 @@ class Videos:
         self.names = [str(source.path) for source in self.sources]
 
     def alike(self) -> dict[Video, bytes]:
-        """Video → the fingerprint of its content; those that cannot be read are left out."""
+        """Video → fingerprint of its content; unreadable videos are left out."""
         marks = {}
         for video in progress(self.all, desc="comparing videos", unit="video"):
             try:
@@ -75,7 +75,7 @@ class Videos:
         return marks
 
     def where(self, video: Video) -> str:
-        """Its id and place."""
+        """Id and location of a video."""
         source = self.sources[video.source]
         try:
             return f"{source.video_id(video.number)} ({source.where(video.number)})"
@@ -83,7 +83,7 @@ class Videos:
             return str(fault)
 
     def decode(self, limit: int, workers: int) -> dict[Video, Decoded]:
-        """Decodes `limit` of the videos, evenly spread over all of them; 0: all."""
+        """Decodes `limit` videos, evenly spread over all of them; 0: all."""
         chosen = self.all
         if limit and limit < len(chosen):
             chosen = [chosen[int(place)] for place in np.linspace(0, len(chosen) - 1, limit)]
@@ -104,7 +104,7 @@ class Videos:
         self, folder: Path, by_source: dict[int, list[int]], workers: int
     ) -> Iterator[tuple[int, int, Decoded]]:
         for place, numbers in by_source.items():
-            # Of a large source the ids alone are too much to be sent to the processes with each job.
+            # The ids of a large source are too much data to send with each job.
             stored = folder / str(place)
             stored.write_bytes(pickle.dumps(self.sources[place]))
             work = partial(_decode, stored)
@@ -124,7 +124,7 @@ class _Job(NamedTuple):
 
 
 def _work_off(work: Any, jobs: Iterable[_Job], workers: int) -> Iterator[tuple[list[int], list[Decoded]]]:
-    """The results of jobs; one whose process was killed is done again, a video at a time."""
+    """Yields the results of jobs; a job whose process was killed is repeated, one video at a time."""
     again = []
     for job, results in in_processes(work, jobs, workers):
         if isinstance(results, DataError):

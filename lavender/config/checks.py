@@ -1,4 +1,4 @@
-"""Checks of options against each other, and where an option was set."""
+"""Checks of combinations of options, with the source of each option for messages."""
 
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
@@ -9,13 +9,13 @@ from lavender.runtime.errors import ConfigError
 
 
 def validate(config: Config, source: str) -> None:
-    """Checks of options against each other.
+    """Checks combinations of options.
 
     Args:
-        source: the file of the options, or the command line where there is none.
+        source: file of the options, or the command line if there is none.
 
     Raises:
-        ConfigError: the first fault; its message begins with where the options at fault come from.
+        ConfigError: the first fault; its message begins with the source of the offending options.
     """
     for fault, *names in _faults(config):
         raise ConfigError(f"{origin(config, names, source)}: {fault}")
@@ -30,18 +30,18 @@ def validate(config: Config, source: str) -> None:
 
 
 def origin(config: Config, names: Iterable[str], source: str) -> str:
-    """Where options were set, in words; `source` stands for the file, and for those that were set nowhere."""
+    """Source of options, in words; `source` is used for the file and for options set nowhere."""
     given = [config.given[name] for name in names if name in config.given]
     return " and ".join(dict.fromkeys(source if where == "file" else where for where in given)) or source
 
 
 def entry_place(source: str, number: int) -> str:
-    """How messages call an entry of `datasets`; the first is number 1."""
+    """Name of an entry of `datasets` in messages; the first is number 1."""
     return f"{source}: datasets, entry {number}"
 
 
 def _faults(config: Config) -> Iterator[tuple[str, ...]]:
-    """What does not go together and what to do about it, with the names of the options at fault."""
+    """Yields invalid combinations: a message with a remedy, and the names of the offending options."""
     if config.enable_prompt and config.enable_task_token:
         yield ("enable_prompt and enable_task_token are both true; choose one", "enable_prompt", "enable_task_token")
     if config.type == "multi-task" and not config.datasets:
@@ -62,7 +62,7 @@ def _faults(config: Config) -> Iterator[tuple[str, ...]]:
         yield ("pretrain_tasks must name mtm, vtm or both, each once", "pretrain_tasks")
     if not config.img_transform:
         yield ("img_transform is empty; name at least one transform", "img_transform")
-    swin = config.vis_backbone == "vidswin"  # of others only the model itself knows the size of a patch
+    swin = config.vis_backbone == "vidswin"  # only the model itself knows the patch size of other backbones
     if swin and config.size_img % config.size_patch:
         yield (f"size_img is {config.size_img}, which is not a multiple of {config.size_patch}", "size_img")
     if not config.swinbert:  # SwinBERT has no position tables
@@ -98,7 +98,7 @@ def _faults(config: Config) -> Iterator[tuple[str, ...]]:
 
 
 def _source_faults(config: Config) -> Iterator[tuple[str, ...]]:
-    """The same of where frames are read."""
+    """Like `_faults`, for the options of the frame source."""
     source, shards = config.frame_source, config.shards
     if source == "videos" and not config.video_dir:
         yield ("frame_source is videos, so video_dir must name their folder", "frame_source", "video_dir")

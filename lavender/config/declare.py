@@ -1,4 +1,4 @@
-"""How the schema declares options: one function for each heading of `--help`, and the kinds of task."""
+"""Declaration of options in the schema: one function per heading of `--help`, and the kinds of task."""
 
 from collections.abc import Callable
 from dataclasses import field
@@ -8,14 +8,14 @@ from lavender.config.comparisons import Counts
 
 ENTRY_TYPES = ("retrieval", "qamc", "qaoe", "captioning")
 TYPES = ("", "pretrain", *ENTRY_TYPES, "multi-task")
-# Which kinds of task an option is of, where it is not of all.
+# Kinds of task of options that do not belong to all.
 PRETRAIN = ("pretrain",)
 CAPTIONING, CHOICE, ANSWERS = ("captioning", "multi-task"), ("qamc", "multi-task"), ("qaoe", "multi-task")
 RETRIEVAL, SEVERAL, DOWNSTREAM = ("retrieval",), ("multi-task",), (*ENTRY_TYPES, "multi-task")
 
 
 def group(heading: str, **common: Any) -> Callable[..., Any]:
-    """Returns `declare(counts, default, help, **what else an Option has)` for one heading of `--help`."""
+    """Returns `declare(counts, default, help, **other fields of Option)` for one heading of `--help`."""
 
     def declare(counts: Counts, default: Any, help: str = "", **more: Any) -> Any:
         if not isinstance(counts, Counts):

@@ -1,4 +1,4 @@
-"""What the `args.json` beside a checkpoint says: options taken over from it, and the task it was trained on."""
+"""Options inherited from the `args.json` beside a checkpoint, and the task that it was trained on."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -12,16 +12,16 @@ from lavender.config.values import COMMAND_LINE
 
 
 def inherit_from_checkpoint(config: Config) -> list[str]:
-    """Sets in `config` what the `args.json` beside `path_ckpt` (in it, if it is a folder) says of the model.
+    """Sets the options of the model in `config` from the `args.json` beside `path_ckpt` (or in it, if a folder).
 
-    What the command line says wins.
-    Where several tasks were trained together, the entry of `datasets` with the same type and task counts.
+    Options of the command line take precedence. For a multi-task checkpoint, the entry of `datasets` with the same type
+    and task is used.
 
     Returns:
-        a line for the log for each option in which the two differ.
+        a log line for each option in which the two differ.
 
     Raises:
-        ConfigError: together they make no configuration.
+        ConfigError: the combined options are invalid.
     """
     found = _trained(config)
     if found is None:
@@ -48,12 +48,12 @@ def inherit_from_checkpoint(config: Config) -> list[str]:
 
 
 def other_task(config: Config, related: Collection[str] = ()) -> str:
-    """A warning where an evaluation's checkpoint was trained on another task; else "".
+    """Warning if an evaluation's checkpoint was trained on another task; else "".
 
-    A pretrained checkpoint, and a multi-task one that was trained on the task too, are no other task's.
+    There is none for a pretrained checkpoint, or a multi-task one that includes the task.
 
     Args:
-        related: types of checkpoints that this task is evaluated from as well.
+        related: other types whose checkpoints may be evaluated on this task.
     """
     found = _trained(config)
     if config.size_epoch or found is None:
@@ -73,7 +73,7 @@ def other_task(config: Config, related: Collection[str] = ()) -> str:
 
 
 def _trained(config: Config) -> tuple[Config, Path] | None:
-    """The options that the checkpoint was trained with and their file, where it has one."""
+    """Training options of the checkpoint and their file, if it has one."""
     checkpoint = Path(config.path_ckpt)
     path = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "args.json"
     if not config.path_ckpt or not path.is_file():
@@ -82,7 +82,7 @@ def _trained(config: Config) -> tuple[Config, Path] | None:
 
 
 def _is_same(one: Config, other: Config) -> bool:
-    """Whether two configurations are of one task; where one has no task's name, its type alone counts."""
+    """Whether two configurations have the same task; if one has no task name, only the type counts."""
     return one.type == other.type and (one.task == other.task or not (one.task and other.task))
 
 

@@ -1,6 +1,6 @@
-"""Keys of released configurations that are accepted and change nothing."""
+"""Keys of released configurations that are accepted and have no effect."""
 
-# Keys met in released configs and in the args.json of released runs that change nothing here.
+# Keys of released configs, and of the args.json of released runs, without effect here.
 LEGACY = {
     "limited_samples": "data_ratio takes a part of the training data",
     "use_asr": "no task reads speech transcripts",

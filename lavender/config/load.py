@@ -1,4 +1,4 @@
-"""Options from a JSON file and from the command line into one checked `Config`; the command line wins.
+"""Loading of options from a JSON file and the command line into a checked `Config`; the command line takes precedence.
 
 SCRIPT --config _args/args_msrvtt-qa.json --size_batch 4 --deepspeed false --pretrain_tasks vtm mtm
 """
@@ -18,21 +18,21 @@ from lavender.runtime.errors import ConfigError
 from lavender.runtime.files import read_text
 from lavender.runtime.quoting import one_line, shown_json
 
-# What the args.json of a released run holds for an option that nobody set: read as not given.
+# Values of unset options in the args.json of released runs: read as not given.
 _UNSET = {"task_token": None, "kinetics": -1}
 _EVERY_NAME = "Accepted for compatibility, but ignored: " + ", ".join(LEGACY)
-_OLD_PREFIXES = ("vidswin", "backbone")  # of names that begin with vis_backbone today
+_OLD_PREFIXES = ("vidswin", "backbone")  # old prefixes of names that now begin with vis_backbone
 
 
 def load_config(arguments: Sequence[str] | None = None, kind: str = "") -> Config:
-    """The configuration of a run.
+    """Loads the configuration of a run.
 
     Args:
-        arguments: words of the command line, by default those of this process.
-        kind: the kind of task that the script is for, whose options `--help` shows; all of them where it is empty.
+        arguments: command-line arguments, by default those of this process.
+        kind: kind of task of the script, whose options `--help` shows; empty for all options.
 
     Raises:
-        ConfigError: a file that cannot be read, an option that is unknown, misfit or at odds with another.
+        ConfigError: a file is unreadable, or an option is unknown, invalid or in conflict with another.
     """
     spoken, remarks = _read_command_line(arguments, kind)
     path = spoken.get("config", "")
@@ -47,16 +47,16 @@ def load_config(arguments: Sequence[str] | None = None, kind: str = "") -> Confi
 
 
 def from_dict(values: Mapping[str, Any], source: str, *, strict: bool = True) -> Config:
-    """A configuration from a JSON object, all of it `given` by a "file".
+    """Makes a configuration from a JSON object; all options count as `given` by a "file".
 
     Args:
-        values: options; those that are absent have their defaults.
-        source: where they come from, for messages.
-        strict: False for the record of a past run (`args.json`): an unknown key is a notice then, not an error,
-            and options are not checked against each other.
+        values: options; absent ones have their defaults.
+        source: their source, for messages.
+        strict: False for the record of a past run (`args.json`): unknown keys give a notice instead of an error, and
+            combinations are not checked.
 
     Raises:
-        ConfigError: as in `load_config`.
+        ConfigError: as for `load_config`.
     """
     checked, remarks = _checked(values, source, strict)
     config = Config(**checked, given=dict.fromkeys(checked, "file"), remarks=remarks)
@@ -66,10 +66,10 @@ def from_dict(values: Mapping[str, Any], source: str, *, strict: bool = True) ->
 
 
 def read_object(path: str | Path) -> dict[str, Any]:
-    """The JSON object of a file.
+    """Reads the JSON object of a file.
 
     Raises:
-        ConfigError: names the file: missing, not text, not JSON (with line and column), or not an object.
+        ConfigError: the file is missing, not text, not JSON (with line and column), or not an object.
     """
     value = parse_json(read_text(path, ConfigError), str(path))
     if not isinstance(value, dict):
@@ -78,7 +78,7 @@ def read_object(path: str | Path) -> dict[str, Any]:
 
 
 def _checked(values: Mapping[str, Any], source: str, strict: bool = True) -> tuple[dict[str, Any], list[str]]:
-    """Values by today's names and as their options' types, and the notices about those that do nothing."""
+    """Values under current names with their options' types, and notices about values without effect."""
     checked: dict[str, Any] = {}
     remarks: list[str] = []
     for key, value in values.items():
@@ -130,14 +130,14 @@ def _legacy_remark(name: str, source: str) -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells a fault as ConfigError, where argparse would print its usage and exit."""
+    """Raises faults as ConfigError, where argparse would print its usage and exit."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{COMMAND_LINE}: {one_line(message, 500)}")
 
 
 def _read_command_line(arguments: Sequence[str] | None, kind: str) -> tuple[dict[str, Any], list[str]]:
-    """Options that the command line sets, as their types, and the notices about those that do nothing."""
+    """Options of the command line with their types, and notices about options without effect."""
     words, strangers = _build_parser(kind).parse_known_args(arguments)
     for word in strangers:
         if word.startswith("--") and len(word) > 2:
@@ -171,7 +171,7 @@ def _build_parser(kind: str) -> _Parser:
             groups[option.group] = parser.add_argument_group(option.group)
         told = _help(option) if option.name not in others else argparse.SUPPRESS
         groups[option.group].add_argument(f"--{option.name}", **_accepted_words(option), help=told)
-    for name in LEGACY:  # launchers spell the local rank in two ways
+    for name in LEGACY:  # launchers have two spellings of the local rank
         flags = {f"--{name}", f"--{name.replace('_', '-')}"} if name == "local_rank" else {f"--{name}"}
         parser.add_argument(*flags, dest=name, nargs="*", help=argparse.SUPPRESS)
     parser.add_argument(
@@ -183,14 +183,14 @@ def _build_parser(kind: str) -> _Parser:
 
 
 class _Verbose(argparse.Action):
-    """Lets the log say everything; it is no option of the run, which is the same with it."""
+    """Sets the log level to debug; not an option of the run, which it does not affect."""
 
     def __call__(self, *_: object) -> None:
         logging.getLogger("lavender").setLevel(logging.DEBUG)
 
 
 class _HelpAll(argparse.Action):
-    """Shows the options of all tasks, whatever the script is for."""
+    """Shows the options of all tasks, for any script."""
 
     def __call__(self, *_: object) -> NoReturn:
         _build_parser("").print_help()
@@ -198,7 +198,7 @@ class _HelpAll(argparse.Action):
 
 
 def _accepted_words(option: Option) -> dict[str, Any]:
-    """How many words argparse takes after the flag; all arrive as a list of strings."""
+    """Number of arguments that argparse accepts after the flag; all arrive as a list of strings."""
     named = option.named_choices
     metavar = "{" + ",".join(named) + "}" if named else None
     if option.kind is bool:
@@ -208,7 +208,7 @@ def _accepted_words(option: Option) -> dict[str, Any]:
 
 
 class _OptionalWord(argparse.Action):
-    """Stores the words of a boolean flag: none, or one."""
+    """Stores the arguments of a boolean flag: none or one."""
 
     def __call__(
         self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None

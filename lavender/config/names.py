@@ -1,11 +1,11 @@
-"""What other programs call our options: an unknown name is answered with ours."""
+"""Names of options in other programs: errors about them suggest ours."""
 
 import difflib
 from collections.abc import Iterable
 
 from lavender.runtime.quoting import LIMIT
 
-# Our name → the names that are common elsewhere, without underscores.
+# Our name → common names elsewhere, without underscores.
 _ELSEWHERE = {
     "config": "cfg configfile configpath opts",
     "data_dir": "data datadir dataroot datapath dataroots root rootdir inputdir",
@@ -70,7 +70,7 @@ _ELSEWHERE = {
 _OURS = {other: ours for ours, others in _ELSEWHERE.items() for other in others.split()}
 _LAUNCHER = "the launcher says how many processes: torchrun --nproc_per_node"
 _EVALUATE = "--size_epoch 0 evaluates alone"
-# Names of what is no option here → what to do.
+# Names without a counterpart here → what to do.
 _INSTEAD = {
     **dict.fromkeys(("gpus", "ngpus", "ngpu", "gpu", "devices", "worldsize", "nproc", "nprocpernode"), _LAUNCHER),
     **dict.fromkeys(("gpuid", "gpuids"), "CUDA_VISIBLE_DEVICES=0 in front of the command chooses GPUs"),
@@ -90,8 +90,8 @@ def _bare(name: str) -> str:
 
 
 def advice(name: str, valid: Iterable[str], dashes: str) -> str:
-    """What to write in place of an option that does not exist."""
-    name = name[:LIMIT]  # comparing a long one takes long
+    """Advice on what to write instead of an unknown option."""
+    name = name[:LIMIT]  # comparing long names is slow
     bare, spelt = _bare(name), {_bare(option): option for option in valid}
     if bare in spelt:
         return f"did you mean {dashes}{spelt[bare]}?"

@@ -1,4 +1,4 @@
-"""The options of the schema, by name."""
+"""Options of the schema, by name."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ from lavender.config.values import Option
 
 @functools.cache
 def options() -> dict[str, Option]:
-    """Name → option, in the order of the schema."""
+    """Name → option, in schema order."""
     kinds = get_type_hints(Config)
     blank = Config()
     return {
@@ -22,5 +22,5 @@ def options() -> dict[str, Option]:
 
 
 def counting(where: Counts) -> list[str]:
-    """Names of the options that count in a comparison, in the order of the schema."""
+    """Names of the options that count in a comparison, in schema order."""
     return [name for name, option in options().items() if option.counts & where]

@@ -1,7 +1,7 @@
-"""Every option of a run: its type, default, bounds and help.
+"""All options of a run: type, default, bounds and help of each.
 
-A JSON file, the command line, a checkpoint's `args.json` and an entry of `datasets` are all checked against this one
-table. A new option is one line here; `--help`, the errors, the dumps and the comparisons of runs follow.
+A JSON file, the command line, a checkpoint's `args.json` and an entry of `datasets` are all checked against this
+table. A new option is one line here; `--help`, errors, dumps and comparisons of runs follow from it.
 """
 # ruff: noqa: RUF009 — the calls in Config declare its fields
 
@@ -13,7 +13,7 @@ from lavender.config.comparisons import CAPTIONS, DRAWN, INPUT, MODEL, NOWHERE, 
 from lavender.config.declare import ANSWERS, CAPTIONING, CHOICE, DOWNSTREAM, PRETRAIN, RETRIEVAL, SEVERAL, TYPES, group
 from lavender.config.values import COMMAND_LINE
 
-# Words of another task, data set or file: what tells the entries of `datasets` apart, so never the whole run's.
+# Options that distinguish the entries of `datasets`, so they never apply to the whole run.
 _IDENTITY = {"type", "task", "dataset", "dataset_type", "datasets", "train_yaml", "val_yaml", "test_yaml"}
 
 _data, _frames, _text, _model = group("data"), group("frames"), group("text"), group("model")
@@ -24,11 +24,11 @@ _evaluation = group("evaluation", only=RETRIEVAL)
 
 @dataclass(kw_only=True)
 class Config:
-    """The options of one run, checked by `lavender.config.load`.
+    """Options of one run, checked by `lavender.config.load`.
 
     `dataset` is a list of names or an object (name to folder) in pretraining, and one name in every other task.
-    `given` says where an option was set ("file", "command line", or a checkpoint's `args.json`); what is absent there
-    has its default.
+    `given` is the source of each option that was set ("file", "command line", or a checkpoint's `args.json`); others
+    have their defaults.
     """
 
     # --- data
@@ -324,23 +324,24 @@ class Config:
             self.dataset = self.dataset[0]
 
     def to_dict(self) -> dict[str, Any]:
-        """All options with their values, as `args.json` holds them."""
+        """All options with their values, as in `args.json`."""
         values = dataclasses.asdict(self)
         return {item.name: values[item.name] for item in dataclasses.fields(self) if item.metadata}
 
     def changed(self) -> dict[str, Any]:
-        """The options that differ from their defaults."""
+        """Options that differ from their defaults."""
         defaults = Config().to_dict()
         return {name: value for name, value in self.to_dict().items() if value != defaults[name]}
 
     def notices(self) -> list[str]:
-        """Lines for the log: what was accepted and changes nothing."""
+        """Log lines about accepted options without effect."""
         return list(self.remarks)
 
     def entries(self) -> list["Config"]:
-        """Multi-task: the whole configuration of each entry of `datasets`.
+        """Multi-task: complete configuration of each entry of `datasets`.
 
-        An entry wins over the run's options, and the command line over both, but for what tells entries apart.
+        An entry takes precedence over the run's options, and the command line over both, except for the options that
+        distinguish entries.
         """
         inherited = {name: value for name, value in self.to_dict().items() if name not in _IDENTITY}
         said = {name for name, where in self.given.items() if where == COMMAND_LINE} - _IDENTITY

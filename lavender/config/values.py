@@ -15,36 +15,36 @@ from lavender.runtime.jsons import load_json
 from lavender.runtime.quoting import shown_json
 
 COMMAND_LINE = "command line"
-_NO_LARGER = 2**63  # a whole number that no array and no tensor can hold
+_NO_LARGER = 2**63  # integers from here on fit into no array or tensor
 
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option of the schema: its allowed values, and its text in `--help` and in errors."""
+    """Option of the schema: allowed values, and text for `--help` and errors."""
 
     name: str
-    kind: Any  # the type hint of its field
+    kind: Any  # type hint of its field
     default: Any
     group: str
     help: str
-    counts: Counts  # in which comparisons of two runs
+    counts: Counts  # comparisons of two runs in which it counts
     choices: tuple = ()
-    prefixes: tuple[str, ...] = ()  # beside the choices: any name behind one of these
+    prefixes: tuple[str, ...] = ()  # besides the choices: any name with one of these prefixes
     minimum: float | None = None
     maximum: float | None = None
-    above: float | None = None  # a bound that is itself outside
-    limit: float | None = None  # what is larger is a mistake, which memory or time would end
-    only: tuple[str, ...] = ()  # kinds of task that it is of; of all where it is empty
+    above: float | None = None  # exclusive lower bound
+    limit: float | None = None  # larger values are mistakes that would exhaust memory or time
+    only: tuple[str, ...] = ()  # kinds of task that have it; empty for all
 
     def is_of(self, kind: str) -> bool:
-        """Whether a kind of task has it; `kind` may be empty, for all of them."""
+        """Whether a kind of task has this option; an empty `kind` means any."""
         return not kind or not self.only or kind in self.only
 
     @property
     def named_choices(self) -> list[str]:
-        """The choices, spelled as on the command line."""
+        """Choices, spelled as on the command line."""
         words = [
             str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in self.choices if choice != ""
         ]
@@ -52,7 +52,7 @@ class Option:
 
     @property
     def expected(self) -> str:
-        """What would have been right, in words."""
+        """Describes valid values in words."""
         if self.choices:
             kind = "a list out of" if get_origin(self.kind) is list else "one of"
             return f"{kind} {', '.join(self.named_choices)}"
@@ -68,12 +68,12 @@ class Option:
         return words
 
     def check(self, value: Any, source: str) -> Any:
-        """A JSON value as this option's type.
+        """Converts a JSON value to this option's type.
 
         Raises:
-            ConfigError: of another type, outside the choices or outside the bounds.
+            ConfigError: the value has another type, or is outside the choices or bounds.
         """
-        if self.choices and get_origin(self.kind) is list:  # a,b as well as a b
+        if self.choices and get_origin(self.kind) is list:  # accepts a,b and a b
             words = [value] if isinstance(value, str) else value
             value = [part for word in words for part in word.split(",")] if _are_texts(words) else value
         try:
@@ -92,10 +92,10 @@ class Option:
         return converted
 
     def parse(self, words: Sequence[str]) -> Any:
-        """The words after `--<name>` on the command line, checked; none at all stands for true.
+        """Converts and checks the arguments after `--<name>` on the command line; no argument means true.
 
         Raises:
-            ConfigError: as in `check`, or JSON that cannot be read.
+            ConfigError: as for `check`, or the argument is invalid JSON.
         """
         value: Any = list(words)
         if not words:
@@ -124,12 +124,12 @@ def _are_texts(value: Any) -> bool:
 
 
 def convert(value: Any, kind: Any) -> Any:
-    """A JSON value as `kind` (a type hint).
+    """Converts a JSON value to `kind` (a type hint).
 
-    0, 1, "yes", "no" … are booleans, 3 is also a float, 3.0 also an integer, and a string also a list of one.
+    0, 1, "yes", "no" … are valid booleans, 3 is a valid float, 3.0 a valid integer, and a string a valid list of one.
 
     Raises:
-        ValueError: it does not fit.
+        ValueError: the value does not fit.
     """
     origin, parts = get_origin(kind), get_args(kind)
     if origin is UnionType:
@@ -149,10 +149,10 @@ def convert(value: Any, kind: Any) -> Any:
 
 
 def parse_json(text: str, source: str) -> Any:
-    """Strict JSON: a repeated key and NaN are errors too.
+    """Parses strict JSON: repeated keys and NaN are errors.
 
     Raises:
-        ConfigError: names `source`, and line and column where there are any.
+        ConfigError: with `source` and, if known, line and column.
     """
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def parse_json(text: str, source: str) -> Any:
 
 
 def unknown_option(name: str, valid: Iterable[str], source: str) -> ConfigError:
-    """The error for an option that does not exist, with the one that is probably meant."""
+    """Error for an unknown option, with the name that was probably meant."""
     dashes = "--" if source == COMMAND_LINE else ""
     hint = advice(name, valid, dashes)
     return ConfigError(f"{source}: unknown option {shown_json(dashes + name)}; {hint}")
@@ -225,7 +225,7 @@ _SCALARS: dict[Any, Callable[[Any], Any]] = {bool: _as_boolean, int: _as_integer
 
 
 def _as_number(word: str) -> int | float | str:
-    """A word of the command line as a number, or the word itself, which `check` will refuse."""
+    """Command-line argument as a number, or unchanged, which `check` will reject."""
     for kind in (int, float):
         try:
             return kind(word)
@@ -241,7 +241,7 @@ def _items(value: Any) -> list:
 
 
 def _holds(kind: Any, kinds: tuple) -> bool:
-    """Whether a word for `kind`, or for one member of a union, may be of `kinds`."""
+    """Whether an argument for `kind`, or for a member of a union, may be of `kinds`."""
     members = get_args(kind) if get_origin(kind) is UnionType else (kind,)
     return any((get_origin(member) or member) in kinds for member in members)
 

@@ -73,7 +73,7 @@ def decode_bytes(data: bytes, where: str, max_pixels: int = MAX_PIXELS) -> np.nd
 
 
 def image_kind(data: bytes) -> str:
-    """"JPEG", "PNG", "WebP" or "BMP" by the first bytes of a file, else ""."""
+    """Kind of an image by the first bytes of its file: "JPEG", "PNG", "WebP" or "BMP", else ""."""
     if data.startswith(b"RIFF"):
         return "WebP" if data[8:12] == b"WEBP" and len(data) >= 30 else ""
     if data.startswith(b"BM"):

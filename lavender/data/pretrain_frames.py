@@ -71,7 +71,7 @@ class CorpusFrames:
 
     def parts(self, number: int, captions: CaptionTable | None) -> list[Piece]:
         """Videos of each training part.
-        
+
         In a single source, captioned video i belongs to part i mod `number`: parts are alike in any order of videos.
 
         Args:

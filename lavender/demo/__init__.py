@@ -1,1 +1,1 @@
-"""Made-up clips with known answers, and the tour that trains on them."""
+"""Made-up clips with known answers, and a tour that trains on them."""

@@ -1,4 +1,4 @@
-"""python -m lavender.demo [--all]: the quick start (see `tour.py`), and with `--all` what `baselines.py` adds."""
+"""python -m lavender.demo [--all]: the quick start (see `tour.py`); `--all` also runs `baselines.py`."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""The longer quick start: blank clips as a control, a model for each task, and the task-specific heads."""
+"""The longer quick start: blank clips as a control, one model per task, and the task-specific heads."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from lavender.demo.tour import RETRIEVAL, Tour, caption, newest, pretrain, tune,
 QUESTIONS = ("--type", "qaoe", "--task", "toy-qa", "--size_epoch", "2")
 CHOICE = ("--type", "qamc", "--task", "toy-mc", "--size_epoch", "1")
 ROWS = (("toy-qa", "acc_1"), ("toy-mc", "acc"), ("toy-retrieval", "r@1"), ("toy-cap", "CIDEr"))
-SCRIPTS = {  # of the MLM model, of the task-specific head
+SCRIPTS = {  # scripts of the MLM model and of the task-specific head
     "toy-qa": ("main_qaoe_mlm.py", "main_qaoe_task_specific.py"),
     "toy-mc": ("main_retmc_mlm_head.py", "main_retmc_task_specific.py"),
     "toy-retrieval": ("main_retrieval_tsv.py", "main_retrieval_task_specific.py"),
@@ -18,7 +18,7 @@ EVALUATIONS = ("eval_retrieval_tsv.py", "eval_retrieval_task_specific.py")
 
 
 def baselines(done: Tour) -> None:
-    """Runs all that `make demo` leaves out, from the weights that its tasks began with, and prints one table."""
+    """Runs everything that `make demo` leaves out, from the same pretrained weights, and prints one table."""
     folder, pretrained = done.folder, done.pretrained
     screen = Screen(folder / "logs" / "all")
     print("\nControls and baselines\n", flush=True)
@@ -57,14 +57,14 @@ def baselines(done: Tour) -> None:
 
 
 def _retrieve(step: Step, done: Tour, number: int) -> Path:
-    """Fine-tunes retrieval for an epoch; returns the evaluation of the whole gallery."""
+    """Finetunes retrieval for one epoch; returns the evaluation of the whole gallery."""
     words = (*RETRIEVAL, "--size_epoch", "1")
     run = tune(step, done.folder, SCRIPTS["toy-retrieval"][number], done.pretrained, *words)
     return tune(step, done.folder, EVALUATIONS[number], newest(run), *RETRIEVAL)
 
 
 def _cell(value: float | None) -> str:
-    """CIDEr goes up to 10; all else is a share."""
+    """Formats a metric: CIDEr goes up to 10, all others are fractions."""
     if value is None:
         return f"{'–':>20}"
     return f"{value:20.2f}" if value > 1 else f"{value:20.0%}"

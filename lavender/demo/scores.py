@@ -1,4 +1,4 @@
-"""What the demo's runs learned, in a few words: metrics on clips of combinations that were never trained on."""
+"""Results of the demo's runs: metrics on clips of combinations that were never trained on."""
 
 import json
 from pathlib import Path
@@ -17,24 +17,24 @@ Records = list[dict[str, Any]]
 
 
 def read_predictions(run: Path, split: str) -> Records:
-    """The records of a run's evaluation."""
+    """Records of a run's evaluation."""
     return [json.loads(line) for line in (run / "predictions" / f"{split}.jsonl").read_text().splitlines()]
 
 
 def read_results(run: Path) -> dict[str, Any]:
-    """The metrics of a run."""
+    """Metrics of a run."""
     return json.loads((run / "results.json").read_text())
 
 
 def metrics_of(run: Path, task: str = "") -> dict[str, float]:
-    """Those of test at the best epoch, or of the evaluation alone; of one of several tasks where one is named."""
+    """Test metrics at the best epoch, or of the evaluation alone; `task` selects one of several tasks."""
     results = read_results(run)
     entry = results.get("best") or results["zero_shot"]
     return (entry["tasks"][task] if task else entry)["test"]
 
 
 def by_kind(records: Records) -> dict[str, float]:
-    """Accuracy over masked words, by kind of word."""
+    """Accuracy over masked words by kind of word."""
     words = [word for record in records for word in record["words"]]
     found = {}
     for kind, members in KINDS.items():
@@ -44,16 +44,16 @@ def by_kind(records: Records) -> dict[str, float]:
 
 
 def words(run: Path) -> str:
-    """Right masked words by kind, at validation."""
+    """Accuracy over masked words by kind, on validation, as text."""
     found = by_kind(read_predictions(run, "val"))
     return ", ".join(f"{kind} {share:.0%}" for kind, share in found.items()) + " right"
 
 
 def table(run: Path, search: Path, folder: Path) -> list[str]:
-    """What a model of all tasks learned, beside chance.
+    """Results of a model of all tasks beside chance level.
 
     Args:
-        run: of the model; search: its evaluation of retrieval; folder: of the demo.
+        run: run of the model; search: its retrieval evaluation; folder: folder of the demo.
     """
     found = metrics_of(search)
     captions = read_predictions(run, "toy-cap/test")
@@ -70,28 +70,28 @@ def table(run: Path, search: Path, folder: Path) -> list[str]:
 
 
 def accuracy(run: Path, metric: str, chance: float) -> str:
-    """Accuracy on test."""
+    """Test accuracy as text."""
     return f"{metrics_of(run)[metric]:.0%} (chance {chance:.0%})"
 
 
 def recall(run: Path) -> str:
-    """Recall of the gallery."""
+    """Recall of the gallery as text."""
     metrics = metrics_of(run)
     return f"R@1 {metrics['r@1']:.0%}, R@5 {metrics['r@5']:.0%}"
 
 
 def captions(run: Path, folder: Path, split: str) -> str:
-    """Captions that are a reference word for word."""
+    """Fraction of captions equal to a reference, as text."""
     return f"{word_for_word(read_predictions(run, 'test'), read_references(folder, split)):.0%} right word for word"
 
 
 def word_for_word(records: Records, references: dict[str, list[str]]) -> float:
-    """The share of captions that are one of their references."""
+    """Fraction of captions that equal one of their references."""
     return sum(record["caption"] in references[record["video"]] for record in records) / len(records)
 
 
 def read_references(folder: Path, split: str) -> dict[str, list[str]]:
-    """Video id → the captions of a split of the toy captioning folder."""
+    """Video id → reference captions, of a split of the toy captioning folder."""
     rows = TSVReader(folder / "CAP" / f"{split}.caption.tsv")
     fields = map(rows.row, range(len(rows)))
     return {video: [entry["caption"] for entry in json.loads(captions)] for video, captions in fields}

@@ -1,4 +1,4 @@
-"""The demo's screen: one line a step, with the bar of what runs, its time and its result; all else is in log files."""
+"""Screen of the demo: one line per step with progress bar, time and result; details go to log files."""
 
 import fcntl
 import os
@@ -18,17 +18,17 @@ from typing import Any
 from lavender.runtime.errors import TrainingError
 
 ROOT = Path(__file__).resolve().parents[2]
-PYTHON = os.path.relpath(sys.executable) if ".venv" in Path(sys.executable).parts else "python"  # as a user types it
-QUIET = 30.0  # seconds between two lines about a step where there is no terminal
-_WIDTH = 100  # columns of the terminal that the scripts see
+PYTHON = os.path.relpath(sys.executable) if ".venv" in Path(sys.executable).parts else "python"  # as typed by a user
+QUIET = 30.0  # seconds between lines about a step without a terminal
+_WIDTH = 100  # terminal width for the scripts
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Step:
-    """What is going on now. `result` is what its line says at the end.
+    """Current step. `result` is shown at the end of its line.
 
     Args:
-        title: of its line; log: the file of what its scripts say.
+        title: title of its line; log: file for the output of its scripts.
     """
 
     def __init__(self, title: str, log: Path):
@@ -36,10 +36,10 @@ class Step:
         self._started = self._shown = time.monotonic()
 
     def run(self, script: str, *arguments: Any) -> None:
-        """Runs one of the project's scripts, as a user would at a terminal.
+        """Runs one of the project's scripts like a user at a terminal.
 
         Raises:
-            TrainingError: it ended with a fault; the message holds the end of what it said.
+            TrainingError: the script failed; the message contains the end of its output.
         """
         words = [script, *map(str, arguments)]
         with open(self.log, "a", encoding="utf-8") as log:
@@ -51,7 +51,7 @@ class Step:
             raise TrainingError(f"{end}the demo stops here: {script} ended with exit code {code}; see {self.log}")
 
     def show(self, bar: str = "", end: bool = False) -> None:
-        """Draws the line; without a terminal its end, and a line now and then."""
+        """Draws the line; without a terminal prints its end, and a line now and then."""
         seconds = time.monotonic() - self._started
         if end:
             mark = "\r\x1b[K" if sys.stdout.isatty() else ""
@@ -65,7 +65,7 @@ class Step:
             print(f"{self.title:<40}{seconds:5.0f} s … {bar[:60].rstrip()}", flush=True)
 
     def _follow(self, command: list[str], log: Any) -> int:
-        """Runs a command at a terminal of its own, whose bars are shown here; returns its exit code."""
+        """Runs a command in a pseudo-terminal, whose progress bars are shown here; returns its exit code."""
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, _WIDTH, 0, 0))
         process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs)
@@ -87,7 +87,7 @@ class Step:
 
 
 class Screen:
-    """The steps of the demo, numbered.
+    """Numbered steps of the demo.
 
     Args:
         logs: folder of their log files.
@@ -117,10 +117,10 @@ class Screen:
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 65536)
-    except OSError:  # the other end is closed
+    except OSError:  # the pseudo-terminal is closed
         return b""
 
 
 def _last(line: str) -> str:
-    """What a terminal shows of a line that was overwritten, without colours."""
+    """Visible part of a line with carriage returns, without colours."""
     return _COLOUR.sub("", line.rsplit("\r", 1)[-1])

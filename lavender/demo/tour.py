@@ -1,8 +1,8 @@
-"""The quick start: made-up clips → frames → pretraining → fine-tuning → what the model knows of clips it never saw.
+"""The quick start: made-up clips → frames → pretraining → finetuning → results on unseen combinations.
 
     python -m lavender.demo
 
-Everything is done by the commands that a user would type; the log files in `_demo/logs` hold them and what they said.
+Everything is done by the commands that a user would type; they and their output are logged in `_demo/logs`.
 """
 
 import json
@@ -16,14 +16,14 @@ from lavender.demo.screen import PYTHON, ROOT, Screen, Step
 from lavender.demo.toy import write_toy
 from lavender.runtime.errors import ConfigError
 
-MODEL = (  # of all runs: on small clips an image model that looks at each frame learns faster than Video Swin
+MODEL = (  # all runs: on small clips an image model, applied per frame, learns faster than Video Swin
     *("--vis_backbone", "timm:test_resnet", "--vis_backbone_init", "random", "--keep_checkpoints", "last"),
     *("--size_img", "64", "--size_frame", "2", "--size_txt", "12", "--n_workers", "1"),
     *("--max_grad_norm", "1", "--p_mask", "0.5"),
 )
 PRETRAINING = ("--pretrain_tasks", "mtm,vtm", "--size_epoch", "6", "--size_batch", "32", "--lr", "1e-3")
 TUNING = ("--size_batch", "16", "--lr", "1e-3")
-TASKS = [  # most steps are of captions, which need all that a clip shows at once
+TASKS = [  # captions get most steps, as they need all facts of a clip
     {"type": "qaoe", "task": "toy-qa", "dataset": "toy", "data_ratio": 0.25},
     {"type": "qamc", "task": "toy-mc", "dataset": "toy", "dataset_type": "retmc", "data_ratio": 0.1},
     {"type": "retrieval", "task": "toy-retrieval", "dataset": "toy", "data_ratio": 0.5, "temp": 0.05},
@@ -34,19 +34,19 @@ RETRIEVAL = ("--type", "retrieval", "--task", "toy-retrieval", "--temp", "0.05")
 
 @dataclass(frozen=True)
 class Tour:
-    """What the demo made: its folder, the pretrained checkpoint, and the run of one model for all tasks."""
+    """Results of the demo: its folder, the pretrained checkpoint, and the run of one model for all tasks."""
 
     folder: Path
     pretrained: Path
     run: Path
-    search: Path  # the evaluation of that model's retrieval
+    search: Path  # retrieval evaluation of that model
 
 
 def tour(folder: Path, n_train: int, n_test: int = 200) -> Tour:
-    """Makes the clips, runs the tools and the training scripts, and shows what was learned.
+    """Makes the clips, runs the tools and training scripts, and shows the results.
 
     Args:
-        n_train, n_test: clips to train on; to validate on, and to test on.
+        n_train, n_test: number of training clips; number of validation clips, and of test clips.
     """
     started = time.monotonic()
     if folder.exists() and any(folder.iterdir()) and not (folder / "facts.json").is_file():
@@ -97,7 +97,7 @@ def together(step: Step, folder: Path, checkpoint: Path) -> Path:
 
 
 def prepare_frames(step: Step, folder: Path, splits: tuple[str, ...] = ("train", "val", "test")) -> None:
-    """Videos to frame files: one part and a validation file for pretraining, one file of all clips for the tasks."""
+    """Extracts frames: one part and a validation file for pretraining, one file of all clips for the tasks."""
     for split in splits:
         step.run("_tools/extract_video-frame.py", f"--path={folder / f'toy_{split}'}", "--sample=4")
         step.run("_tools/extract_tsv.py", f"--path={folder / f'toy_{split}'}")
@@ -113,12 +113,12 @@ def prepare_frames(step: Step, folder: Path, splits: tuple[str, ...] = ("train",
 
 
 def pretrain(step: Step, folder: Path, *options: object, dataset: str = "toy") -> Path:
-    """One run of the pretraining script on the toy clips; returns its output folder."""
+    """Runs the pretraining script on the toy clips; returns its output folder."""
     return train(step, folder, "main_pretrain_mlm.py", "--dataset", dataset, "--size_part", "1", *options)
 
 
 def tune(step: Step, folder: Path, script: str, checkpoint: Path, *options: object) -> Path:
-    """One run of a task's script from a checkpoint; returns its output folder."""
+    """Runs a task's script from a checkpoint; returns its output folder."""
     return train(step, folder, script, "--dataset", "toy", "--path_ckpt", checkpoint, *TUNING, *options)
 
 
@@ -129,7 +129,7 @@ def caption(step: Step, folder: Path, checkpoint: Path, *options: object) -> Pat
 
 
 def train(step: Step, folder: Path, script: str, *options: object) -> Path:
-    """One run of a script on the small model; returns its output folder."""
+    """Runs a script with the small model; returns its output folder."""
     output = folder / "_snapshot"
     before = set(output.glob("*"))
     bert = folder / "bert"
@@ -140,12 +140,12 @@ def train(step: Step, folder: Path, script: str, *options: object) -> Path:
 
 
 def newest(run: Path) -> Path:
-    """The last checkpoint that a run saved."""
+    """Last checkpoint saved by a run."""
     return max(run.glob("*.pt"), key=lambda path: path.stat().st_mtime)
 
 
 def vocabulary(folder: Path) -> int:
-    """How many answers the questions have."""
+    """Number of answers of the questions."""
     return len(json.loads((folder / "txt_toy-qa.json").read_text())["ans2label"])
 
 

@@ -1,9 +1,9 @@
-"""Write a made-up corpus: short clips of one coloured shape in motion, with every text file that training asks for.
+"""Writes a made-up corpus: short clips of one coloured shape in motion, with all text files for training.
 
     python -m lavender.demo.toy --output _demo --n_train 2000 --n_val 200 --n_test 40
 
-Colour, shape and motion of each clip are known, and no combination of the three that is trained on is asked about:
-whoever answers on val or test has seen the video, or guesses.
+Colour, shape and motion of each clip are known. Combinations of the three in val and test never occur in training, so
+a right answer requires the video, or luck.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from lavender.demo.toy_captions import write_caption_split
 from lavender.runtime.errors import ConfigError, DataError, LavenderError
 from lavender.runtime.quoting import shown
 
-FRAMES = 20  # a clip; four frames of it, at int(20 / 5 * (i + 1)), are what training sees
+FRAMES = 20  # frames per clip; training sees four, at int(20 / 5 * (i + 1))
 FRAMES_PER_SECOND = 12
 WRITERS = 2
 OPTIONS = 5  # of a multiple-choice question
@@ -43,7 +43,7 @@ COLOURS = {  # RGB
 
 
 def _ring(corners: int, *radii: float) -> np.ndarray:
-    """Corners on a circle, the first on top; several radii take turns. Returns (corners, 2), x right and y down."""
+    """Corners on a circle, the first on top; several radii alternate. Returns (corners, 2), x right and y down."""
     angle = 2 * np.pi * np.arange(corners) / corners
     radius = np.resize(radii, corners)
     return np.stack([radius * np.sin(angle), -radius * np.cos(angle)], axis=1)
@@ -51,7 +51,7 @@ def _ring(corners: int, *radii: float) -> np.ndarray:
 
 _CROSS = [(1, 3), (1, 1), (3, 1), (3, -1), (1, -1), (1, -3), (-1, -3), (-1, -1), (-3, -1), (-3, 1), (-1, 1), (-1, 3)]
 
-SHAPES = {  # polygons around (0, 0); 1 is the side of the frame, of which each shape covers a sixth to a quarter
+SHAPES = {  # polygons around (0, 0), in sides of the frame; each covers a sixth to a quarter
     "circle": _ring(64, 0.28),
     "square": np.array([(-0.25, -0.25), (0.25, -0.25), (0.25, 0.25), (-0.25, 0.25)]),
     "triangle": _ring(3, 0.37),
@@ -59,7 +59,7 @@ SHAPES = {  # polygons around (0, 0); 1 is the side of the frame, of which each 
     "cross": 0.105 * np.array(_CROSS),
 }
 
-MOTIONS = {  # the word that decides the motion → the phrase that tells it
+MOTIONS = {  # key word of the motion → its phrase
     "left": "moves left",
     "right": "moves right",
     "up": "moves up",
@@ -71,7 +71,7 @@ MOTIONS = {  # the word that decides the motion → the phrase that tells it
 }
 _DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
-# What the vocabulary needs beside the names above: captions, our questions, and what the tasks add, such as prompts.
+# Other words of the vocabulary: from captions, questions, and prompts of the tasks.
 _PHRASES = """a the. what color is the? what shape is it? what does the do? is the video-text paired, true or false?
 is the video-text matched, true or false? which answer is correct, from [0, 1, 2, 3, 4]? answer the question about the
 video. fill in the mask to complete the sentence. write a description about the video. answer: option 0:"""
@@ -81,7 +81,7 @@ Combination = tuple[str, str, str]  # colour, shape, motion
 
 @dataclass(frozen=True)
 class ToyClip:
-    """One made-up clip. `motion` is a key of MOTIONS; `seed` draws place, size, shade, tilt and speed."""
+    """One made-up clip. `motion` is a key of MOTIONS; `seed` determines position, size, shade, tilt and speed."""
 
     video_id: str
     colour: str
@@ -91,10 +91,10 @@ class ToyClip:
 
 
 def split_combinations(seed: int) -> tuple[list[Combination], list[Combination]]:
-    """All (colour, shape, motion), shuffled by `seed`: those to train on, and the fifth of them that is held out.
+    """All (colour, shape, motion), shuffled by `seed`: those for training, and a held-out fifth.
 
     The held-out ones form a Latin square: each colour and motion lack exactly one shape, so any two attributes meet in
-    training. A circle never spins, for nobody could see it.
+    training. A circle never spins, which would be invisible.
     """
     random = Random(seed)
     colours, shapes, motions = (random.sample(list(names), len(names)) for names in (COLOURS, SHAPES, MOTIONS))
@@ -111,7 +111,7 @@ def split_combinations(seed: int) -> tuple[list[Combination], list[Combination]]
 
 
 def make_clips(n_train: int, n_val: int, n_test: int, seed: int) -> dict[str, list[ToyClip]]:
-    """Draw the clips of the three splits.
+    """Draws the clips of the three splits.
 
     Combinations are used in turn: a split repeats one only after all others, and test starts where val ended.
 
@@ -134,17 +134,17 @@ def make_clips(n_train: int, n_val: int, n_test: int, seed: int) -> dict[str, li
 
 
 def _chance(clip: ToyClip, purpose: str) -> Random:
-    """The clip's dice for one purpose; dice of their own, or the shade of the background would tell the article."""
+    """Random generator of a clip for one purpose; a shared one would correlate e.g. background and article."""
     return Random(f"{purpose} {clip.seed}")
 
 
 def caption(clip: ToyClip) -> str:
-    """Such as "a red square moves left"; the seed chooses "a" or "the"."""
+    """Caption such as "a red square moves left"; the seed chooses "a" or "the"."""
     return _caption(_chance(clip, "article").choice(["a", "the"]), (clip.colour, clip.shape, clip.motion))
 
 
 def both_captions(clip: ToyClip) -> list[str]:
-    """Its caption with the one article and with the other: what a caption of it may be."""
+    """The caption with either article: all correct captions of the clip."""
     combination = (clip.colour, clip.shape, clip.motion)
     return sorted((_caption(article, combination) for article in ("a", "the")), key=lambda text: text != caption(clip))
 
@@ -155,17 +155,17 @@ def _caption(article: str, combination: Combination) -> str:
 
 
 def visual_words(clip: ToyClip) -> dict[str, str]:
-    """The words of the caption that only the video tells; each is one word of the vocabulary."""
+    """Caption words that only the video determines; each is one vocabulary entry."""
     return {"colour": clip.colour, "shape": clip.shape, "motion": clip.motion}
 
 
 def background(clip: ToyClip, size: int, n_frames: int) -> np.ndarray:
-    """The clip without its shape: (n_frames, size, size, 3) uint8, one dark grey."""
+    """The clip without its shape: (n_frames, size, size, 3) uint8, uniform dark grey."""
     return np.full((n_frames, size, size, 3), _chance(clip, "background").randint(12, 30), np.uint8)
 
 
 def _outlines(clip: ToyClip, n_frames: int) -> np.ndarray:
-    """The corners of the shape in each frame: (n_frames, corners, 2), in sides of the frame from its top left."""
+    """Corners of the shape in each frame: (n_frames, corners, 2), in sides of the frame from its top left."""
     random = _chance(clip, "outline")
     progress = np.linspace(0, 1, n_frames)
     centre = 0.5 + np.array([random.uniform(-0.08, 0.08), random.uniform(-0.08, 0.08)])
@@ -176,7 +176,7 @@ def _outlines(clip: ToyClip, n_frames: int) -> np.ndarray:
         centres += np.outer(progress - 0.5, _DIRECTIONS[clip.motion]) * random.uniform(0.52, 0.64)
     elif clip.motion in ("grows", "shrinks"):
         scale *= 0.25 + 0.95 * (progress if clip.motion == "grows" else 1 - progress)
-    elif clip.motion == "spins":  # about 30° between two of the frames that training sees: no symmetry hides it
+    elif clip.motion == "spins":  # about 30° between sampled frames: visible for all symmetries
         angle += random.uniform(0, 2 * math.pi) + random.choice([-1, 1]) * math.radians(150) * progress
     cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
     turn = np.stack([cosine, sine, -sine, cosine], axis=1).reshape(n_frames, 2, 2)
@@ -184,10 +184,10 @@ def _outlines(clip: ToyClip, n_frames: int) -> np.ndarray:
 
 
 def render(clip: ToyClip, size: int, n_frames: int) -> np.ndarray:
-    """Draw the clip: (n_frames, size, size, 3) uint8 RGB, antialiased; the frames span the whole motion."""
+    """Draws the clip: (n_frames, size, size, 3) uint8 RGB, antialiased; the frames span the whole motion."""
     shade = _chance(clip, "shade").uniform(0.85, 1.0)
     paint = [round(shade * channel) for channel in COLOURS[clip.colour]]
-    corners = _outlines(clip, n_frames) * size - 0.5  # OpenCV's 0 is the middle of the first pixel
+    corners = _outlines(clip, n_frames) * size - 0.5  # OpenCV's 0 is the centre of the first pixel
     frames = background(clip, size, n_frames)
     for frame, polygon in zip(frames, np.round(corners * 2**SUBPIXEL_BITS).astype(np.int32), strict=True):
         cv2.fillPoly(frame, [polygon], paint, cv2.LINE_AA, SUBPIXEL_BITS)
@@ -195,10 +195,10 @@ def render(clip: ToyClip, size: int, n_frames: int) -> np.ndarray:
 
 
 def write_video(path: Path, frames: np.ndarray, fps: float) -> None:
-    """Write (T, H, W, 3) uint8 RGB frames as an MPEG-4 file.
+    """Writes (T, H, W, 3) uint8 RGB frames as an MPEG-4 file.
 
     Raises:
-        DataError: the file does not hold all frames afterwards (no encoder, no room, no folder).
+        DataError: the file lacks frames afterwards (no encoder, no space, no folder).
     """
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (frames.shape[2], frames.shape[1]))
     for frame in frames:
@@ -218,18 +218,18 @@ def write_toy(
     seed: int = 88,
     name: str = "toy",
 ) -> None:
-    """Write the corpus under `folder`; the same arguments give the same files.
+    """Writes the corpus to `folder`; equal arguments give equal files.
 
-    `_<name>_{train,val,test}/*.mp4`, `_<name>blank_val/*.mp4` (the same ids, no shape: a control that nobody can
-    answer), `txt_<name>.json` and `txt_<name>blank.json` (captions), `txt_<name>-{retrieval,qa,mc,action}.json`,
-    `CAP/` (a captioning folder: the splits and `blank`, over the frame files that the tools make), `bert/`
+    `_<name>_{train,val,test}/*.mp4`, `_<name>blank_val/*.mp4` (same ids without shapes: an unanswerable
+    control), `txt_<name>.json` and `txt_<name>blank.json` (captions), `txt_<name>-{retrieval,qa,mc,action}.json`,
+    `CAP/` (a captioning folder: the splits and `blank`, for the frame files made by the tools), `bert/`
     (configuration and vocabulary of a small BERT without weights) and `facts.json` (what each clip shows).
 
     Args:
         size: side of the square frames in pixels, a multiple of 16.
 
     Raises:
-        ConfigError: a number or name that cannot be.
+        ConfigError: a number or name is invalid.
         DataError: the folder cannot be written, or holds clips of another corpus.
     """
     if size < 32 or size % 16:
@@ -242,7 +242,7 @@ def write_toy(
     _make_folders(folder / "bert", {*videos, *blanks})
     jobs = [(path, clip, render) for path, clip in videos.items()]
     jobs += [(path, clip, background) for path, clip in blanks.items()]
-    # Threads do: OpenCV draws and encodes without Python's lock.
+    # Threads suffice: OpenCV releases the GIL.
     with ThreadPoolExecutor(WRITERS) as writers:
         done = writers.map(lambda job: write_video(job[0], job[2](job[1], size, FRAMES), FRAMES_PER_SECOND), jobs)
         for _ in tqdm(done, "toy clips", len(jobs), unit="clip", leave=False, disable=None):  # on a terminal
@@ -258,7 +258,7 @@ def write_toy(
 
 
 def _make_folders(bert: Path, videos: set[Path]) -> None:
-    """Make all folders; refuse a video folder with other clips, which the frame extractor would take for ours."""
+    """Creates all folders; rejects a video folder with other clips, which would enter the frame files."""
     for folder in {bert, *(path.parent for path in videos)}:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -278,12 +278,12 @@ def _facts(clips: dict[str, list[ToyClip]]) -> dict:
 
 
 def _annotations(clips: dict[str, list[ToyClip]], seed: int) -> dict[str, dict]:
-    """Ending of the file's name → content, in the formats of spec "Text JSON"."""
+    """Suffix of the file's name → content, in the text formats."""
     training, held_out = split_combinations(seed)
     answers = {word: index for index, word in enumerate([*COLOURS, *SHAPES, *MOTIONS])}
     files: dict[str, dict] = {"": {}, "-retrieval": {}, "-qa": {}, "-mc": {}, "-action": {}}
     for split, split_clips in clips.items():
-        # Wrong captions come from the split's own combinations, or having been trained on would give them away.
+        # Wrong captions use combinations of the same split: trained ones would be recognisable.
         combinations = training if split == "train" else held_out
         files[""][split] = {clip.video_id: [caption(clip)] for clip in split_clips}
         files["-retrieval"][split] = [
@@ -306,7 +306,7 @@ def _one_of_each(clips: list[ToyClip]) -> list[ToyClip]:
 
 
 def _open_questions(clip: ToyClip, answers: dict[str, int]) -> list[dict]:
-    questions = {  # not the shape: a model that is trained in minutes hardly tells shapes apart
+    questions = {  # not the shape, which is hard to learn in minutes
         f"what color is the {clip.shape}?": clip.colour,
         f"what does the {clip.colour} {clip.shape} do?": clip.motion,
     }
@@ -335,7 +335,7 @@ def _choice(clip: ToyClip, question: str, truth: str, pool: list[str]) -> dict:
 
 
 def _write_bert(folder: Path) -> None:
-    """Configuration, vocabulary and tokenizer settings of a small BERT; [PAD] is token 0.
+    """Writes configuration, vocabulary and tokenizer settings of a small BERT; [PAD] is token 0.
 
     Matrices start at N(0, 0.08): at BERT's own 0.02 a model this narrow learns nothing visual in minutes.
     """

@@ -1,4 +1,4 @@
-"""A captioning folder as users of the released code have it, for made-up clips."""
+"""Made-up captioning folder in the released layout."""
 
 import json
 from pathlib import Path

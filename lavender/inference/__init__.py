@@ -1,1 +1,1 @@
-"""One's own videos: a checkpoint answers, captions, chooses, matches and searches."""
+"""Inference on your own videos: answers, captions, choices, matches and search."""

@@ -1,4 +1,4 @@
-"""Videos as people hand them over, as a frame source that lives in memory."""
+"""User-supplied videos as an in-memory frame source."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ from lavender.runtime.files import looked_from
 from lavender.runtime.quoting import shown
 
 # A file, a folder of images, the bytes of a file, frames (T, H, W, 3) or (T, 3, H, W), or images. Arrays of three
-# dimensions in a list are frames, too, which types cannot say.
+# dimensions in a list are frames, too, which the types cannot express.
 Video = str | Path | bytes | np.ndarray | torch.Tensor | list[Image.Image]
 KINDS = (
     "the path of a file or of a folder of images, the bytes of a file, uint8 frames (T, H, W, 3) or (T, 3, H, W) as an "
@@ -29,13 +29,13 @@ KINDS = (
 
 
 class FramesInMemory(StoredVideo):
-    """Frames that are in memory already.
+    """Video given as frames in memory.
 
     Args:
         frames: uint8 RGB, an array or a tensor (T, H, W, 3) or (T, 3, H, W), or a list of such frames and PIL images.
 
     Raises:
-        DataError: other numbers or another shape.
+        DataError: the type of the numbers or the shape is wrong.
     """
 
     def __init__(self, video_id: str, frames: Any):
@@ -47,7 +47,7 @@ class FramesInMemory(StoredVideo):
             self._frames = list(self._checked(frames, "(T, H, W, 3) or (T, 3, H, W)", 4))
 
     def _checked(self, frames: Any, shape: str, dimensions: int) -> np.ndarray:
-        """Frames with their colours last."""
+        """Returns frames with channels last, after a check of type and shape."""
         if isinstance(frames, Image.Image):
             if frames.mode in ("I", "F"):
                 raise DataError(
@@ -73,7 +73,7 @@ class FramesInMemory(StoredVideo):
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
-    """As files of images are read: upright, the upper 8 of 16 bits, transparent pixels blended with white."""
+    """Pixels of an image, as decoded from a file: upright, upper 8 of 16 bits, transparency blended with white."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):  # PIL would make white of all above 255
         upper = (np.asarray(image) // 256).astype(np.uint8)
@@ -85,7 +85,7 @@ def _pixels(image: Image.Image) -> np.ndarray:
 
 
 def is_frames(video: Any) -> bool:
-    """Whether a list holds the frames of one video: images, or arrays and tensors of three dimensions, and no else."""
+    """Whether a list holds the frames of one video: only images, or only three-dimensional arrays and tensors."""
     return isinstance(video, list | tuple) and bool(video) and all(map(_is_frame, video))
 
 
@@ -94,7 +94,7 @@ def _is_frame(item: Any) -> bool:
 
 
 class VideoInMemory(StoredVideo):
-    """The bytes of a video file, of which `count` frames are taken."""
+    """Video file given as bytes, of which `count` frames are used."""
 
     def __init__(self, video_id: str, data: bytes, count: int, max_pixels: int):
         super().__init__(video_id, f"the bytes of {video_id}")
@@ -108,14 +108,14 @@ class VideoInMemory(StoredVideo):
 
 
 def open_video(video: Video, name: str, count: int, max_pixels: int = MAX_PIXELS) -> StoredVideo:
-    """A video that was handed over.
+    """Opens a user-supplied video.
 
     Args:
-        name: what it is called where it has no name of its own.
-        count: evenly spread frames that are taken of a video file; of images and arrays all are.
+        name: its name in messages if it has none of its own.
+        count: number of evenly spread frames of a video file; all images or array frames are used.
 
     Raises:
-        DataError: the file is missing, an address, or what is there is no video.
+        DataError: the file is missing, the path is a URL, or the file is not a video.
     """
     if isinstance(video, np.ndarray | torch.Tensor) or is_frames(video):
         return FramesInMemory(name, video)
@@ -154,7 +154,7 @@ def _is_image(path: Path) -> bool:
 
 
 class Seen(StoredVideo):
-    """A video that remembers which frames were taken of it last: they are shown beside the result."""
+    """Wrapper of a video that records the frames last read, which are shown beside the result."""
 
     def __init__(self, video: StoredVideo):
         super().__init__(video.video_id, video.where)
@@ -172,7 +172,7 @@ class Seen(StoredVideo):
 
 
 class GivenVideos(FrameSource):
-    """Videos in the order in which they were given; an id is the number."""
+    """Videos in the given order; an id is the index."""
 
     def __init__(self, videos: Sequence[Seen]):
         self.path = Path("the given videos")

@@ -1,4 +1,4 @@
-"""Questions and clips that were handed over, as the data sets that evaluation reads."""
+"""User-supplied questions and clips as the data sets that evaluation reads."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
@@ -14,7 +14,7 @@ from lavender.inference.clips import GivenVideos, Seen
 from lavender.runtime.errors import DataError
 from lavender.runtime.quoting import shown
 
-SPLIT = "test"  # whose items may lack an answer
+SPLIT = "test"  # the split in which items may lack an answer
 
 
 def texts_of(given: str | Iterable[str], what: str, blank: bool = False) -> list[str]:
@@ -47,10 +47,10 @@ def check_count(k: int) -> int:
 
 
 class GivenItems(Items):
-    """Items that stand in no file.
+    """Items in memory instead of a file.
 
     Args:
-        content: what a file would say beside its items, such as `vocab`.
+        content: other keys that a file would have, such as `vocab`.
     """
 
     def __init__(self, items: Sequence[Item], content: Mapping[str, Any] | None = None):
@@ -61,7 +61,7 @@ class GivenItems(Items):
 
 
 class GivenClips(ClipDataset):
-    """Clips without texts, to be captioned or encoded."""
+    """Clips without texts, for captioning or encoding."""
 
     def __init__(self, config: Config, source: GivenVideos):
         super().__init__(config, training=False, size_frame=config.size_frame)

@@ -1,4 +1,4 @@
-"""Which task of a checkpoint does what is asked: its class, its head and its options."""
+"""Selection of the task, head and options of a checkpoint for a request."""
 
 import dataclasses
 from typing import Any
@@ -30,22 +30,22 @@ SPECIFIC: dict[str, type[Task]] = {
     "retmc": RetMCTaskSpecificTask,
     "retrieval": RetrievalTaskSpecificTask,
 }
-_MATCHING = ("retrieval", "retmc")  # share a head
+_MATCHING = ("retrieval", "retmc")  # these share a head
 
 
 def trained_formats(config: Config) -> list[str]:
-    """The data formats that a checkpoint was trained on."""
+    """Data formats that a checkpoint was trained on."""
     return [format_of(entry) for entry in config.entries() or [config]]
 
 
 def find_task(model: Lavender, trained: Config, form: str, **options: Any) -> Task:
-    """The task of a data format, with the options of the training on it where there was one.
+    """Builds the task of a data format, with the options of its training if the checkpoint was trained on it.
 
     Args:
-        trained: the options of the checkpoint; options: what is asked for.
+        trained: options of the checkpoint; options: options of the request.
 
     Raises:
-        WeightsError: the checkpoint has no head for it. ConfigError: an option that is none, or a value that is none.
+        WeightsError: the checkpoint has no head for this format. ConfigError: an option or its value is invalid.
     """
     checked = from_dict(options, form, strict=False)
     if unknown := options.keys() - checked.given.keys():

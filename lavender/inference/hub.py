@@ -1,4 +1,4 @@
-"""Exported models on the Hugging Face hub: fetched by name, and uploaded. Only safetensors, JSON and text."""
+"""Download and upload of exported models on the Hugging Face hub: only safetensors, JSON and text."""
 
 import json
 import re
@@ -18,10 +18,10 @@ _SHARED = (CARD_FILE, CONFIG_FILE, ARGUMENTS_FILE, *VOCABULARY, WEIGHTS_FILE)
 
 
 def download(name: str) -> Path:
-    """The folder of an exported model of the hub, fetched once; never a pickle.
+    """Downloads an exported model from the hub into the cache and returns its folder; never reads pickles.
 
     Raises:
-        WeightsError: there is none, or no network.
+        WeightsError: there is no such model, or no network.
     """
     from huggingface_hub import snapshot_download
 
@@ -35,10 +35,10 @@ def download(name: str) -> Path:
 
 
 def check_upload(name: str) -> None:
-    """What can be known of an upload before a model is exported.
+    """Checks an upload as far as possible before a model is exported.
 
     Raises:
-        ConfigError: the name is not OWNER/NAME, or nobody is logged in.
+        ConfigError: the name is not OWNER/NAME, or there is no login.
     """
     from huggingface_hub import get_token
 
@@ -49,16 +49,16 @@ def check_upload(name: str) -> None:
 
 
 def push(folder: Path, name: str, private: bool = False) -> str:
-    """Uploads an exported folder, in one commit. Of `args.json` absolute paths keep their last part alone.
+    """Uploads an exported folder in one commit. In `args.json`, absolute paths are reduced to their last part.
 
     Args:
-        name: OWNER/NAME; it is made where it is not there. private: only its owner sees it.
+        name: OWNER/NAME; created if missing. private: visible to its owner only.
 
     Returns:
-        the address of the model
+        the URL of the model
 
     Raises:
-        ConfigError: it is there and public, but was to be private. WeightsError: the hub refused, or no network.
+        ConfigError: private was requested, but the model is public. WeightsError: the hub refused, or is unreachable.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 

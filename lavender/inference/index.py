@@ -1,4 +1,4 @@
-"""A folder of clips, encoded once: what a search compares with texts. It holds numbers and text, no pickles."""
+"""Index of a folder of clips, encoded once for search. It holds numbers and text, no pickles."""
 
 import json
 from collections.abc import Sequence
@@ -26,11 +26,11 @@ GONE = "it is no longer in the folder"
 
 @dataclass(frozen=True)
 class Entry:
-    """A clip of an index; the last line of a path counts.
+    """Clip of an index; if a path has several lines, the last one counts.
 
     Args:
-        path: of its file; size, changed: of the file as it was encoded; row: of its features.
-        caption: that the model gave it, None where it was not asked; fault: why it has no features.
+        path: its file; size, changed: size and modification time of the encoded file; row: row of its features.
+        caption: generated caption, None if not requested; fault: reason why it has no features.
     """
 
     path: str
@@ -42,15 +42,15 @@ class Entry:
 
 
 class GalleryIndex:
-    """A folder of three files: the model that made it, a line for each clip, and their features in 16 bits.
+    """Index folder of three files: the model's identity, one line per clip, and the features in 16 bits.
 
-    Clips are appended, features before their line: what a killed command left is cut off by the next one.
+    Clips are appended, features before their line. The next command removes partial data of a killed one.
 
     Args:
-        folder: of the index.
+        folder: folder of the index.
 
     Raises:
-        DataError: there is none, or it is damaged.
+        DataError: the index is missing or damaged.
     """
 
     def __init__(self, folder: Path):
@@ -59,7 +59,7 @@ class GalleryIndex:
             self.head: dict[str, Any] = json.loads((folder / HEAD).read_text(encoding="utf-8"))
             self.shape = (int(self.head["shape"][0]), int(self.head["shape"][1]))  # (V, D)
             text = (folder / CLIPS).read_bytes() if (folder / CLIPS).is_file() else b""
-            self.bytes_of_lines = text.rfind(b"\n") + 1  # a line that was cut is none
+            self.bytes_of_lines = text.rfind(b"\n") + 1  # a truncated last line does not count
             lines = text[: self.bytes_of_lines].decode().split("\n")
             entries = [Entry(**json.loads(line)) for line in lines if line]
         except FileNotFoundError:
@@ -73,7 +73,7 @@ class GalleryIndex:
         self.clips = [entry for entry in self.entries.values() if not entry.fault]
 
     def features(self, numbers: Sequence[int] | None = None) -> np.ndarray:
-        """Of `clips`, or of those with these numbers, float16 (M, V, D). DataError where some are missing."""
+        """Features of all `clips`, or of those with these numbers, float16 (M, V, D). DataError if some are missing."""
         path, shape = self.folder / FEATURES, (self.rows, *self.shape)
         clips = self.clips if numbers is None else [self.clips[number] for number in numbers]
         if not clips:
@@ -84,18 +84,18 @@ class GalleryIndex:
         return stored[[entry.row for entry in clips]]
 
     def check_model(self, predictor: Predictor) -> None:
-        """Raises DataError where another model made it."""
+        """Raises DataError if another model made the index."""
         if self.head["weights"] != weights_digest(predictor.model):
             raise DataError(f"{self.folder}: another checkpoint made this index; make one with this checkpoint")
 
     def search(self, predictor: Predictor, texts: Sequence[str], k: int = 5, shortlist: int = 0) -> list[Found]:
-        """The `k` clips that match each text best.
+        """Finds the `k` clips that match each text best.
 
         Args:
-            shortlist: match only so many clips with each text, those whose captions fit it best; 0: all clips.
+            shortlist: number of clips to match with each text, preselected by their captions; 0: all clips.
 
         Raises:
-            DataError: another model made the index, no clip could be read, or for a shortlist captions are missing.
+            DataError: another model made the index, no clip was readable, or a shortlist lacks captions.
         """
         self.check_model(predictor)
         if not self.clips:
@@ -106,7 +106,7 @@ class GalleryIndex:
         return [one for text in texts for one in self._search(predictor, [text], k, ranking.best(text, shortlist))]
 
     def _search(self, predictor: Predictor, texts: Sequence[str], k: int, numbers: Sequence[int]) -> list[Found]:
-        """`search` in the clips with these numbers."""
+        """Like `search`, among the clips with these numbers."""
         states = whole(torch.from_numpy(self.features(numbers)))
         names = [self.clips[number].path for number in numbers]
         found = predictor.search_features(states, names, texts, k)
@@ -123,16 +123,16 @@ class GalleryIndex:
 
 
 def build_index(predictor: Predictor, clips: Path, folder: Path, captions: bool = False) -> list[Entry]:
-    """Encodes the new and changed videos of a folder; after a stop the next call continues.
+    """Encodes the new and changed videos of a folder; after an interruption the next call continues.
 
     Args:
-        captions: caption each clip, too.
+        captions: also caption each clip.
 
     Returns:
-        the clips that could not be read
+        the clips that were unreadable
 
     Raises:
-        DataError: there are no videos, another model made the index that is there, or another process writes it.
+        DataError: there are no videos, another model made the existing index, or another process is writing it.
     """
     files = sorted(map(str, find_videos(clips).values())) if clips.is_dir() else []
     if not files:

@@ -1,4 +1,4 @@
-"""The card of an exported model, README.md as model hubs show it: its task, its results, its options, how to use it."""
+"""Model card (README.md) of an exported model, for model hubs: task, results, options, usage."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from lavender.tasks.splits import evaluated, tasks_of
 
 CARD_FILE = "README.md"
 _OURS = "<!-- Written by _tools/export.py, which writes it again. Remove this line to keep your changes. -->"
-_CALLS = {  # data format → what it is called, and a call
+_CALLS = {  # data format → its name, and an example call
     "qaoe": ("open-ended questions", 'predictor.answer("clip.mp4", "what is the man doing")'),
     "fib": ("filling in the blank", 'predictor.answer("clip.mp4", "the man [MASK] a car")'),
     "qamc": ("multiple choice", 'predictor.choose("clip.mp4", "what is it", ["a dog", "a cat"])'),
@@ -75,11 +75,11 @@ def write_card(checkpoint: Path, folder: Path, description: Description, name: s
     """Writes the card into an exported folder.
 
     Args:
-        checkpoint: what was exported; `args.json`, `results.json` and `log.json` beside it are read.
-        name: of the model on a hub; "": the folder's.
+        checkpoint: exported checkpoint; `args.json`, `results.json` and `log.json` beside it are read.
+        name: name of the model on a hub; "": name of the folder.
 
     Returns:
-        whether it was written: a card that somebody changed is kept
+        whether it was written: a card that was edited by hand is kept
     """
     card = folder / CARD_FILE
     if card.is_file() and _OURS not in card.read_text(encoding="utf-8", errors="replace"):
@@ -114,7 +114,7 @@ def write_card(checkpoint: Path, folder: Path, description: Description, name: s
 
 
 def without_folders(value: Any) -> Any:
-    """JSON in which absolute paths are their last part alone: what is shared should not tell a user's folders."""
+    """JSON value with absolute paths reduced to their last part, so that shared files do not reveal folders."""
     if isinstance(value, dict):
         return {key: without_folders(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -130,7 +130,7 @@ def _options(config: Config) -> dict[str, Any]:
 
 
 def _results(checkpoint: Path, run: Path) -> str:
-    """A table with a line that says of which epoch its metrics are."""
+    """Table of metrics, and a line that names their epoch."""
     try:
         of, rows = _recorded(checkpoint, run)
         rows += _retrieval(checkpoint)
@@ -145,7 +145,7 @@ def _results(checkpoint: Path, run: Path) -> str:
 
 
 def _recorded(checkpoint: Path, run: Path) -> tuple[str, list[tuple[str, str, str, str]]]:
-    """The metrics of the exported epoch; of the best one where the file's name does not tell the epoch."""
+    """Metrics of the exported epoch; of the best epoch if the file name does not give one."""
     match = re.fullmatch(r"ckpt_.*?(\d+)", checkpoint.stem)
     epoch = int(match[1]) if match else None
     if not (run / "results.json").is_file():
@@ -172,7 +172,7 @@ def _rows(entry: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _curves(run: Path, epoch: int | None) -> tuple[str, list[tuple[str, str, str, str]]]:
-    """Of the released code's `log.json`: accuracies of each epoch."""
+    """Accuracies of an epoch in the released code's `log.json`."""
     if not (run / "log.json").is_file():
         return "", []
     curves = {name: values for name, values in read_object(run / "log.json").items() if name in ("ac_vl", "ac_ts")}
@@ -189,7 +189,7 @@ def _curves(run: Path, epoch: int | None) -> tuple[str, list[tuple[str, str, str
 
 
 def _retrieval(checkpoint: Path) -> list[tuple[str, str, str, str]]:
-    """Of `eval_retrieval_…`, which writes its figures beside the checkpoint, in percent."""
+    """Metrics of `eval_retrieval_…`, which writes them beside the checkpoint, in percent."""
     path = checkpoint.with_name(f"{checkpoint.stem}_results.json")
     figures = read_object(path) if path.is_file() else {}
     splits = ((split, metrics) for split, metrics in figures.items() if isinstance(metrics, dict))

@@ -1,4 +1,4 @@
-"""A checkpoint, whatever it is, as a model in evaluation mode and the options that it was trained with."""
+"""Opening of any kind of checkpoint: a model in evaluation mode, and its training options."""
 
 import dataclasses
 import re
@@ -18,15 +18,15 @@ RESULTS_FILE = "results.json"
 
 
 def open_checkpoint(path: str | Path, **options: Any) -> tuple[Lavender, Config]:
-    """The model of a checkpoint.
+    """Opens a checkpoint.
 
     Args:
-        path: a `.pt` file (an `args.json` beside it says how it was trained), a run's folder (its best epoch), an
+        path: a `.pt` file (with its training options in `args.json` beside it), a run's folder (its best epoch), an
             exported folder, or the name of one on the Hugging Face hub.
-        options: in place of those of `args.json`, such as `txt_backbone`, `size_frame`, `kinetics`.
+        options: override those of `args.json`, such as `txt_backbone`, `size_frame`, `kinetics`.
 
     Raises:
-        WeightsError: there is none, or it is of another model. ConfigError: an unknown option.
+        WeightsError: the checkpoint is missing or of another model. ConfigError: an option is unknown.
     """
     place = _find(path)
     arguments = (place if place.is_dir() else place.parent) / ARGUMENTS_FILE
@@ -35,7 +35,7 @@ def open_checkpoint(path: str | Path, **options: Any) -> tuple[Lavender, Config]
         raise ConfigError(f"{', '.join(sorted(unknown))}: there is no such option")
     if place.is_dir() and exported_config(place) is not None:
         model = load_pretrained(place)
-        if "txt_backbone" not in options:  # its vocabulary is in the folder
+        if "txt_backbone" not in options:  # the vocabulary is in the folder
             config = dataclasses.replace(config, txt_backbone=str(place), fusion_encoder=str(place))
         return model, config
     state, description = read_checkpoint(place, config)
@@ -58,7 +58,7 @@ def _find(path: str | Path) -> Path:
 
 
 def _runs_in(folder: Path) -> list[Path]:
-    """The runs in an output folder, or in that of the demo, the newest last; none where it holds weights itself."""
+    """Runs in an output folder or in the demo's, newest last; empty if the folder itself holds weights."""
     if any(folder.glob("*.pt")) or any(folder.glob("*.safetensors*")) or any(folder.glob("*.bin")):
         return []
     results = [*folder.glob(f"*/{RESULTS_FILE}"), *folder.glob(f"*/*/{RESULTS_FILE}")]
@@ -67,7 +67,7 @@ def _runs_in(folder: Path) -> list[Path]:
 
 
 def _best(run: Path) -> Path:
-    """The checkpoint of a run's best epoch; of the last one that is there, where that was not kept."""
+    """Checkpoint of a run's best epoch, or the last existing one if that was not kept."""
     epochs = {int(match[1]): file for file in run.iterdir() if (match := _CHECKPOINT.fullmatch(file.name))}
     if not epochs:
         raise WeightsError(f"{run}: no checkpoint (ckpt_….pt) is in this run's folder")

@@ -1,4 +1,4 @@
-"""A checkpoint asked about one's own videos: what evaluation would predict, for one clip or for many.
+"""Predictions of a checkpoint on your own videos, equal to those of evaluation, for one clip or many.
 
 predictor = Predictor.from_pretrained("_snapshot/_msrvtt-qa_20261128")
 print(predictor.answer("phone.mp4", "what is the man doing"))
@@ -30,22 +30,22 @@ from lavender.tasks.base import Record, Task
 from lavender.tasks.downstream import AnsweredTask, DownstreamTask
 from lavender.tasks.retrieval import PairTask, RetrievalTask
 
-AT_ONCE = 8  # clips, or pairs of a clip and a text, that are computed together
+AT_ONCE = 8  # batch size: clips, or pairs of a clip and a text
 Videos = Sequence[Video]
 One = TypeVar("One")
 
 
 class Predictor:
-    """A model that is asked one video at a time, or many.
+    """Model with methods for captions, answers, choices, matches and search on videos.
 
     A video is the path of a file or of a folder of images, the bytes of a file, uint8 RGB frames as an array or a
-    tensor, (T, H, W, 3) or (T, 3, H, W), or a list of PIL images or of frames (H, W, 3). Where a list of videos is
-    given, a list comes back.
+    tensor, (T, H, W, 3) or (T, 3, H, W), or a list of PIL images or of frames (H, W, 3). A list of videos gives a list
+    of results.
 
     Args:
-        model: in evaluation mode; config: the options that it was trained with.
+        model: model in evaluation mode; config: its training options.
         device: `auto`, `cpu` or `cuda`.
-        answers: the closed vocabulary of a task-specific question-answering head, in the order of its classes.
+        answers: closed vocabulary of a task-specific question-answering head, in class order.
     """
 
     def __init__(self, model: Lavender, config: Config, device: str = "auto", answers: Sequence[str] = ()):
@@ -58,28 +58,28 @@ class Predictor:
     def from_pretrained(
         cls, path: str | Path, device: str = "auto", answers: Sequence[str] = (), **options: Any
     ) -> "Predictor":
-        """Of a checkpoint.
+        """Loads a checkpoint.
 
         Args:
             path: a `.pt` file, a run's folder (its best epoch), an exported folder, or a name on the Hugging Face hub.
-            options: in place of those that the checkpoint was trained with, such as `txt_backbone` or `size_frame`.
+            options: override training options of the checkpoint, such as `txt_backbone` or `size_frame`.
 
         Raises:
-            WeightsError: there is no such checkpoint, or it is not of this model. ConfigError: an unknown option.
+            WeightsError: the checkpoint is missing or of another model. ConfigError: an option is unknown.
         """
         return cls(*open_checkpoint(path, **options), device, answers)
 
-    # --- what is asked ------------------------------------------------------------------------------------------------
+    # --- questions ----------------------------------------------------------------------------------------------------
 
     @overload
     def caption(self, video: Video, num_beams: int = 1, keep: int = 1, **options: Any) -> Caption: ...
     @overload
     def caption(self, video: Videos, num_beams: int = 1, keep: int = 1, **options: Any) -> Any: ...
     def caption(self, video: Video | Videos, num_beams: int = 1, keep: int = 1, **options: Any) -> Any:
-        """Captions of a video.
+        """Captions a video; returns a `Caption`, for several videos a list.
 
         Args:
-            num_beams: of the search; keep: how many captions; options: such as `max_gen_length` or `do_sample`.
+            num_beams: beam size; keep: number of captions; options: such as `max_gen_length` or `do_sample`.
 
         Raises:
             DataError: the video cannot be read. WeightsError: the checkpoint cannot caption. ConfigError: no such
@@ -98,7 +98,7 @@ class Predictor:
         return _as_asked(found, video)
 
     def answer(self, video: Video | Videos, question: str | Sequence[str], k: int = 5) -> Any:
-        """The `k` most probable answers to a question, an `Answer`; of several videos or questions a list of them.
+        """Returns the `k` most probable answers to a question as an `Answer`; for several videos or questions a list.
 
         Raises:
             DataError: the video cannot be read, or the question is empty. WeightsError: the checkpoint cannot answer.
@@ -116,13 +116,13 @@ class Predictor:
         return _as_asked(found, video, question)
 
     def choose(self, video: Video | Videos, question: str, options: Sequence[str]) -> Any:
-        """The options of a question with their probabilities, a `Choice`; of several videos a list of them.
+        """Returns the options of a question with their probabilities as a `Choice`; for several videos a list.
 
-        A checkpoint that was trained on matching, or an empty question, matches the video with each option.
+        With a checkpoint trained on matching, or an empty question, the video is matched with each option.
 
         Raises:
             DataError: the video cannot be read, or there are fewer than two options. WeightsError: the checkpoint
-                cannot choose, or has no word for so many numbers.
+                cannot choose, or there are more options than its vocabulary has numbers.
         """
         options = texts_of(options, "option")
         if len(options) < 2:
@@ -143,9 +143,9 @@ class Predictor:
         return _as_asked(found, video)
 
     def match(self, video: Video | Videos, texts: str | Sequence[str]) -> Any:
-        """Texts by how well they match a video, a `Match`; of several videos a list of them.
+        """Returns texts sorted by how well they match a video, as a `Match`; for several videos a list.
 
-        The probability is that of "true" against "false" (of a task-specific head, among the given texts).
+        The probability is that of "true" against "false"; for a task-specific head, a softmax over the given texts.
 
         Raises:
             DataError: the video cannot be read, or there are no texts.
@@ -163,12 +163,12 @@ class Predictor:
         return _as_asked(found, video)
 
     def search(self, texts: str | Sequence[str], gallery: Videos, k: int = 5) -> Any:
-        """The `k` videos of a gallery that match a text best, a `Found`; of several texts a list of them.
+        """Returns the `k` videos of a gallery that match a text best as a `Found`; for several texts a list.
 
         Every video is compared with every text; each video is decoded and encoded once.
 
         Raises:
-            DataError: a video cannot be read, or there is none.
+            DataError: a video cannot be read, or the gallery is empty.
         """
         several = texts_of(texts, "text")
         task = cast(PairTask, self._task("retrieval", score_fn="probability"))
@@ -178,23 +178,23 @@ class Predictor:
         return found[0] if isinstance(texts, str) else found
 
     def features(self, video: Video | Videos) -> Any:
-        """The states of the video encoder, float32 (V, D); of several videos a list of them."""
+        """Output states of the video encoder, float32 (V, D); for several videos a list."""
         form = trained_formats(self.config)[0]
         task = self._task(form if form != "pretrain" else "retrieval")
         states = self._encode(task, self._source(task.config, _several(video))).states
         return _as_asked([one.float().cpu().numpy() for one in states], video)
 
     def search_features(self, videos: Encoded, names: Sequence[str], texts: Sequence[str], k: int = 5) -> list[Found]:
-        """`search` in videos whose `features` are (M, V, D), on any device, and whose names are these M."""
+        """Like `search`, in videos given by `features` (M, V, D), on any device, and their M names."""
         task = cast(PairTask, self._task("retrieval", score_fn="probability"))
         return self._found(task, videos, names, texts, k)
 
     def shape_of_features(self) -> tuple[int, int]:
-        """(V, D) of `features`."""
+        """Shape (V, D) of `features`."""
         size = self.config.size_img
         return self.features(np.zeros((1, size, size, 3), np.uint8)).shape
 
-    # --- how it is done -----------------------------------------------------------------------------------------------
+    # --- computation --------------------------------------------------------------------------------------------------
 
     def _task(self, form: str, **options: Any) -> Task:
         return find_task(self.model, self.config, form, **options)
@@ -207,18 +207,18 @@ class Predictor:
         return GivenVideos([Seen(video) for video in opened])
 
     def _asked(self, task: Task, source: GivenVideos, items: list[Item], content: Any = None) -> list[Record]:
-        """The predictions for items of these videos."""
+        """Predictions for items of these videos."""
         task = cast(DownstreamTask, task)
         kind = cast(type[ItemDataset], task.dataset_class)
         dataset = kind(task.config, task.tokenizer, source, GivenItems(items, content), SPLIT)
-        task.datasets = {SPLIT: dataset}  # in place of those of files
+        task.datasets = {SPLIT: dataset}  # instead of data sets from files
         return self._records(task, dataset)
 
     def _records(self, task: Task, dataset: ClipDataset) -> list[Record]:
         return [record for batch in self._batches(dataset) for record in task.predict(self.model, batch)]
 
     def _batches(self, dataset: ClipDataset) -> Iterator[dict[str, Any]]:
-        """The samples in batches on the device, as evaluation has them."""
+        """Yields batches of samples on the device, as in evaluation."""
         with torch.inference_mode(), autocast(self.precision, self.device):
             for first in range(0, len(dataset), AT_ONCE):
                 numbers = range(first, min(first + AT_ONCE, len(dataset)))
@@ -228,7 +228,7 @@ class Predictor:
                 yield to_device(cast(dict[str, Any], batch), self.device)
 
     def _encode(self, task: Task, source: GivenVideos) -> Encoded:
-        """Every video of a source, (M, V, D)."""
+        """Encodes every video of a source, (M, V, D)."""
         pieces = [
             self.model.encode_video(batch["img"], batch["present"]).states
             for batch in self._batches(GivenClips(task.config, source))
@@ -236,7 +236,7 @@ class Predictor:
         return whole(torch.cat(pieces).to(PRECISIONS[self.precision]))
 
     def _scores(self, task: PairTask, videos: Encoded, texts: Sequence[str]) -> np.ndarray:
-        """How well texts match videos (M, V, D): (N texts, M videos)."""
+        """Matching scores of texts and videos (M, V, D): (N texts, M videos)."""
         scores = np.zeros((len(texts), len(videos.states)), np.float32)
         with torch.inference_mode(), autocast(self.precision, self.device):
             groups = encode_texts(self.model, map(task.encode_caption, texts), self.device, self.precision)
@@ -261,7 +261,7 @@ class Predictor:
         return found
 
     def _vocabulary(self, config: Config) -> dict[str, Any]:
-        """What names the classes of a task-specific head: the given answers, else the text file of the training."""
+        """Names of a task-specific head's classes: the given answers, else the text file of the training."""
         if self._answers:
             return {"vocab": self._answers}
         trained = next((one for one in self.config.entries() or [self.config] if format_of(one) == "qaoe"), None)
@@ -269,7 +269,7 @@ class Predictor:
             return {}
         try:
             content = ItemFile(trained).content
-        except LavenderError:  # the file is not on this machine: classes are called by their numbers
+        except LavenderError:  # the file is not on this machine: classes are named by number
             return {}
         return {key: content[key] for key in ("ans2label", "vocab") if key in content}
 
@@ -279,12 +279,12 @@ def _several(video: Video | Videos) -> Videos:
 
 
 def _is_list(given: Any) -> bool:
-    """Of videos or questions; a list of frames is one video."""
+    """Whether the argument is a list of videos or questions; a list of frames is one video."""
     return isinstance(given, list | tuple) and not is_frames(given)
 
 
 def _paired(video: Video | Videos, question: str | Sequence[str]) -> tuple[Videos, list[str]]:
-    """A video for each question: one of either is used for all of the other."""
+    """Pairs videos with questions; a single one of either is used for all of the other."""
     videos, questions = list(_several(video)), texts_of(question, "question")
     if len(videos) == 1:
         videos *= len(questions)
@@ -296,5 +296,5 @@ def _paired(video: Video | Videos, question: str | Sequence[str]) -> tuple[Video
 
 
 def _as_asked(found: list[One], *asked: Any) -> Any:
-    """One result where nothing that was asked is a list."""
+    """Returns a single result instead of a list if no argument was a list."""
     return found if any(map(_is_list, asked)) else found[0]

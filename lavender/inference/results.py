@@ -1,4 +1,4 @@
-"""What a predictor says of a video. A notebook shows the frames that the model saw, too."""
+"""Results of a predictor. A notebook also shows the frames that the model saw."""
 
 import html
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ import numpy as np
 
 from lavender.data.pictures import picture_address
 
-_HEIGHT = 96  # pixels of a frame in a notebook
+_HEIGHT = 96  # height of a frame in a notebook, in pixels
 
 
 @dataclass(frozen=True)
 class Guess:
-    """A text and its probability, or, of a search, its score."""
+    """A text with its probability or, in a search, its score."""
 
     text: str
     probability: float
@@ -21,10 +21,10 @@ class Guess:
 
 @dataclass(frozen=True)
 class Result:
-    """What all results have.
+    """Base of all results.
 
     Args:
-        guesses: the best first. frames: what the model saw, uint8 RGB (H, W, 3) each, before scaling and cropping.
+        guesses: best first. frames: frames that the model saw, uint8 RGB (H, W, 3), before resize and crop.
     """
 
     video: str
@@ -33,12 +33,12 @@ class Result:
 
     @property
     def text(self) -> str:
-        """The best."""
+        """Text of the best guess."""
         return self.guesses[0].text if self.guesses else ""
 
     @property
     def probability(self) -> float:
-        """Of the best."""
+        """Probability of the best guess."""
         return self.guesses[0].probability if self.guesses else 0.0
 
     def __str__(self) -> str:
@@ -56,7 +56,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Caption(Result):
-    """A caption; `guesses` has several with `keep` above 1. A probability is the mean of its words'."""
+    """A caption, or several in `guesses` with `keep` > 1. A probability is the geometric mean over its tokens."""
 
 
 @dataclass(frozen=True)
@@ -71,23 +71,23 @@ class Answer(Result):
 
 @dataclass(frozen=True)
 class Choice(Answer):
-    """The options of a question; `number` is that of the best, counted from 0."""
+    """Options of a question; `number` is the index of the best, from 0."""
 
     number: int
 
 
 @dataclass(frozen=True)
 class Match(Result):
-    """Texts by how well they match a video: each on its own, so that probabilities need not add up to 1."""
+    """Texts by how well they match a video, scored independently, so that probabilities need not add up to 1."""
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A video that a search found.
+    """Video found by a search.
 
     Args:
-        number: its place in the gallery. score: by which the hits are ranked.
-        probability: that it matches the text; None of a task-specific head, whose scores only rank.
+        number: its index in the gallery. score: ranking score.
+        probability: probability of a match; None for a task-specific head, whose scores only rank.
     """
 
     number: int
@@ -98,7 +98,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class Found:
-    """The videos of a gallery that match a text best, the best first."""
+    """Videos of a gallery that match a text best, best first."""
 
     text: str
     hits: list[Hit]
@@ -108,5 +108,5 @@ class Found:
 
 
 def _strip(frames: Sequence[np.ndarray]) -> str:
-    """The frames side by side, as images in the page."""
+    """Frames side by side, as images in HTML."""
     return "".join(f'<img src="{picture_address(frame, 4 * _HEIGHT, _HEIGHT)}">' for frame in frames)

@@ -1,4 +1,4 @@
-"""A picture of what a search found: under each text its hits, the best first, with a few frames of each."""
+"""Picture of search results: below each text its hits, best first, with a few frames of each."""
 
 from collections.abc import Sequence
 
@@ -9,18 +9,18 @@ from lavender.inference.clips import open_video
 from lavender.inference.results import Found, Hit
 from lavender.runtime.errors import DataError
 
-FRAMES = 3  # of a hit, side by side
-HITS = 5  # side by side; more go on in the line below
-WIDTH, HEIGHT, LABEL, TITLE, GAP = 120, 90, 18, 26, 8  # pixels: of a frame, of the lines of text, between hits
+FRAMES = 3  # frames per hit
+HITS = 5  # hits per line
+WIDTH, HEIGHT, LABEL, TITLE, GAP = 120, 90, 18, 26, 8  # sizes in pixels: frame, lines of text, gap between hits
 TILE = FRAMES * WIDTH
 PAPER, EMPTY, BLACK, GREY = "white", (225, 225, 225), "black", (90, 90, 90)
-_LONGEST_NAME = 255  # characters that are measured
+_LONGEST_NAME = 255  # maximum characters whose width is measured
 
 
 def contact_sheet(found: Sequence[Found]) -> Image.Image:
-    """The hits of each text, five side by side: a few frames, and rank, probability and file name under them.
+    """Draws the hits of each text, five per line: a few frames, and rank, probability and file name below them.
 
-    A hit whose file is gone or broken is an empty tile with its name; the file is read once, however often it is found.
+    A hit whose file is missing or broken is an empty tile with its name. Each file is read only once.
     """
     columns = min(HITS, max((len(one.hits) for one in found), default=1))
     lines = [max(1, -(-len(one.hits) // HITS)) for one in found]
@@ -62,7 +62,7 @@ def _draw_hit(
 
 
 def _strip(video: str) -> Image.Image | None:
-    """A few frames of a file side by side, or None where it cannot be read."""
+    """A few frames of a file side by side; None if it cannot be read."""
     try:
         opened = open_video(video, video, FRAMES)
         numbers = np.linspace(0, len(opened) - 1, FRAMES).round().astype(int).tolist()
@@ -84,7 +84,7 @@ def _write(
     colour: str | tuple[int, int, int],
     from_its_end: bool = True,
 ) -> None:
-    """One line of text, cut to a width: a path keeps its end, a sentence its beginning."""
+    """Writes one line of text, cut to a width: a path keeps its end, a sentence its beginning."""
     font = _font(size)
     text = " ".join(text.split())
     whole, text = text, text[-_LONGEST_NAME:] if from_its_end else text[:_LONGEST_NAME]

@@ -1,4 +1,4 @@
-"""A first, cheap ranking of clips by the captions that the model gave them, before pairs are matched."""
+"""Cheap preselection of clips by their generated captions, before pairs are matched."""
 
 import re
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ _WORD = re.compile(r"\w+")
 
 
 class CaptionRanking:
-    """BM25 over captions, by the library `bm25s`.
+    """BM25 ranking of captions, with the library `bm25s`.
 
     Args:
-        captions: of the clips, in their order; one may be empty.
+        captions: caption of each clip, which may be empty.
 
     Raises:
         ConfigError: `bm25s` is not installed.
@@ -22,20 +22,20 @@ class CaptionRanking:
 
     def __init__(self, captions: Sequence[str]):
         try:
-            import bm25s  # brings SciPy: only a search with a shortlist waits for it
+            import bm25s  # imports SciPy, which only a search with a shortlist needs
         except ImportError:
             raise ConfigError("--shortlist needs the package bm25s: pip install bm25s") from None
         self._count = len(captions)
         documents = [_words(caption) for caption in captions]
         self._known = set().union(*documents)
         self._ranking = bm25s.BM25()
-        if self._known:  # it cannot index captions without a word
+        if self._known:  # bm25s cannot index captions without words
             self._ranking.index(documents, show_progress=False)
 
     def best(self, text: str, count: int) -> list[int]:
-        """The numbers of the `count` clips whose captions fit a text best, the best first.
+        """Numbers of the `count` clips whose captions fit a text best, best first.
 
-        Of equal ones, and where no caption shares a word with the text, those that come first.
+        Ties, and captions without a common word, are ordered by number.
         """
         words = [word for word in _words(text) if word in self._known]
         scores = self._ranking.get_scores(words) if words else np.zeros(self._count)

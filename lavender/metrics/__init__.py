@@ -1,1 +1,1 @@
-"""Numbers that compare predictions with answers."""
+"""Metrics: comparison of predictions with answers."""

@@ -1,4 +1,4 @@
-"""Accuracy of answers, and the scores by which an option is chosen."""
+"""Accuracy of answers, and option scores."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def accuracy(right: Sequence[bool], total: int = 0) -> float:
-    """The share of right answers: of all that are given, or of `total` (the true size of a public test split)."""
+    """Fraction of right answers, of all given ones or of `total` (the true size of a public test split)."""
     return sum(right) / (total or len(right))
 
 

@@ -1,4 +1,4 @@
-"""How well captions agree with their references: the metrics of COCO captioning, as `pycocoevalcap` computes them."""
+"""Captioning metrics of COCO, computed by `pycocoevalcap`."""
 
 import contextlib
 import importlib.util
@@ -12,14 +12,14 @@ from types import SimpleNamespace
 
 from lavender.runtime.logging import LOGGER
 
-Texts = dict[int, list[str]]  # number of a video → its captions, tokenised
+Texts = dict[int, list[str]]  # number of a video → its tokenized captions
 NAMES = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr")
-JAVA_SECONDS = 600  # METEOR and SPICE together must end before the other processes give up (30 minutes)
+JAVA_SECONDS = 600  # METEOR and SPICE together must stay below the 30-minute timeout of other processes
 _BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
 
 
 def missing_for_metrics() -> str:
-    """What this machine lacks for the captioning metrics, in a sentence; "" where nothing is missing."""
+    """Sentence about what the captioning metrics lack on this machine; "" if nothing is missing."""
     if not _installed("pycocoevalcap"):
         return "pycocoevalcap is not installed, so captions are not scored: pip install pycocoevalcap==1.2"
     if not shutil.which("java"):
@@ -33,7 +33,7 @@ def missing_for_metrics() -> str:
 
 
 def can_score() -> bool:
-    """Whether there are any metrics on this machine."""
+    """Whether any metric works on this machine."""
     return _installed("pycocoevalcap") and (bool(shutil.which("java")) or _installed("nltk"))
 
 
@@ -42,13 +42,13 @@ def _installed(package: str) -> bool:
 
 
 def caption_metrics(captions: Sequence[str], references: Sequence[Sequence[str]], spice: bool = False) -> dict:
-    """BLEU-1 to 4, METEOR, ROUGE-L and CIDEr (and SPICE) over all captions; the log names those that are left out.
+    """BLEU-1 to 4, METEOR, ROUGE-L and CIDEr (and SPICE) over all captions; the log names metrics left out.
 
     Args:
-        captions: one a video; references: of each video one or more.
+        captions: one per video; references: one or more per video.
 
     Returns:
-        metric → value under the names of the package: fractions, CIDEr up to 10.
+        metric → value, with the package's names: fractions, CIDEr up to 10.
     """
     if notice := missing_for_metrics():
         LOGGER.warning("%s", notice)
@@ -62,7 +62,7 @@ def caption_metrics(captions: Sequence[str], references: Sequence[Sequence[str]]
     for names, compute in _scorers(spice):
         try:
             score = compute(wanted, found)
-        except Exception as fault:  # Java may end in many ways: the others and the run are not lost with it
+        except Exception as fault:  # Java can fail in many ways, which must not end the run
             LOGGER.warning("%s could not be computed and is left out: %s: %s", names[0], type(fault).__name__, fault)
             continue
         values = score if isinstance(score, list) else [score]
@@ -71,7 +71,7 @@ def caption_metrics(captions: Sequence[str], references: Sequence[Sequence[str]]
 
 
 def _scorers(spice: bool) -> Iterator[tuple[Sequence[str], Callable]]:
-    """Names of metrics, and what computes them from references and captions."""
+    """Yields metric names and the function that computes them from references and captions."""
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
@@ -86,7 +86,7 @@ def _scorers(spice: bool) -> Iterator[tuple[Sequence[str], Callable]]:
 
 
 def _meteor(wanted: Texts, found: Texts) -> float:
-    """METEOR, by a Java process that is not waited for longer than `JAVA_SECONDS`."""
+    """METEOR by a Java process, with the timeout `JAVA_SECONDS`."""
     from pycocoevalcap.meteor.meteor import Meteor
 
     meteor = Meteor()
@@ -96,14 +96,14 @@ def _meteor(wanted: Texts, found: Texts) -> float:
         return meteor.compute_score(wanted, found)[0]
     finally:
         watchdog.cancel()
-        if meteor.lock.locked():  # Java has ended on the way: the destructor would wait for this lock for ever
+        if meteor.lock.locked():  # Java has died: the destructor would wait for this lock forever
             meteor.lock.release()
             with contextlib.suppress(OSError):
                 meteor.meteor_p.stdin.close()
 
 
 def _spice(wanted: Texts, found: Texts) -> float:
-    """SPICE, by a Java process that is ended after `JAVA_SECONDS` (subprocess.TimeoutExpired)."""
+    """SPICE by a Java process, killed after `JAVA_SECONDS` (subprocess.TimeoutExpired)."""
     from pycocoevalcap.spice import spice
 
     spice.subprocess = SimpleNamespace(check_call=partial(subprocess.check_call, timeout=JAVA_SECONDS))
@@ -111,12 +111,12 @@ def _spice(wanted: Texts, found: Texts) -> float:
 
 
 def _one_line(text: str) -> str:
-    """A text that the package's line-wise programs take for one: "." stands for nothing, METEOR's separator goes."""
+    """Text as one line for line-based programs: "." for an empty text, without METEOR's separator."""
     return " ".join(text.replace("|||", " ").split()) or "."
 
 
 def _tokenized(*texts: Texts) -> list[Texts]:
-    """Captions and references as words, all by the same tokenizer: Java's, or NLTK's where that does not run."""
+    """Tokenizes captions and references with the same tokenizer: Java's, or NLTK's if that does not run."""
     if shutil.which("java"):
         try:
             tokenized = [_tokenize_by_java(each) for each in texts]
@@ -126,14 +126,14 @@ def _tokenized(*texts: Texts) -> list[Texts]:
             ):
                 return tokenized
             fault = "it gave fewer lines than texts"
-        except (OSError, ValueError) as error:  # its folder is somebody else's, or there is no memory
+        except (OSError, ValueError) as error:  # read-only folder, or not enough memory
             fault = str(error)
         LOGGER.warning("the PTB tokenizer (Java) did not run: %s; texts are split into words by NLTK", fault)
     return [_tokenize_by_nltk(each) for each in texts]
 
 
 def _tokenize_by_java(texts: Texts) -> Texts:
-    """Words in lower case without punctuation, by Stanford's PTB tokenizer."""
+    """Lower-case words without punctuation, by Stanford's PTB tokenizer."""
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
     tokenizer = PTBTokenizer()
@@ -141,7 +141,7 @@ def _tokenize_by_java(texts: Texts) -> Texts:
 
 
 def _tokenize_by_nltk(texts: Texts) -> Texts:
-    """The same without Java: of 1,200 web captions 15 came out otherwise (abbreviations, odd signs)."""
+    """Like `_tokenize_by_java`, without Java: 15 of 1,200 web captions differed (abbreviations, rare signs)."""
     from nltk.tokenize.treebank import TreebankWordTokenizer
     from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS
 

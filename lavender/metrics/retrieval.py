@@ -1,21 +1,21 @@
-"""How well texts find their videos, and videos their texts, from a matrix of scores."""
+"""Retrieval metrics in both directions, from a matrix of scores."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 RECALL_AT = (1, 5, 10)
-SAME = 5e-6  # of the largest score: what differs by less differs by rounding (2e-6 was seen)
+SAME = 5e-6  # tie tolerance relative to the largest score; rounding errors of 2e-6 were seen
 
 
 def text_ranks(scores: np.ndarray, own: Sequence[int]) -> np.ndarray:
     """Rank of each text's own video among all videos, from 1.
 
-    Videos of the same score share the average of their ranks: a model that says one number for all has the middle
-    rank, never the first. So a rank may be a half.
+    Ties share the average of their ranks: a model with constant scores gets the middle rank, not the first. Ranks may
+    therefore end in .5.
 
     Args:
-        scores: (texts, videos), higher is better; own: (texts,), the column of each text's video.
+        scores: (texts, videos), higher is better; own: (texts,), column of each text's video.
     """
     own_scores = np.take_along_axis(scores, np.asarray(own)[:, None], axis=1)
     return 1 + _above(scores, own_scores) + (_equal(scores, own_scores) - 1) / 2
@@ -24,7 +24,7 @@ def text_ranks(scores: np.ndarray, own: Sequence[int]) -> np.ndarray:
 def video_ranks(scores: np.ndarray, own: Sequence[int]) -> np.ndarray:
     """Rank of each video's best own text among the texts of other videos, from 1; ties as in `text_ranks`.
 
-    A video without a text is not asked: its rank is left out.
+    Videos without a text are left out.
     """
     belongs = np.arange(scores.shape[1])[:, None] == np.asarray(own)  # (videos, texts)
     asked = belongs.any(axis=1)
@@ -35,12 +35,12 @@ def video_ranks(scores: np.ndarray, own: Sequence[int]) -> np.ndarray:
 
 
 def _above(scores: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """How many of each row are above its own score, (rows,)."""
+    """Number of entries in each row above its own score, (rows,)."""
     return (scores > own + _rounding(own)).sum(axis=1)
 
 
 def _equal(scores: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """How many of each row are its own score, but for rounding."""
+    """Number of entries in each row equal to its own score, within rounding."""
     return (abs(scores - own) <= _rounding(own)).sum(axis=1)
 
 
@@ -55,7 +55,7 @@ def rank_metrics(ranks: np.ndarray, prefix: str = "") -> dict[str, float]:
 
 
 def retrieval_metrics(scores: np.ndarray, own: Sequence[int]) -> dict[str, float]:
-    """Text → video (`r@1` …) and video → text (`v2t_r@1` …), and `ties`: texts whose own video shares its score."""
+    """Text → video (`r@1` …), video → text (`v2t_r@1` …), and `ties`: texts whose video ties with another."""
     ranks = text_ranks(scores, own)
     own_scores = np.take_along_axis(scores, np.asarray(own)[:, None], axis=1)
     ties = float((_equal(scores, own_scores) > 1).sum())

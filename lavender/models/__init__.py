@@ -1,1 +1,1 @@
-"""Tensors to tensors: backbones, text and fusion encoders, heads, weights."""
+"""Models: backbones, text and fusion encoders, heads, weights."""

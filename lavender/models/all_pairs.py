@@ -1,4 +1,4 @@
-"""All texts against all videos: texts encoded by length, and pairs in blocks."""
+"""All texts against all videos: texts encoded by length, pairs scored in blocks."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ TEXTS_AT_ONCE = 256
 
 
 def whole(states: Tensor) -> Encoded:
-    """Features (n, L, D) of which every token is real."""
+    """Features (n, L, D) with a mask of ones: no token is padding."""
     return Encoded(states, torch.ones(states.shape[:2], dtype=torch.long, device=states.device))
 
 
 @dataclass(frozen=True)
 class TextGroup:
-    """Texts of one length, so that none has pads: their rows in the score matrix, and (n, X', D)."""
+    """Texts of one length, without padding: their rows in the score matrix, and states (n, X', D)."""
 
     rows: np.ndarray
     texts: Encoded
@@ -30,7 +30,7 @@ class TextGroup:
 def encode_texts(
     model: Lavender, rows: Iterable[tuple[np.ndarray, np.ndarray]], device: torch.device, precision: str
 ) -> list[TextGroup]:
-    """All texts, by length; a token keeps the position that it has among the pads, but the pads are gone.
+    """Encodes all texts, grouped by length, without padding; each token keeps its position in the padded text.
 
     Args:
         rows: token ids and mask of each text, (X,) each.
@@ -53,10 +53,10 @@ def encode_texts(
 def blocks(
     columns: np.ndarray, groups: Sequence[TextGroup], size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, Encoded, np.ndarray, np.ndarray]]:
-    """A tile's pairs in blocks of up to `size`, all texts of a block equally long.
+    """Splits the pairs of a tile into blocks of up to `size`, with texts of one length in each block.
 
     Yields:
-        rows and columns in the score matrix; the texts; and of each pair its video in the tile, its text among those.
+        rows and columns in the score matrix; the texts; for each pair, index of its video (in the tile) and text.
     """
     wide = min(len(columns), size)
     for group in groups:

@@ -1,7 +1,7 @@
-"""BERT (Devlin et al., 2019): embeddings, encoder and masked-language-modelling head, under transformers' names.
+"""BERT (Devlin et al., 2019): embeddings, encoder and masked-language-modelling head, with the names of transformers.
 
-Weights of any BERT fit, and the numbers are transformers' own (its `sdpa` attention). The layers stand here because
-importing transformers' costs a start more than all else does, and because we run them in parts (`layer_at`).
+Weights of any BERT can be loaded, and outputs equal those of transformers (its `sdpa` attention). The layers are
+reimplemented because importing transformers dominates start-up time, and to run parts of a layer (`layer_at`).
 """
 
 from collections.abc import Callable
@@ -16,10 +16,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.
 
 
 def activation(name: str) -> Callable[[Tensor], Tensor]:
-    """The function that a configuration's `hidden_act` names; rarer ones are transformers'.
+    """Activation function named by a configuration's `hidden_act`; rare ones come from transformers.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: the name is unknown.
     """
     if name in ACTIVATIONS:
         return ACTIVATIONS[name]
@@ -32,7 +32,7 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
 
 
 class BertEmbeddings(nn.Module):
-    """Embeddings of words and of places, with the type of the first sentence, normed: ids (B, X) → (B, X, D)."""
+    """Word, position and first-sentence type embeddings, with LayerNorm: ids (B, X) → (B, X, D)."""
 
     def __init__(self, config: BertConfig):
         super().__init__()
@@ -50,7 +50,7 @@ class BertEmbeddings(nn.Module):
 
 
 class BertSelfAttention(nn.Module):
-    """Multi-head attention of a sequence to itself."""
+    """Multi-head self-attention."""
 
     def __init__(self, config: BertConfig):
         super().__init__()
@@ -61,7 +61,7 @@ class BertSelfAttention(nn.Module):
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
     def forward(self, states: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, L, D) and what is added to the scores, (B, 1, 1 or L, L) → (B, L, D)."""
+        """States (B, L, D) and additive mask (B, 1, 1 or L, L) → (B, L, D)."""
         query, key, value = (self.heads(project(states)) for project in (self.query, self.key, self.value))
         dropped = self.dropout.p if self.training else 0.0
         context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropped)
@@ -73,7 +73,7 @@ class BertSelfAttention(nn.Module):
 
 
 class Residual(nn.Module):
-    """The end of both halves of a layer: a projection, dropped out, added to what came in, normed."""
+    """Output of each half of a layer: projection, dropout, residual connection, LayerNorm."""
 
     def __init__(self, width: int, config: BertConfig):
         super().__init__()
@@ -87,7 +87,7 @@ class Residual(nn.Module):
 
 
 class BertAttention(nn.Module):
-    """The first half of a layer."""
+    """Attention half of a layer."""
 
     def __init__(self, config: BertConfig):
         super().__init__()
@@ -95,12 +95,12 @@ class BertAttention(nn.Module):
         self.output = Residual(config.hidden_size, config)
 
     def forward(self, states: Tensor, mask: Tensor | None) -> Tensor:
-        """As `BertSelfAttention`."""
+        """As for `BertSelfAttention`."""
         return self.output(self.self(states, mask), states)
 
 
 class BertIntermediate(nn.Module):
-    """The wide layer of the second half, (B, L, D) → (B, L, intermediate_size)."""
+    """Expansion of the feed-forward half: (B, L, D) → (B, L, intermediate_size)."""
 
     def __init__(self, config: BertConfig):
         super().__init__()
@@ -112,7 +112,7 @@ class BertIntermediate(nn.Module):
 
 
 class BertLayer(nn.Module):
-    """One layer of the encoder."""
+    """Layer of the encoder."""
 
     def __init__(self, config: BertConfig):
         super().__init__()
@@ -121,13 +121,13 @@ class BertLayer(nn.Module):
         self.output = Residual(config.intermediate_size, config)
 
     def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
-        """As `BertSelfAttention`."""
+        """As for `BertSelfAttention`."""
         attended = self.attention(states, mask)
         return self.output(self.intermediate(attended), attended)
 
 
 class BertEncoder(nn.Module):
-    """The layers, one after another."""
+    """Stack of layers."""
 
     def __init__(self, config: BertConfig):
         super().__init__()
@@ -135,18 +135,18 @@ class BertEncoder(nn.Module):
 
     @property
     def layers(self) -> list[BertLayer]:
-        """The layers, first to last."""
+        """Layers, first to last."""
         return cast(list[BertLayer], list(self.layer))
 
     def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
-        """As `BertSelfAttention`."""
+        """As for `BertSelfAttention`."""
         for layer in self.layers:
             states = layer(states, mask)
         return states
 
 
 class BertTransform(nn.Module):
-    """The hidden layer of the MLM head, (…, D) → (…, D)."""
+    """Hidden layer of the MLM head, (…, D) → (…, D)."""
 
     def __init__(self, config: BertConfig):
         super().__init__()

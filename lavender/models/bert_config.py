@@ -1,17 +1,17 @@
-"""The configuration of a BERT model, from a file that may say anything."""
+"""Configuration of a BERT model, read from an untrusted file."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-MOST_WEIGHTS = 10_000_000_000  # of one BERT model; the largest that are published have a tenth of it
+MOST_WEIGHTS = 10_000_000_000  # limit for one BERT model, ten times the largest published one
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "max_position_embeddings")
 COUNTS = (*SIZES, "num_attention_heads", "type_vocab_size")
-PARTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")  # from 0 to 1
+PARTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")  # probabilities, from 0 to 1
 
 
 @dataclass
 class BertConfig:
-    """What of a `config.json` the layers ask for; names and values are transformers', BERT base by default."""
+    """Values of a `config.json` that the layers use, under the names of transformers; default: BERT base."""
 
     vocab_size: int = 30522
     hidden_size: int = 768
@@ -28,15 +28,15 @@ class BertConfig:
     pad_token_id: int | None = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """As `config.json` has it."""
+        """The values as in `config.json`."""
         return {"model_type": "bert", **asdict(self)}
 
 
 def read_bert(values: dict[str, Any]) -> BertConfig:
-    """The configuration in the object of a `config.json`; what the layers do not ask for is not read.
+    """Reads the configuration from the object in a `config.json`; other keys are ignored.
 
     Raises:
-        ValueError: a value of another kind, a size below 1, or sizes of a model that no machine holds.
+        ValueError: a value of the wrong type, a size below 1, or a model larger than any machine can hold.
     """
     known = {field.name: field for field in fields(BertConfig)}
     config = BertConfig(**{name: value for name, value in values.items() if name in known})

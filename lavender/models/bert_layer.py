@@ -1,4 +1,4 @@
-"""A BERT layer for some rows of a sequence alone, over the keys and values of all of it."""
+"""BERT layer for selected rows of a sequence, attending to the keys and values of the whole sequence."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,17 +7,17 @@ from lavender.models.bert import BertLayer
 
 
 def keys_values(layer: BertLayer, states: Tensor) -> tuple[Tensor, Tensor]:
-    """What other rows see of these: (B, L, D) → keys and values, (B, heads, L, D / heads) each."""
+    """Keys and values of states: (B, L, D) → (B, heads, L, D / heads) each."""
     attention = layer.attention.self
     return attention.heads(attention.key(states)), attention.heads(attention.value(states))
 
 
 def layer_at(layer: BertLayer, rows: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None) -> Tensor:
-    """The layer's output for some rows, (B, R, D) → (B, R, D).
+    """Output of the layer for selected rows, (B, R, D) → (B, R, D).
 
     Args:
-        keys, values: of the whole sequence, (B, heads, L, D / heads).
-        visible: bool, broadcast to (B, heads, R, L): which columns a row sees; all without it.
+        keys, values: keys and values of the whole sequence, (B, heads, L, D / heads).
+        visible: bool, broadcast to (B, heads, R, L): columns that a row attends to; None: all.
     """
     attention = layer.attention.self
     query = attention.heads(attention.query(rows))

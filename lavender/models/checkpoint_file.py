@@ -1,8 +1,8 @@
-"""Files of weights from strangers: their tensors, under plain names, and nothing else of what is in them.
+"""Safe loading of untrusted weight files: only tensors under plain names are used.
 
-Before torch loads a file, it is read once with every class replaced by an inert one: what it asks for, and how large
-its storages say they are, is known then. torch loads it with `weights_only`, and the same inert classes for what is
-neither a tensor nor plain; no class of the file is imported, and none of its code is run.
+A file is first read with every class replaced by an inert one, which shows the classes and storage sizes that it
+requests. Then torch loads it with `weights_only`, with the same inert classes for everything that is neither a tensor
+nor a plain value. No class of the file is imported, and none of its code runs.
 """
 
 import io
@@ -25,21 +25,21 @@ from lavender.runtime.pickles import CUT, check_pickle, file_size, torch_pickles
 
 State = dict[str, Tensor]
 
-# Where the weights are in a checkpoint, the likeliest first; and where a copy of them is, averaged over training.
+# Keys of the weights in a checkpoint, the likeliest first, and of a copy averaged over training.
 WRAPPERS = ("model_state_dict", "state_dict", "model_state", "model", "module", "net", "network", "params", "weights")
 AVERAGES = ("ema", "teacher", "averaged", "shadow", "momentum")
 OTHERS = ("optim", "sched", "scaler", "rng", "amp", "args", "config")
-# Names that torch's own wrappers put between the parts of a name: DDP, torch.compile, FSDP, activation checkpointing.
+# Name parts inserted by torch's wrappers: DDP, torch.compile, FSDP, activation checkpointing.
 WRAPPER_PARTS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-SPLIT_TENSORS = (".DTensor", ".ShardedTensor", ".FlatParameter")  # of FSDP and its kin
-FLAT = ("flat_param", "_flat_param")  # last parts of the names that FSDP gives to many weights in one
-# Of the standard library, what stands for data; anything else in it that a file calls is an attack.
+SPLIT_TENSORS = (".DTensor", ".ShardedTensor", ".FlatParameter")  # sharded tensors, as of FSDP
+FLAT = ("flat_param", "_flat_param")  # last name part of FSDP's concatenated weights
+# Data classes of the standard library; a file that calls anything else in it is an attack.
 _DATA_MODULES = {"collections", "pathlib", "datetime", "argparse", "types", "copyreg", "_codecs", "uuid", "decimal"}
 _DATA_MODULES |= {"fractions", "enum", "ipaddress", "functools"}
 _BUILTIN_DATA = {"set", "frozenset", "complex", "slice", "range", "object", "list", "dict", "tuple", "bytes", "int"}
 _BUILTIN_DATA |= {"float", "str", "bool"}
 
-# What torch, safetensors and transformers raise at a cut, damaged or hostile file, as tried with many of them.
+# Errors of torch, safetensors and transformers for truncated, damaged or hostile files, found by experiment.
 UNREADABLE = (
     *(pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, AssertionError),
     *(OSError, TypeError, SafetensorError, StrictDataclassError, zipfile.BadZipFile),
@@ -48,7 +48,7 @@ UNREADABLE = (
 
 
 def reason(error: BaseException) -> str:
-    """A library's message in a few words: what was met, without its advice to switch the safeguard off."""
+    """Shortens a library's error message and drops its advice to disable the safeguard."""
     if isinstance(error, SafetensorError) and "not fully covered" in str(error):
         return CUT
     met = re.search(r"GLOBAL ([\w.]+)|class ([\w.]+)", str(error))
@@ -62,7 +62,7 @@ def reason(error: BaseException) -> str:
 
 
 class Inert:
-    """Stands for an object of a class that is not loaded."""
+    """Placeholder for an object of a class that is not loaded."""
 
     origin = ""  # module and name of the class
 
@@ -86,7 +86,7 @@ class Inert:
 
 
 class Survey(pickle.Unpickler):
-    """Reads a pickle of inert objects, and notes their classes."""
+    """Unpickler that creates inert objects and records their classes."""
 
     def __init__(self, file: io.BytesIO, bytes_there: int):
         super().__init__(file, encoding="bytes")
@@ -109,10 +109,10 @@ class Survey(pickle.Unpickler):
 
 
 def load_checkpoint_file(path: Path | io.BytesIO) -> Any:
-    """What `torch.save` wrote into a file (or into these bytes); objects of classes that are no tensors are `Inert`.
+    """Loads a file (or bytes) of `torch.save`; objects of non-tensor classes are `Inert`.
 
     Raises:
-        pickle.UnpicklingError, and what torch raises: the file is damaged or hostile.
+        pickle.UnpicklingError, and errors of torch: the file is damaged or hostile.
     """
     classes = _survey(path)
     if split := sorted(origin for origin in classes if origin.endswith(SPLIT_TENSORS)):
@@ -133,7 +133,7 @@ def load_checkpoint_file(path: Path | io.BytesIO) -> Any:
 
 
 def _survey(path: Path | io.BytesIO) -> dict[str, type[Inert]]:
-    """The classes that a file asks for, each with an inert one in its place."""
+    """Classes that a file requests, each with an inert placeholder."""
     size, classes = file_size(path), {}
     stream, count = torch_pickles(path)
     for _ in range(count):
@@ -150,10 +150,10 @@ def _survey(path: Path | io.BytesIO) -> dict[str, type[Inert]]:
 
 
 def find_state(content: Any, source: Path) -> State:
-    """The weights in what a file holds: its own tensors, or those under a key such as `model_state_dict`.
+    """Weights in the content of a file: its own tensors, or those under a key such as `model_state_dict`.
 
     Raises:
-        WeightsError: none, or several without one that is known to be the model's.
+        WeightsError: there are no weights, or several without a known key of the model's weights.
     """
     if isinstance(content, Inert):
         raise WeightsError(
@@ -168,7 +168,7 @@ def find_state(content: Any, source: Path) -> State:
 
 
 def _wrapped(content: Any, source: Path, depth: int = 4) -> tuple[list[str], dict | None]:
-    """The dictionary of the weights and the keys that lead to it."""
+    """Dictionary of the weights, and the keys that lead to it."""
     if not isinstance(content, dict) or not depth:
         return [], None
     inner = {
@@ -181,7 +181,7 @@ def _wrapped(content: Any, source: Path, depth: int = 4) -> tuple[list[str], dic
     averages = [key for key in inner if any(word in key for word in AVERAGES)]
     models = [key for key in inner if key not in averages]
     known = [key for key in WRAPPERS if key in models]
-    own = sum(isinstance(value, Tensor) for value in content.values())  # a loss or a random state, beside the weights
+    own = sum(isinstance(value, Tensor) for value in content.values())  # e.g. a loss beside the weights
     if known or any(len(found or ()) > own for _, found in inner.values()):
         if len(models) > 1 and not known:
             raise WeightsError(f"{source}: holds the weights of several models ({', '.join(models)}): save one alone")
@@ -195,13 +195,13 @@ def _wrapped(content: Any, source: Path, depth: int = 4) -> tuple[list[str], dic
 
 
 def plain_names(state: State, own: Collection[str], source: Path | str) -> State:
-    """A state without the prefix that its names have before the model's own.
+    """Removes the prefix from the names of a state.
 
     Args:
-        own: the names that the model knows.
+        own: names in the model.
 
     Raises:
-        WeightsError: two prefixes lead to as many names of the model.
+        WeightsError: two prefixes match equally many names of the model.
     """
     if flat := [name for name in state if name.rpartition(".")[2] in FLAT]:
         raise WeightsError(
@@ -241,7 +241,7 @@ def _prefixes(name: str) -> Iterator[str]:
 
 
 def seen_names(state: Collection[str]) -> str:
-    """A few names of a file, and what they begin with, for a message."""
+    """Some names of a file and their prefixes, for a message."""
     prefixes = sorted({name.split(".")[0] for name in state})
     return f"its names begin with {', '.join(prefixes[:4])} (such as {', '.join(sorted(state)[:2])})"
 
@@ -252,10 +252,10 @@ _TAKEN = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def plain_tensors(state: State, source: Path) -> State:
-    """The tensors of a file, after a check of what each is; double precision as single.
+    """Tensors of a file, after a check of each; double precision becomes single.
 
     Raises:
-        WeightsError: one that cannot be a weight, by its name.
+        WeightsError: a tensor cannot be a weight; the message gives its name.
     """
     plain = {}
     for name, tensor in state.items():
@@ -268,7 +268,7 @@ def plain_tensors(state: State, source: Path) -> State:
 
 
 def refuse_not_finite(state: State, source: Path | str) -> None:
-    """Raises WeightsError where a weight is infinite or not a number; names the first."""
+    """Raises WeightsError if a weight is NaN or infinite; names the first one."""
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if not broken:
         return

@@ -1,4 +1,4 @@
-"""Checkpoints as paths name them: a file, or a folder of a file, of parts, of FSDP's pieces, of DeepSpeed's states."""
+"""Checkpoints by path: a file, or a folder with one file, with shards, from FSDP, or from DeepSpeed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,22 +20,22 @@ from lavender.runtime.files import looked_from, mistaken_file
 from lavender.runtime.logging import LOGGER
 from lavender.runtime.shards import Shards, find_shards, part_of
 
-WEIGHTS_FILE = "model.safetensors"  # of an exported folder
+WEIGHTS_FILE = "model.safetensors"  # weights in an exported folder
 WHOLE_FILES = (WEIGHTS_FILE, "pytorch_model.bin")
 DEEPSPEED_FILE = "mp_rank_00_model_states.pt"
 SPLIT_STATES, OPTIMIZER_STATES = "zero_pp_rank_*_model_states.pt", "*zero_pp_rank_*_optim_states.pt"
 
 
 def read_state(path: Path) -> State:
-    """The tensors of a checkpoint; no code in it is run.
+    """Reads the tensors of a checkpoint; no code in it can run.
 
     Args:
         path: a `.pt`/`.pth` file (the tensors themselves, or under a key such as `state_dict`), a `.safetensors` file,
-            an index of parts, or a folder: exported, of parts with or without an index, of
+            an index of shards, or a folder: exported, with shards (with or without an index), of
             torch.distributed.checkpoint (FSDP), or of DeepSpeed.
 
     Raises:
-        WeightsError: missing, incomplete, not such a file, or not a dictionary of tensors.
+        WeightsError: the checkpoint is missing, incomplete, of another kind, or not a dictionary of tensors.
     """
     if path.is_dir():
         return _read_folder(path)
@@ -74,7 +74,7 @@ def _is_safetensors(file: Path) -> bool:
 
 
 def _refuse_piece(file: Path) -> None:
-    """Raises WeightsError for a file that is a part of a checkpoint; says what is the whole."""
+    """Raises WeightsError if a file is only a part of a checkpoint; the message names the whole."""
     number, count = part_of(file)
     if count > 1:
         raise WeightsError(f"{file}: part {number} of {count}; give the folder that has all of them: {file.parent}")
@@ -99,7 +99,7 @@ def _read_folder(folder: Path) -> State:
 
 
 def _read_parts(shards: Shards, folder: Path) -> State:
-    """All parts as one state; a tensor that the index names must be in its part."""
+    """Reads all shards as one state; each tensor must be in the shard that the index names."""
     state: State = {}
     for file, names in shards.items():
         part = _read_file(file)
@@ -136,10 +136,10 @@ def _read_pieces(folder: Path) -> State:
 
 
 def _deepspeed_file(folder: Path) -> Path:
-    """The file of weights of a DeepSpeed checkpoint.
+    """File of weights in a DeepSpeed checkpoint.
 
     Raises:
-        WeightsError: weights that are split, or a folder of something else; says what to give.
+        WeightsError: the weights are sharded, or the folder is something else; the message says what to give instead.
     """
     latest = folder / "latest"
     if latest.is_file() and (fault := mistaken_file(latest)):

@@ -1,4 +1,4 @@
-"""`torch.compile` of the parts that a step spends its time in: blocks of the video encoder, layers of the BERTs."""
+"""`torch.compile` of the most expensive modules: blocks of the video encoder and layers of the BERTs."""
 
 import shutil
 
@@ -9,17 +9,17 @@ from lavender.models.bert import BertLayer
 from lavender.models.lavender import Lavender
 from lavender.runtime.errors import TrainingError
 
-VARIANTS = 64  # of one piece of code: sizes of a stage, with and without gradients, in training and evaluation
+VARIANTS = 64  # compiled variants per function: stage sizes × gradients × training or evaluation
 
 
 def compile_model(model: Lavender, device: torch.device, backend: str = "inductor") -> None:
-    """Compiles in place, at the first step of each shape; names of weights, states and checkpoints stay.
+    """Compiles modules in place, at the first step of each shape; names of weights do not change.
 
     Args:
-        device: where the model will run; backend: of `torch.compile`.
+        device: device of the model; backend: backend of `torch.compile`.
 
     Raises:
-        TrainingError: what the compiler needs on this device is not installed.
+        TrainingError: the compiler needs a package for this device that is not installed.
     """
     missing = _missing(device) if backend == "inductor" else ""
     if missing:
@@ -33,12 +33,12 @@ def compile_model(model: Lavender, device: torch.device, backend: str = "inducto
 
 
 def layers_of(model: nn.Module) -> list[nn.Module]:
-    """All layers of BERT in a model."""
+    """All BERT layers of a model."""
     return [module for module in model.modules() if isinstance(module, BertLayer)]
 
 
 def _missing(device: torch.device) -> str:
-    """What to tell where the compiler cannot work; else ""."""
+    """Message if the compiler cannot work on this device; else ""."""
     if device.type == "cpu":
         found = any(map(shutil.which, ("g++", "clang++")))
         return "" if found else "there is no C++ compiler: install g++ (apt-get install g++)"

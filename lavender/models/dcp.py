@@ -1,7 +1,7 @@
-"""Checkpoints of torch.distributed.checkpoint (FSDP): a folder with `.metadata` and `*.distcp`, read on one process.
+"""Checkpoints of torch.distributed.checkpoint (FSDP): a folder of `.metadata` and `*.distcp`, read by one process.
 
-torch's own reader unpickles `.metadata` with all that it asks for. Here its classes are inert records, and each piece
-of a tensor is read as any file of weights is.
+torch's own reader unpickles `.metadata` without restrictions. Here its classes become inert records, and each piece of
+a tensor is read like any other file of weights.
 """
 
 import io
@@ -18,12 +18,12 @@ from lavender.runtime.pickles import check_pickle
 
 METADATA, PIECES = ".metadata", "*.distcp"
 CONVERTER = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch"
-_LARGEST = 64 << 20  # bytes of `.metadata`
-_DEEPEST = 8  # keys that lead to a tensor
+_LARGEST = 64 << 20  # maximum bytes of `.metadata`
+_DEEPEST = 8  # maximum nesting of keys above a tensor
 
 
 class _Record(Inert):
-    """An object of the metadata: what its class would have been given as its state."""
+    """Object in the metadata: the state that its class would have received."""
 
     state: Any = None
 
@@ -48,10 +48,10 @@ class _Metadata(Survey):
 
 
 def read_dcp(folder: Path) -> dict[str, Any]:
-    """The tensors of such a folder in the dictionaries that they were saved in; optimizer states are not read.
+    """Reads the tensors of such a folder into their original nested dictionaries, without optimizer states.
 
     Raises:
-        ValueError, pickle.UnpicklingError and what torch and the system raise: pieces are missing, damaged or hostile.
+        ValueError, pickle.UnpicklingError, errors of torch and the system: pieces are missing, damaged or hostile.
     """
     metadata = _read_metadata(folder / METADATA)
     paths = metadata.state.get("planner_data")
@@ -86,7 +86,7 @@ def _read_metadata(path: Path) -> _Record:
 
 
 def _tensor(folder: Path, name: str, about: _Record, pieces: dict[tuple, _Record]) -> Tensor:
-    """One tensor from its pieces, which must fill it."""
+    """Assembles a tensor from its pieces, which must cover it."""
     size, dtype = about.field("size", tuple), about.field("properties", _Record).state[0]
     chunks = [(chunk.field("offsets", tuple), chunk.field("sizes", tuple)) for chunk in about.field("chunks", list)]
     numbers = [number for shape in (size, *(part for chunk in chunks for part in chunk)) for number in shape]
@@ -103,7 +103,7 @@ def _tensor(folder: Path, name: str, about: _Record, pieces: dict[tuple, _Record
         if tuple(piece.shape) != sizes or piece.dtype != dtype or any(map(int.__gt__, ends, size)):
             raise ValueError(f"a piece of {name} is not as {METADATA} says")
         loaded.append((tuple(map(slice, offsets, ends)), piece))
-    whole = torch.full(size, math.nan if dtype.is_floating_point else 0, dtype=dtype)  # a hole would be seen
+    whole = torch.full(size, math.nan if dtype.is_floating_point else 0, dtype=dtype)  # NaN marks holes
     for place, piece in loaded:
         whole[place] = piece
     return whole

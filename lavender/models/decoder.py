@@ -1,7 +1,7 @@
-"""The states that captions are decoded from, computed once: a cache of keys and values.
+"""KV-cached decoding of captions: the keys and values of the context are computed once.
 
-In seq2seq attention video and prompt see no text, and a word sees no later one. So their keys and values never change,
-and a step runs two tokens: the last word, and the `[MASK]` behind it, at which the next one is read.
+In seq2seq attention, video and prompt do not attend to text, and a token does not attend to later ones. So keys and
+values never change, and a step runs two tokens: the last token, and the `[MASK]` after it, which predicts the next.
 """
 
 import torch
@@ -13,14 +13,14 @@ from lavender.models.lavender import Lavender
 
 
 class CachedDecoder:
-    """Logits of the next word of R = B · beams captions.
+    """Logits of the next token of R = B · beams captions.
 
-    Where the text has an encoder of its own (`txt_backbone_embed_only` false), a word's state depends on the words
-    after it: then a step runs the whole text so far, still over the cached video.
+    With a separate text encoder (`txt_backbone_embed_only` false) a token's state depends on later tokens: then a step
+    runs the whole text so far, still over the cached video.
 
     Args:
         video: (B, V, D) and mask; prefix: prompt or task token (1, P, D), or None.
-        max_length: tokens of a caption; beams: captions of each video, which are neighbours among the rows.
+        max_length: maximum tokens of a caption; beams: captions per video, in adjacent rows.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class CachedDecoder:
                 room = fresh.new_zeros(self.rows, fresh.shape[1], self.context + max_length, fresh.shape[-1])
                 room[:, :, : self.context] = fresh.repeat_interleave(beams, dim=0)
                 cache.append(room)
-            if layer is not layers[-1]:  # nobody asks for the last states of the video
+            if layer is not layers[-1]:  # the last layer's video states are not used
                 states = layer_at(layer, states, *pair, mask[:, None, None].bool())
 
     def logits(self, ids: Tensor, position: int) -> Tensor:
-        """Logits of the token at `position` after the words before it, ids (R, ≥ position) → (R, V) in float32.
+        """Logits at `position` after the tokens before it: ids (R, ≥ position) → (R, V) in float32.
 
-        Positions are asked for one after another, from 1.
+        Positions must be requested in order, from 1.
         """
         first = 0 if self.whole_text else position - 1
         words = torch.cat([ids[:, first:position], torch.full_like(ids[:, :1], self.mask_id)], dim=1)
@@ -63,12 +63,12 @@ class CachedDecoder:
             if layer is layers[-1]:
                 states, visible = states[:, -1:], visible[:, :, -1:]
             states = layer_at(layer, states, keys[:, :, :end], values[:, :, :end], visible)
-        with torch.autocast(states.device.type, enabled=False):  # in bf16 many words would tie
+        with torch.autocast(states.device.type, enabled=False):  # in bf16 many tokens would tie
             return self.model.fc_mtm(states[:, -1].to(self.model.dtype)).float()
 
     def reorder(self, rows: Tensor) -> None:
-        """Goes on with the words of other rows, (R,) of the same videos."""
+        """Continues with the cached tokens of other rows, (R,) of the same videos."""
         if self.whole_text:
-            return  # nothing of the text is kept
+            return  # the text is not cached
         for cache in (*self.keys, *self.values):
             cache[:, :, self.context :] = cache[:, :, self.context :].index_select(0, rows)

@@ -1,4 +1,4 @@
-"""The video encoder (a backbone and the embeddings of place and time) and the text encoder (BERT embeddings)."""
+"""Video encoder (backbone with spatial and temporal embeddings) and text encoder (BERT embeddings)."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ SWINBERT_FEATURES = 512  # width of SwinBERT's image features
 
 
 class Encoded(NamedTuple):
-    """A sequence of states and which of them are real: (B, L, D) and (B, L) of 0 and 1."""
+    """Sequence of states (B, L, D) with its mask (B, L): 1 for tokens, 0 for padding."""
 
     states: Tensor
     mask: Tensor
@@ -25,12 +25,12 @@ class Encoded(NamedTuple):
 def normalize_frames(
     img: Tensor, present: Tensor | None = None, mean: Color = IMAGENET_MEAN, std: Color = IMAGENET_STD
 ) -> Tensor:
-    """Frames of bytes (B, T, 3, H, W) → float32, normalised with the mean and deviation of a backbone.
+    """Converts uint8 frames (B, T, 3, H, W) to float32, normalised with the mean and deviation of a backbone.
 
     Args:
-        img: uint8; a float tensor is taken as normalised already and handed back.
-        present: (B,) of bool; a sample without video becomes all 0, which is grey, not black.
-        mean, std: of red, green and blue in [0, 1].
+        img: uint8; a float tensor counts as already normalised and is returned unchanged.
+        present: (B,) bool; a sample without video becomes all 0 after normalisation, which is grey, not black.
+        mean, std: values for red, green and blue in [0, 1].
     """
     if img.dtype != torch.uint8:
         return img
@@ -42,7 +42,7 @@ def normalize_frames(
 
 
 class FrameEncoder(nn.Module):
-    """What both video encoders have: a backbone, under the name that its weights have in checkpoints."""
+    """Base of both video encoders: holds the backbone under its name in checkpoints."""
 
     def __init__(self, backbone: VideoBackbone):
         super().__init__()
@@ -51,12 +51,12 @@ class FrameEncoder(nn.Module):
 
     @property
     def backbone(self) -> VideoBackbone:
-        """What sees the frames."""
+        """The video backbone."""
         return self.get_submodule(self._place)  # type: ignore[return-value]
 
 
 class VideoEncoder(FrameEncoder):
-    """Frames → one token a patch and one [CLS] a frame, in the width of the text (paper, section 3.1)."""
+    """Frames → one token per patch and one [CLS] per frame, of the text's width (paper, section 3.1)."""
 
     def __init__(self, backbone: VideoBackbone, hidden_size: int, max_size_frame: int = 6, max_size_patch: int = 14):
         super().__init__(backbone)
@@ -73,9 +73,9 @@ class VideoEncoder(FrameEncoder):
         """Encodes clips.
 
         Args:
-            img: (B, T, 3, H, W), normalised; H and W as the backbone takes them.
-            token_mask: (B, T, 1 + h·w) of 0 and 1; without it every token is real.
-            frame_order: (B, T); frame i keeps its place embedding where frame_order[i] = i, else it gets `emb_odr`.
+            img: (B, T, 3, H, W), normalised; H and W must suit the backbone.
+            token_mask: (B, T, 1 + h·w) of 0 and 1; None: no token is masked.
+            frame_order: (B, T); frame i keeps its temporal embedding if frame_order[i] = i, else it gets `emb_odr`.
 
         Returns:
             states (B, T·(1 + h·w), D) and mask (B, T·(1 + h·w)).
@@ -104,9 +104,9 @@ class VideoEncoder(FrameEncoder):
 
 
 class SwinBertVideoEncoder(FrameEncoder):
-    """SwinBERT's video encoder (Lin et al., CVPR 2022): two linear layers, no place or time embeddings and no norm.
+    """SwinBERT's video encoder (Lin et al., CVPR 2022): two linear layers, no position embeddings, no LayerNorm.
 
-    Before the patches of each frame stands a token of zeros with mask 0, where `VideoEncoder` has its [CLS].
+    Each frame begins with a masked token of zeros, in place of the [CLS] of `VideoEncoder`.
     """
 
     emb_cls: Tensor
@@ -115,10 +115,10 @@ class SwinBertVideoEncoder(FrameEncoder):
         super().__init__(backbone)
         self.fc = nn.Linear(backbone.width, SWINBERT_FEATURES)
         self.img_embedding = nn.Linear(SWINBERT_FEATURES, hidden_size)
-        self.register_buffer("emb_cls", torch.zeros(1, 1, 1, hidden_size), persistent=False)  # no weight: not saved
+        self.register_buffer("emb_cls", torch.zeros(1, 1, 1, hidden_size), persistent=False)  # not a weight: not saved
 
     def forward(self, img: Tensor) -> Encoded:
-        """(B, T, 3, H, W) as in `VideoEncoder` → states (B, T·(1 + h·w), D) and mask (B, T·(1 + h·w))."""
+        """(B, T, 3, H, W) as for `VideoEncoder` → states (B, T·(1 + h·w), D) and mask (B, T·(1 + h·w))."""
         batch, time = img.shape[:2]
         patches = self.img_embedding(self.fc(self.backbone(img))).flatten(2, 3)  # (B, T, h·w, D)
         absent = self.emb_cls.to(patches.dtype).expand(batch, time, -1, -1)
@@ -129,7 +129,7 @@ class SwinBertVideoEncoder(FrameEncoder):
 
 
 class TextEncoder(nn.Module):
-    """Token ids → BERT's embeddings; with `layers` also a BERT encoder over the text alone."""
+    """Token ids → BERT embeddings; with `layers`, followed by a BERT encoder of the text alone."""
 
     def __init__(self, config: BertConfig, embed_only: bool = True):
         super().__init__()
@@ -137,10 +137,10 @@ class TextEncoder(nn.Module):
         self.txt_trsfr = None if embed_only else BertEncoder(config)
 
     def forward(self, ids: Tensor, mask: Tensor, first: int = 0) -> Encoded:
-        """ids, mask (B, X) → states (B, X, D) and the mask; `first` is the position of the first token.
+        """ids, mask (B, X) → states (B, X, D) and mask; `first` is the position of the first token.
 
         Raises:
-            ConfigError: BERT has fewer positions.
+            ConfigError: the text is longer than BERT's position table.
         """
         positions, end = self.emb_txt.position_embeddings.num_embeddings, first + ids.shape[1]
         if end > positions:

@@ -1,18 +1,18 @@
-"""Which token of the joined sequence [video, prefix, text] may look at which."""
+"""Attention masks of the joint sequence [video, prefix, text]."""
 
 import torch
 from torch import Tensor
 
 
 def full_attention(context_mask: Tensor, text_mask: Tensor) -> Tensor:
-    """Every row sees every real column: (B, C), (B, X) of 0 and 1 → (B, 1, C + X)."""
+    """Every token attends to every unmasked token: (B, C), (B, X) of 0 and 1 → (B, 1, C + X)."""
     return torch.cat([context_mask, text_mask], dim=1)[:, None]
 
 
 def seq2seq_attention(context_mask: Tensor, text_mask: Tensor) -> Tensor:
-    """All rows see the real context (video and prefix); text row i also sees text columns ≤ i: → (B, C + X, C + X).
+    """All rows see unmasked context (video, prefix); text row i also sees text columns ≤ i: → (B, C + X, C + X).
 
-    Pads are not masked among the text columns, as in the released model; context rows see no text, so that their
+    Padding is not masked among the text columns, as in the released model. Context rows do not see the text, so their
     states do not depend on it and captions can be decoded with a cache.
     """
     batch, context = context_mask.shape

@@ -1,4 +1,4 @@
-"""Captions word by word: greedy, sampled, or by beam search, over a cache of keys and values."""
+"""Caption generation: greedy decoding, sampling, or beam search, with a KV cache."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,15 +12,17 @@ from lavender.models.lavender import Lavender
 
 
 class Captions(NamedTuple):
-    """Token ids from `[CLS]` to `[SEP]` and pads, (B, N, max_length), best first; of each the mean log-probability of
-    the words predicted, (B, N), its confidence being exp of it."""
+    """Captions, best first: token ids with `[CLS]`, `[SEP]` and padding, (B, N, max_length), and scores (B, N).
+
+    A score is the mean log-probability of the predicted tokens; the confidence is its exponential.
+    """
 
     ids: Tensor
     scores: Tensor
 
 
 class SpecialTokens(NamedTuple):
-    """Ids of the tokens that decoding writes."""
+    """Ids of the special tokens used in decoding."""
 
     cls: int
     sep: int
@@ -30,15 +32,15 @@ class SpecialTokens(NamedTuple):
 
 @dataclass(frozen=True)
 class Decoding:
-    """How words are chosen.
+    """Decoding options.
 
     Args:
-        max_length: tokens of a caption, `[CLS]` and `[SEP]` counted.
-        num_beams: 1 takes (or draws) one word at a time; more search for the caption of the highest sum of
+        max_length: maximum tokens of a caption, including `[CLS]` and `[SEP]`.
+        num_beams: 1 is greedy decoding or sampling; more is beam search for the caption of the highest sum of
             log-probabilities over length ** `length_penalty`, of which `num_keep_best` are kept.
-        do_sample: words are drawn, at `temperature`, from the `top_k` likeliest (0: all) and of these from the fewest
-            that together have `top_p`.
-        repetition_penalty: divides the logits of words already said (multiplies those below 0), as in CTRL.
+        do_sample: sample tokens at `temperature` from the `top_k` most probable (0: all), and among these from the
+            smallest set with total probability `top_p`.
+        repetition_penalty: divides the logits of tokens already generated (multiplies those below 0), as in CTRL.
     """
 
     max_length: int = 20
@@ -63,14 +65,14 @@ def generate(
     decoding: Decoding = GREEDY,
     draws: Tensor | None = None,
 ) -> Captions:
-    """Captions of B videos, until all have ended with `[SEP]`.
+    """Generates captions of B videos, until all have ended with `[SEP]`.
 
-    An unfinished caption ends with `[SEP]` in place of its last word; its score is that of the words predicted.
+    In an unfinished caption `[SEP]` replaces the last token; its score is that of the predicted tokens.
 
     Args:
         video: (B, V, D) and mask; prefix: prompt or task token (1, P, D).
-        draws: with `do_sample`, uniform numbers in [0, 1), (B, max_length): the word at a position follows from its
-            number alone, whatever the batch.
+        draws: with `do_sample`, uniform random numbers in [0, 1), (B, max_length), one per position, so that a caption
+            does not depend on its batch.
     """
     decoder = CachedDecoder(model, video, prefix, decoding.max_length, decoding.num_beams, tokens.mask)
     search = _beam_search if decoding.num_beams > 1 else _one_by_one
@@ -86,7 +88,7 @@ def _start(decoder: CachedDecoder, tokens: SpecialTokens, length: int) -> Tensor
 def _one_by_one(
     decoder: CachedDecoder, tokens: SpecialTokens, decoding: Decoding, draws: Tensor | None = None
 ) -> Captions:
-    """The likeliest word at each step, or one that is drawn."""
+    """Greedy decoding or sampling."""
     ids = _start(decoder, tokens, decoding.max_length)
     running = torch.ones(decoder.rows, dtype=torch.bool, device=decoder.device)
     total = torch.zeros(decoder.rows, device=decoder.device)
@@ -119,7 +121,7 @@ def penalise_repetition(logits: Tensor, said: Tensor, penalty: float) -> Tensor:
 
 
 def word_probs(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """Logits (R, V) → the probabilities by which a word is drawn, (R, V); 0 outside of `top_k` and `top_p`."""
+    """Logits (R, V) → sampling probabilities (R, V); 0 outside of `top_k` and `top_p`."""
     probs = (logits.double() / temperature).softmax(-1)
     if top_k and top_k < probs.shape[-1]:
         kth = probs.topk(top_k).values[:, -1:]
@@ -129,15 +131,15 @@ def word_probs(logits: Tensor, temperature: float, top_k: int, top_p: float) -> 
         ordered, order = probs.sort(dim=-1, descending=True, stable=True)
         before = (
             ordered.cumsum(-1) - ordered
-        )  # what likelier words have together: a word is in while that is too little
+        )  # total probability of more probable tokens: a token is kept while it is below `top_p`
         probs = torch.zeros_like(probs).scatter(1, order, torch.where(before < top_p, ordered, 0.0))
     return probs / probs.sum(dim=-1, keepdim=True)
 
 
 def draw(probs: Tensor, numbers: Tensor) -> Tensor:
-    """The words (R,) at which the cumulative probabilities (R, V) pass uniform numbers (R,) in [0, 1)."""
+    """Tokens (R,) at which the cumulative probabilities (R, V) exceed uniform random numbers (R,) in [0, 1)."""
     below = probs.cumsum(-1) <= numbers[:, None]
-    last = probs.shape[-1] - 1 - (probs.flip(-1) > 0).int().argmax(dim=-1)  # rounding must not lead past it
+    last = probs.shape[-1] - 1 - (probs.flip(-1) > 0).int().argmax(dim=-1)  # the limit against rounding errors
     return below.sum(dim=-1).minimum(last)
 
 
@@ -145,15 +147,15 @@ def draw(probs: Tensor, numbers: Tensor) -> Tensor:
 
 
 class _Finished:
-    """The best finished captions of each video: N of B."""
+    """The N best finished captions of each of B videos."""
 
     def __init__(self, batch: int, kept: int, tokens: SpecialTokens, length: int, device: torch.device):
         self.ids = torch.full((batch, kept, length), tokens.pad, device=device)
-        self.ranks = torch.full((batch, kept), -torch.inf, device=device)  # what they are ordered by
+        self.ranks = torch.full((batch, kept), -torch.inf, device=device)  # ranking scores
         self.scores = torch.zeros(batch, kept, device=device)
 
     def add(self, ids: Tensor, ranks: Tensor, scores: Tensor) -> None:
-        """Candidates (B, C, length) with what they are ordered by, −∞ for those that are none, and their scores."""
+        """Adds candidates (B, C, length) with ranking scores (−∞: not a candidate) and confidence scores."""
         kept = self.ranks.shape[1]
         self.ranks, order = torch.cat([self.ranks, ranks], dim=1).topk(kept, dim=1)
         self.scores = torch.cat([self.scores, scores], dim=1).gather(1, order)
@@ -161,13 +163,13 @@ class _Finished:
 
 
 def _beam_search(decoder: CachedDecoder, tokens: SpecialTokens, decoding: Decoding, _: Tensor | None) -> Captions:
-    """The best captions among those that K beams reach; it ends when no running beam can become better than them."""
+    """Beam search with K beams; ends when no running beam can improve on the finished captions."""
     beams, length, device = decoding.num_beams, decoding.max_length, decoder.device
     batch, last = decoder.rows // beams, length - 1
     ids = _start(decoder, tokens, length).view(batch, beams, length)
-    ranks = torch.full((batch, beams), -torch.inf, device=device)  # sums of (penalised) log-probabilities
-    ranks[:, 0] = 0.0  # all beams start alike: one of them goes on
-    sums = torch.zeros(batch, beams, device=device)  # of the model's own log-probabilities
+    ranks = torch.full((batch, beams), -torch.inf, device=device)  # summed (penalised) log-probabilities
+    ranks[:, 0] = 0.0  # all beams start equal, so only one is expanded
+    sums = torch.zeros(batch, beams, device=device)  # summed log-probabilities of the model
     finished = _Finished(batch, decoding.num_keep_best, tokens, length, device)
     done = torch.zeros(batch, 1, dtype=torch.bool, device=device)
     first = torch.arange(batch, device=device)[:, None] * beams  # row of each video's first beam
@@ -176,7 +178,7 @@ def _beam_search(decoder: CachedDecoder, tokens: SpecialTokens, decoding: Decodi
         penalised = penalise_repetition(logits, ids.flatten(0, 1)[:, :position], decoding.repetition_penalty)
         steps, own = (values.log_softmax(-1).view(batch, beams, -1) for values in (penalised, logits))
         size = steps.shape[-1]
-        # Of 2K candidates at most K end here, one a beam: K are left to go on.
+        # Of 2K candidates at most K end here, one per beam, so at least K remain.
         best, flat = (ranks[..., None] + steps).flatten(1).topk(min(2 * beams, beams * size), dim=1)
         parents, words = flat // size, flat % size
         totals = (sums[..., None] + own).flatten(1).gather(1, flat)
@@ -194,7 +196,7 @@ def _beam_search(decoder: CachedDecoder, tokens: SpecialTokens, decoding: Decodi
         ranks, chosen = best.masked_fill(ends, -torch.inf).topk(beams, dim=1)
         ids = grown.gather(1, chosen[..., None].expand(-1, -1, length))
         sums, parents = totals.gather(1, chosen), parents.gather(1, chosen)
-        # Sums only fall: a beam is at its best where its length divides most, at the end, or, below 0, here.
+        # Sums only fall, so the largest divisor gives a beam's best rank: at the end, or here for penalties ≤ 0.
         reach = ranks[:, :1] / (last if decoding.length_penalty > 0 else position) ** decoding.length_penalty
         done = done | (finished.ranks[:, -1:] >= reach)
         if done.all():

@@ -1,4 +1,4 @@
-"""The heads: BERT's masked-language-modelling head, and the MLP of the task-specific baselines."""
+"""Heads: BERT's masked-language-modelling head, and the MLP of the task-specific baselines."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from lavender.models.bert import BertPredictions
 from lavender.models.bert_config import BertConfig
 
-HEADS = ("fc.", "fc_", "emb_task")  # names of what a checkpoint of another task may lack
+HEADS = ("fc.", "fc_", "emb_task")  # name prefixes that a checkpoint of another task may lack
 
 
 class MaskedLanguageModelHead(nn.Module):
@@ -20,18 +20,18 @@ class MaskedLanguageModelHead(nn.Module):
         return self.predictions(states)
 
     def at_words(self, states: Tensor, words: Tensor) -> Tensor:
-        """States (…, D) → logits of a few words alone: (W,) token ids → (…, W)."""
+        """States (…, D) → logits of selected token ids (W,) only: (…, W)."""
         decoder = self.predictions.decoder
         return F.linear(self.predictions.transform(states), decoder.weight[words], decoder.bias[words])
 
 
 def classification_head(hidden_size: int, classes: int) -> nn.Sequential:
-    """The task-specific head on the first text token: (…, D) → (…, classes)."""
+    """Task-specific MLP head on the first text token: (…, D) → (…, classes)."""
     return nn.Sequential(
         nn.Dropout(0.1), nn.Linear(hidden_size, 2 * hidden_size), nn.ReLU(), nn.Linear(2 * hidden_size, classes)
     )
 
 
 def classifier_name(kind: str, task: str) -> str:
-    """What the released multi-head model calls the head of a task, such as `fc_qaoe_msvd_qa`."""
+    """Name of a task's head in the released multi-head model, such as `fc_qaoe_msvd_qa`."""
     return f"fc_{kind}_{task.replace('-', '_')}"

@@ -1,4 +1,4 @@
-"""The assembly: video encoder, text encoder, fusion encoder, heads. One model for every task (paper, section 3)."""
+"""The LAVENDER model: video, text and fusion encoders, heads; one model for all tasks (paper, section 3)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,11 +20,11 @@ TASK_TOKEN_ROWS = 10
 
 @dataclass(frozen=True)
 class Heads:
-    """What a task puts on top of the encoder.
+    """Heads that a task needs.
 
     Args:
-        mlm: the masked-language-modelling head `fc_mtm`.
-        task_tokens: the table `emb_task` of the MLM models.
+        mlm: whether there is the masked-language-modelling head `fc_mtm`.
+        task_tokens: whether there is the table `emb_task` of task embeddings.
         classifiers: name → number of classes of the task-specific heads (`fc`, `fc_<type>_<task>`).
     """
 
@@ -34,15 +34,15 @@ class Heads:
 
 
 class Lavender(nn.Module):
-    """One multimodal encoder and its heads; `state_dict()` has the names of the released checkpoints.
+    """Multimodal encoder with heads; `state_dict()` has the names of the released checkpoints.
 
     Args:
-        backbone: what sees the frames.
+        backbone: video backbone.
         text: BERT configuration of the word embeddings (and of the text-only encoder).
         fusion: BERT configuration of the fusion encoder; both have the same hidden size.
-        heads: what stands on top.
-        swinbert: the video encoder is SwinBERT's, which has no tables: `max_size_frame` and `max_size_patch` are not
-            used then.
+        heads: heads of the task.
+        swinbert: use SwinBERT's video encoder, which has no position tables: `max_size_frame` and `max_size_patch` are
+            ignored.
     """
 
     enc_img: VideoEncoder | SwinBertVideoEncoder
@@ -84,7 +84,7 @@ class Lavender(nn.Module):
                 nn.init.normal_(table, std=self.initializer_range)
 
     def _initialise(self, module: nn.Module) -> None:
-        """Matrices from N(0, initializer_range): a narrow model needs a wider range than BERT's 0.02 to learn."""
+        """Initializes matrices from N(0, initializer_range): a narrow model needs a larger value than BERT's 0.02."""
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=self.initializer_range)
         if isinstance(module, nn.Linear) and module.bias is not None:
@@ -95,23 +95,23 @@ class Lavender(nn.Module):
     def forward(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Runs `function(self, *arguments)`.
 
-        A data-parallel wrapper sees only what passes through `forward`; tasks hand their loss in here, so that the
-        model need not know any task.
+        A data-parallel wrapper only tracks calls of `forward`. Tasks pass in their loss function, so that the model
+        does not depend on any task.
         """
         return function(self, *arguments)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision of the weights, which the frames must have too."""
+        """Precision of the weights, which the frames must share."""
         return self.enc_img.emb_cls.dtype
 
     @property
     def backbone(self) -> VideoBackbone:
-        """What sees the frames."""
+        """The video backbone."""
         return self.enc_img.backbone
 
     def encode_video(self, img: Tensor, present: Tensor | None = None, **options: Tensor | None) -> Encoded:
-        """Frames (B, T, 3, H, W), bytes or normalised → (B, T·(1 + h·w), D); `present` as in `normalize_frames`."""
+        """Frames (B, T, 3, H, W), uint8 or normalised → (B, T·(1 + h·w), D); `present` as for `normalize_frames`."""
         frames = normalize_frames(img, present, self.backbone.mean, self.backbone.std)
         return self.enc_img(frames.to(self.dtype), **options)
 
@@ -120,16 +120,16 @@ class Lavender(nn.Module):
         return self.enc_txt(ids, mask, first)
 
     def prompt(self, ids: Tensor) -> Encoded:
-        """The tokens (P,) of a prompt → (1, P, D), embedded on their own: positions count from 0 again."""
+        """Tokens (P,) of a prompt → (1, P, D), embedded separately: positions start at 0 again."""
         return self.encode_text(ids[None], torch.ones_like(ids[None]))
 
     def task_token(self, name: str) -> Encoded:
-        """The embedding of a task → (1, 1, D), with no LayerNorm."""
+        """Embedding of a task → (1, 1, D), without LayerNorm."""
         row = self.emb_task[TASK_TOKENS[name]].view(1, 1, -1)
         return Encoded(row, torch.ones(1, 1, dtype=torch.long, device=row.device))
 
     def context(self, video: Encoded, prefix: Encoded | None = None) -> Encoded:
-        """What stands before the text: [video, prefix], (B, V + P, D), with the mask (B, V + P)."""
+        """Context of the text: [video, prefix], (B, V + P, D), with its mask (B, V + P)."""
         if prefix is None:
             return video
         states = prefix.states.expand(len(video.states), -1, -1).to(video.states.dtype)
@@ -137,12 +137,12 @@ class Lavender(nn.Module):
         return Encoded(torch.cat([video.states, states], dim=1), torch.cat([video.mask, mask], dim=1))
 
     def join(self, video: Encoded, text: Encoded, prefix: Encoded | None = None) -> tuple[Tensor, Tensor]:
-        """The sequence that is fused, [video, prefix, text], (B, V + P + X, D); and the mask of what is no text."""
+        """Joint sequence [video, prefix, text], (B, V + P + X, D), and the mask of the context."""
         context = self.context(video, prefix)
         return torch.cat([context.states, text.states], dim=1), context.mask
 
     def fuse(self, video: Encoded, text: Encoded, prefix: Encoded | None = None, attention: str = "full") -> Tensor:
-        """Fusion over [video, prefix, text] → states (B, V + P + X, D); the text's are the last X.
+        """Runs the fusion encoder on [video, prefix, text] → states (B, V + P + X, D); the text is the last X.
 
         Args:
             prefix: one prompt or task token (1, P, D) for the whole batch.

@@ -1,4 +1,4 @@
-"""What became of a model's weights: which a file filled, and where each of them came from."""
+"""Report on loaded weights: which weights a file filled, and the source of each weight."""
 
 import logging
 from collections.abc import Iterable
@@ -14,12 +14,12 @@ AS_INITIALISED = "random"
 
 @dataclass
 class LoadReport:
-    """What became of a file's weights in a model; names are those of the model's `state_dict()`."""
+    """Result of loading a file into a model; names are those of the model's `state_dict()`."""
 
     source: str
-    part: str = ""  # of the source, where it fills only a part of the model
-    prefix: str = ""  # of these names in the whole model, where only a module of it was filled
-    counts: dict[str, int] = field(default_factory=dict)  # name → numbers taken from the file
+    part: str = ""  # part of the source that was loaded
+    prefix: str = ""  # prefix of these names in the whole model, if only a module was filled
+    counts: dict[str, int] = field(default_factory=dict)  # name → number of values taken from the file
     loaded: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     left_over: list[str] = field(default_factory=list)
@@ -27,13 +27,13 @@ class LoadReport:
     resized: list[str] = field(default_factory=list)
 
     def tell(self) -> None:
-        """Logs what a person should look at: that a part of the file, or of the model, was left out."""
+        """Logs the report, at level INFO if a part of the file or of the model was left out, else DEBUG."""
         unlike = self.missing or self.left_over or self.other_shape or self.resized
         for line in self.lines():
             LOGGER.log(logging.INFO if unlike else logging.DEBUG, "%s", line)
 
     def lines(self) -> Iterable[str]:
-        """The report as a table, a line each."""
+        """The report as a table, one line per row."""
         part = f" ({self.part})" if self.part else ""
         yield f"weights from {self.source}{part}: {len(self.loaded)} loaded"
         notes = {
@@ -49,22 +49,22 @@ class LoadReport:
 
 
 class Origins:
-    """Where a model's weights came from: for each parameter, how many of its numbers are from which source."""
+    """Sources of a model's weights: for each parameter, the number of its values from each source."""
 
     def __init__(self, model: nn.Module):
         self._counts = {name: {AS_INITIALISED: weight.numel()} for name, weight in model.named_parameters()}
 
     def add(self, report: LoadReport) -> None:
-        """Notes what a file filled; it replaces what was there before."""
+        """Adds the report of a file; it replaces earlier sources of the same values."""
         for name, count in report.counts.items():
             before = self._counts.get(report.prefix + name)
             if before is None:
                 continue  # the second name of a shared parameter, or a buffer
-            rest = sum(before.values()) - count  # of a table that was filled in part
+            rest = sum(before.values()) - count  # rest of a partly filled table
             self._counts[report.prefix + name] = {report.source: count} | ({next(iter(before)): rest} if rest else {})
 
     def tell(self) -> None:
-        """Logs one line: how many parameters are from which source; with `-v` also those of each module."""
+        """Logs the number of parameters from each source in one line; with `-v` also by module."""
         sources: dict[str, int] = {}
         random = set()
         for name, parts in self._counts.items():
@@ -79,7 +79,7 @@ class Origins:
             LOGGER.debug("%s", line)
 
     def lines(self) -> Iterable[str]:
-        """A table: module, number of its parameters, source."""
+        """Table of modules, their number of parameters, and their source."""
         modules: dict[str, dict[str, int]] = {}
         for name, sources in self._counts.items():
             rows = modules.setdefault(_module_of(name), {})
@@ -92,7 +92,7 @@ class Origins:
 
 
 def _module_of(name: str) -> str:
-    """The row of a parameter: `enc_img.swin`, `enc_img tables`, `enc_txt.emb_txt`, `trsfr`, `fc_mtm`, `fc_…`."""
+    """Table row of a parameter: `enc_img.swin`, `enc_img tables`, `enc_txt.emb_txt`, `trsfr`, `fc_mtm`, `fc_…`."""
     if name.startswith("enc_img.emb_"):
         return "enc_img tables"
     parts = name.split(".")
@@ -100,7 +100,7 @@ def _module_of(name: str) -> str:
 
 
 def _by_module(names: list[str]) -> dict[str, list[str]]:
-    """Names by their first two parts, so that a table of 500 names is a few lines."""
+    """Groups names by their first two parts, so that a table of 500 names takes a few lines."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(".".join(name.split("(")[0].split(".")[:2]), []).append(name)

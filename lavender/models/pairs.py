@@ -1,4 +1,4 @@
-"""Video × text pairs by index: features are gathered, never copied in a Python loop."""
+"""Video–text pairs by index: features are selected by indexing, not copied in a Python loop."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from lavender.models.lavender import Lavender
 
 
 def gather(encoded: Encoded, index: Tensor) -> Encoded:
-    """Rows `index` (P,) of an encoded batch: (P, L, D) and (P, L)."""
+    """Selects rows `index` (P,) of an encoded batch: (P, L, D) and (P, L)."""
     return Encoded(encoded.states.index_select(0, index), encoded.mask.index_select(0, index))
 
 
@@ -18,10 +18,10 @@ def own_and_negatives(negatives: Tensor) -> tuple[Tensor, Tensor]:
     """Index pairs of video-text matching: each video with its own text, then with its negatives.
 
     Args:
-        negatives: (B, O − 1), the texts paired with video i as false.
+        negatives: (B, O − 1), indices of the negative texts of video i.
 
     Returns:
-        video index and text index, each (B·O,), row-major over videos; the own text is the first of each O.
+        video index and text index, each (B·O,), row-major over videos; the own text comes first.
     """
     own = torch.arange(negatives.shape[0], device=negatives.device)[:, None]
     texts = torch.cat([own, negatives], dim=1)  # (B, O)
@@ -29,18 +29,18 @@ def own_and_negatives(negatives: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def all_pairs(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Video index and text index of every pair of a batch, each (count²,), row-major over videos."""
+    """Video index and text index of all pairs of a batch, each (count²,), row-major over videos."""
     numbers = torch.arange(count, device=device)
     return numbers.repeat_interleave(count), numbers.repeat(count)
 
 
 def fuse_at(model: Lavender, video: Encoded, text: Encoded, prefix: Encoded | None, position: int) -> Tensor:
-    """The fused state of one token of the text, (P, D), as `Lavender.fuse` has it, for less work.
+    """Fused state of one text token, (P, D): equal to that of `Lavender.fuse`, at lower cost.
 
     Args:
-        video, text: P pairs of which every token is real (no pads): then nothing needs a mask.
+        video, text: P pairs without padding, so that no mask is needed.
         prefix: as in `Lavender.fuse`.
-        position: which token of the text, from 0, or from −1 backwards.
+        position: position in the text, from 0, or from −1 backwards.
     """
     length = text.states.shape[1]
     joined, _ = model.join(video, text, prefix)
@@ -48,9 +48,9 @@ def fuse_at(model: Lavender, video: Encoded, text: Encoded, prefix: Encoded | No
 
 
 def last_state(encoder: BertEncoder, states: Tensor, position: int) -> Tensor:
-    """What a BERT encoder (full attention, no mask) gives at one position: (P, L, D) → (P, D).
+    """Output of a BERT encoder (full attention, no mask) at one position: (P, L, D) → (P, D).
 
-    All that the last layer does elsewhere would be thrown away, so it runs for that position alone.
+    The last layer runs for that position only, since its other outputs are not used.
     """
     for layer in encoder.layers[:-1]:
         states = layer(states)

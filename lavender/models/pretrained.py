@@ -1,7 +1,7 @@
-"""Weights out: a folder of safetensors and a configuration, loadable by one line, and back to the released `.pt`.
+"""Export of weights: a folder of safetensors and configuration, loaded by one line, convertible back to `.pt`.
 
 A folder holds `model.safetensors` (the checkpoint's tensors under their names), `config.json` (sizes, heads, both BERT
-configurations), the vocabulary, and the run's `args.json` where there was one. It needs no other file and no network.
+configurations), the vocabulary, and the run's `args.json`, if any. It needs no other file and no network.
 """
 
 import json
@@ -36,9 +36,9 @@ VOCABULARY = ("vocab.txt", "tokenizer_config.json")
 
 @dataclass
 class Description:
-    """All that is needed to build a model without its weights; the fields are those of `config.json`."""
+    """All values needed to build a model without its weights; the fields are those of `config.json`."""
 
-    backbone: dict[str, Any]  # the options of Config that build it; in the file beside the other fields
+    backbone: dict[str, Any]  # options of Config that build it; stored at the top level of the file
     max_size_frame: int
     max_size_patch: int
     swinbert: bool
@@ -48,10 +48,10 @@ class Description:
     classifiers: dict[str, int]  # name → number of classes
     text: dict[str, Any]  # BERT configurations
     fusion: dict[str, Any]
-    unused: list[str] = field(default_factory=list)  # tensors of the checkpoint that no part of the model has
+    unused: list[str] = field(default_factory=list)  # tensors of the checkpoint that the model does not use
 
     def build(self) -> Lavender:
-        """The model with fresh weights."""
+        """Builds the model with random weights."""
         text, fusion = (read_bert(part) for part in (self.text, self.fusion))
         return Lavender(
             build_backbone(Config(**self.backbone)),
@@ -66,13 +66,13 @@ class Description:
 
     @classmethod
     def from_json(cls, written: dict[str, Any]) -> "Description":
-        """Of the object in a `config.json`."""
+        """Reads a description from the object in a `config.json`."""
         own = {item.name for item in fields(cls)} - {"backbone"}
         backbone = {name: value for name, value in written.items() if name not in own | {"model_type"}}
         return cls(backbone, **{name: value for name, value in written.items() if name in own})
 
     def to_json(self) -> dict[str, Any]:
-        """The object for `config.json`."""
+        """Object for `config.json`."""
         written = asdict(self)
         return {"model_type": EXPORTED, **written.pop("backbone"), **written}
 
@@ -81,10 +81,10 @@ class Description:
 
 
 def load_pretrained(folder: str | Path) -> Lavender:
-    """The model of a folder that `_tools/export.py` wrote, with its weights, in evaluation mode; needs no network.
+    """Loads a folder of `_tools/export.py` as a model in evaluation mode; needs no network.
 
     Raises:
-        WeightsError: no such folder, not an exported one, or weights that are not what its `config.json` says.
+        WeightsError: the folder is missing or not an exported one, or the weights do not match its `config.json`.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -94,7 +94,7 @@ def load_pretrained(folder: str | Path) -> Lavender:
         raise WeightsError(f"{folder}: no {CONFIG_FILE} of an exported model there; make one: _tools/export.py")
     try:
         description = Description.from_json(written)
-        with shapes_only():  # numbers of a damaged file may be of a model that no machine holds
+        with shapes_only():  # sizes in a damaged file may exceed any memory
             own = description.build().state_dict()
     except (*UNREADABLE, ConfigError) as error:
         raise WeightsError(f"{folder / CONFIG_FILE}: describes no model ({reason(error)}); export it again") from error
@@ -127,12 +127,12 @@ def export(
     vis_backbone: str = "",
     size_img: int = 0,
 ) -> Description:
-    """Writes a checkpoint as a folder; what `args.json` beside it does not say is seen from the tensors.
+    """Writes a checkpoint as a folder; values missing from `args.json` are derived from the tensors.
 
     Args:
-        checkpoint: a file of LAVENDER's or SwinBERT's (which is then written under our names).
-        txt_backbone, fusion_encoder: BERT folders or names, in place of those in `args.json`.
-        vis_backbone, size_img: the options, in place of those in `args.json`.
+        checkpoint: a LAVENDER or SwinBERT checkpoint; the latter is written under our names.
+        txt_backbone, fusion_encoder: BERT folders or names, instead of those in `args.json`.
+        vis_backbone, size_img: options, instead of those in `args.json`.
 
     Raises:
         WeightsError: no checkpoint, or not of these BERTs.
@@ -147,10 +147,10 @@ def export(
     for source in (*(vocabulary / name for name in VOCABULARY), arguments):
         if source.is_file():
             _copy(source, output / source.name)
-    own = {name: tensor.contiguous().clone() for name, tensor in state.items()}  # a file of its own for each name
+    own = {name: tensor.contiguous().clone() for name, tensor in state.items()}  # own storage for each name
     with atomic_file(output / WEIGHTS_FILE) as file:
         file.write(save(own, {"format": "pt"}))
-    with atomic_file(output / CONFIG_FILE) as file:  # last: a folder with it is whole
+    with atomic_file(output / CONFIG_FILE) as file:  # written last: it marks a complete folder
         file.write(json.dumps(description.to_json(), indent=2).encode())
     return description
 
@@ -172,11 +172,11 @@ def trained_options(arguments: Path, others: Mapping[str, Any]) -> Config:
 
 
 def read_checkpoint(checkpoint: Path, trained: Config) -> tuple[State, Description]:
-    """The tensors of a checkpoint under our names, and what model they are of.
+    """Reads the tensors of a checkpoint under our names, and a description of its model.
 
     Args:
-        checkpoint: a file or folder of LAVENDER's or SwinBERT's.
-        trained: options of the run that wrote it; its BERTs and perhaps its backbone are needed.
+        checkpoint: file or folder of a LAVENDER or SwinBERT checkpoint.
+        trained: options of the run that wrote it, for its BERTs and, if needed, its backbone.
 
     Raises:
         WeightsError: no checkpoint, or not of these BERTs.
@@ -193,13 +193,13 @@ def read_checkpoint(checkpoint: Path, trained: Config) -> tuple[State, Descripti
 def describe(
     state: State, source: Path, text: BertConfig, fusion: BertConfig, trained: Config | None = None
 ) -> Description:
-    """What model a checkpoint is of, from the names and shapes of its tensors.
+    """Describes the model of a checkpoint by the names and shapes of its tensors.
 
     Args:
-        trained: options of the run that wrote it, where they are known; a backbone may need them.
+        trained: options of the run that wrote it, if known; a backbone may need them.
 
     Raises:
-        WeightsError: of none, or of one with other BERTs.
+        WeightsError: not a checkpoint of this model, or the BERTs differ.
     """
     places, frames = (state.get(f"enc_img.{name}") for name in ("emb_pos", "emb_len"))
     description = Description(
@@ -214,7 +214,7 @@ def describe(
         text=text.to_dict(),
         fusion=fusion.to_dict(),
     )
-    with shapes_only():  # names and shapes alone
+    with shapes_only():  # names and shapes only
         own = description.build().state_dict()
     own = {name: tensor for name, tensor in own.items() if not name.endswith(KNOWN_EXTRAS)}
     given = set(SHARED_BIAS if any(name in state for name in SHARED_BIAS) else ()) | state.keys()
@@ -230,16 +230,16 @@ def describe(
 
 
 def _classifiers(state: State) -> dict[str, int]:
-    """Name → classes of the task-specific heads, whose last layer is number 3."""
+    """Name → number of classes of the task-specific heads, whose last layer is number 3."""
     heads = ((re.fullmatch(r"(fc|fc_\w+)\.3\.weight", name), tensor) for name, tensor in state.items())
     return {match[1]: len(tensor) for match, tensor in heads if match}
 
 
 def to_pt(folder: Path, output: Path) -> None:
-    """Writes an exported folder as a checkpoint in the released layout: the same tensors under the same names.
+    """Writes an exported folder as a checkpoint in the released layout: same tensors, same names.
 
     Raises:
-        WeightsError: not an exported folder.
+        WeightsError: the folder is not an exported one.
     """
     if exported_config(folder) is None:
         raise WeightsError(f"{folder}: no {CONFIG_FILE} of an exported model there")

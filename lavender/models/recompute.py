@@ -1,4 +1,4 @@
-"""Activation checkpointing of the video encoder, by FairScale: a forward pass more, and less memory."""
+"""Activation checkpointing of the video encoder with FairScale: less memory for one more forward pass."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from lavender.runtime.errors import TrainingError
 
 
 def checkpoint_activations(model: Lavender, offload: bool) -> None:
-    """Recomputes the activations of the backbone's blocks in the backward pass; `offload` keeps inputs on the host."""
+    """Recomputes the activations of backbone blocks in the backward pass; `offload` keeps block inputs on the host."""
     try:
         from fairscale.nn.checkpoint import checkpoint_wrapper
     except ImportError as error:
@@ -22,17 +22,17 @@ def checkpoint_activations(model: Lavender, offload: bool) -> None:
     if not blocks:
         raise TrainingError('"use_checkpoint" is true, but this video backbone has no blocks: --use_checkpoint false')
     for block in blocks:
-        block.__class__ = _recomputed(type(block))  # FairScale calls the forward of the class; names stay
+        block.__class__ = _recomputed(type(block))  # FairScale calls the class's forward; names do not change
         checkpoint_wrapper(block, offload_to_cpu=offload)
 
 
 def _recomputed(kind: type[nn.Module]) -> type[nn.Module]:
-    """A subclass of a block's class whose second forward pass runs as the first did."""
+    """Subclass of a block's class whose second forward pass repeats the first exactly."""
     return type(f"Recomputed{kind.__name__}", (SameAutocast, kind), {})
 
 
 class SameAutocast(nn.Module):
-    """Runs a block's second forward pass under the autocast of its first; FairScale knows CUDA's fp16 alone.
+    """Runs a block's second forward pass under the autocast of the first; FairScale supports only CUDA's fp16.
 
     The first pass runs without gradients, the second with them.
     """

@@ -1,4 +1,4 @@
-"""Modules without storage: names and shapes of a model before its weights are read."""
+"""Modules on the meta device: names and shapes of a model before its weights are read."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,9 +11,9 @@ from torch.overrides import TorchFunctionMode
 
 @contextmanager
 def shapes_only() -> Iterator[None]:
-    """Modules that are made here are on the device "meta", and are not initialised.
+    """Context in which new modules are on the meta device and are not initialised.
 
-    There is nothing to initialise; and torch imports its compiler, for seconds, to draw random numbers on "meta".
+    Drawing random numbers on "meta" would make torch import its compiler, which takes seconds.
     """
     with torch.device("meta"), _NoRandomNumbers():
         yield

@@ -1,4 +1,4 @@
-"""transformers, imported by who needs it, when it is needed: it takes seconds, and most runs do without."""
+"""Lazy import of transformers: it takes seconds, and most runs do not need it."""
 
 from types import ModuleType
 
@@ -6,7 +6,7 @@ from lavender.runtime.torchvision_ops import ensure_torchvision
 
 
 def transformers() -> ModuleType:
-    """The package, beside a CPU-only torch too, without its advice and bars on the screen."""
+    """Imports transformers, also with a CPU-only torch, without its advice and progress bars."""
     ensure_torchvision()
     import transformers
 

@@ -1,4 +1,4 @@
-"""Weights in: BERT folders, video backbones, LAVENDER and SwinBERT checkpoints, and what of each was used."""
+"""Loading of weights: BERT folders, video backbones, LAVENDER and SwinBERT checkpoints, with a report of their use."""
 
 import hashlib
 from pathlib import Path
@@ -30,7 +30,7 @@ from lavender.runtime.logging import LOGGER
 from lavender.text.bert_folder import bert_of, find_bert, has_weights
 
 EXPORTED = "lavender"  # model_type in the config.json of an exported folder
-GROWING_TABLES = {"enc_img.emb_pos": 2, "enc_img.emb_len": 1}  # name → the dimension that counts places
+GROWING_TABLES = {"enc_img.emb_pos": 2, "enc_img.emb_len": 1}  # name → dimension of the positions
 KNOWN_EXTRAS = ("position_ids", "token_type_ids", "relative_position_index")  # buffers of older versions
 SHARED_BIAS = ("fc_mtm.predictions.bias", "fc_mtm.predictions.decoder.bias")
 
@@ -38,11 +38,11 @@ SHARED_BIAS = ("fc_mtm.predictions.bias", "fc_mtm.predictions.decoder.bias")
 def load_state(
     module: nn.Module, state: dict[str, Tensor], source: str, prefix: str = "", part: str = ""
 ) -> LoadReport:
-    """Copies into `module` every tensor that fits it by name and shape; tables of places by their common rows.
+    """Copies into `module` all tensors that fit by name and shape; position tables by their common rows.
 
     Args:
-        prefix: of the module's names in the whole model; the report keeps it, and
-        part: what of the source is given.
+        prefix: prefix of the module's names in the whole model, for the report.
+        part: part of the source that `state` is, for the report.
     """
     report, own = LoadReport(source, part, prefix), module.state_dict()
     fitting: dict[str, Tensor] = {}
@@ -62,7 +62,7 @@ def load_state(
         else:
             report.other_shape.append(f"{name} ({_shape(tensor)} in the file, {_shape(own[name])} here)")
     given = [name for name in SHARED_BIAS if name in fitting]
-    if given:  # one parameter under two names: either will do, and the second wins
+    if given:  # one parameter under two names: either suffices, the second wins
         fitting.update(dict.fromkeys((name for name in SHARED_BIAS if name in own), fitting[given[-1]]))
     report.loaded = list(fitting)
     report.counts = {name: min(own[name].numel(), state.get(name, own[name]).numel()) for name in fitting}
@@ -75,7 +75,7 @@ def load_state(
 
 
 def _differs_in(own: Tensor, tensor: Tensor, dimension: int) -> bool:
-    """Whether two tables have the same shape but for one dimension."""
+    """Whether two tables have the same shape except in one dimension."""
     sides = zip(own.shape, tensor.shape, strict=False)
     return own.ndim == tensor.ndim and all(a == b for n, (a, b) in enumerate(sides) if n != dimension)
 
@@ -92,11 +92,11 @@ def _shape(tensor: Tensor) -> str:
 
 
 def build_model(config: Config, heads: Heads) -> Lavender:
-    """The model of a configuration with its weights: backbone and BERT, or the checkpoint of `path_ckpt`.
+    """Builds the model of a configuration and loads its weights: backbone and BERT, or `path_ckpt`.
 
     Raises:
-        WeightsError: a file that is named is missing, broken, or of another model.
-        ConfigError: captions are to be longer than BERT's positions.
+        WeightsError: a named file is missing, damaged, or of another model.
+        ConfigError: captions may be longer than BERT's position table.
     """
     bert_of(config, "fusion_encoder")
     text = bert_config(config.txt_backbone, "text")
@@ -146,7 +146,7 @@ def build_model(config: Config, heads: Heads) -> Lavender:
 
 
 def _refuse_random_parts(report: LoadReport, config: Config) -> None:
-    """An evaluation needs its weights from the checkpoint: metrics of others look like metrics and mean nothing."""
+    """Requires all weights of an evaluation in the checkpoint: metrics of random weights would mean nothing."""
     unused = () if config.enable_task_token else ("emb_task",)
     absent = [name for name in (*report.missing, *report.other_shape) if not name.startswith(unused)]
     heads = [name for name in absent if name.startswith(HEADS)]
@@ -159,7 +159,7 @@ def _refuse_random_parts(report: LoadReport, config: Config) -> None:
 
 
 def bert_config(name: str, part: str) -> BertConfig:
-    """The configuration of a BERT folder; `part` (text, fusion) says which of the two that an exported folder has."""
+    """Configuration of a BERT folder; `part` (text, fusion) selects one of the two in an exported folder."""
     folder = find_bert(name)
     exported = exported_config(folder)
     try:
@@ -169,7 +169,7 @@ def bert_config(name: str, part: str) -> BertConfig:
 
 
 def exported_config(folder: Path) -> dict[str, Any] | None:
-    """`config.json` of a folder that `_tools/export.py` wrote; None where it is another, or none at all."""
+    """`config.json` of a folder written by `_tools/export.py`; None if it is another file or missing."""
     try:
         config = _config_json(folder) if (folder / "config.json").is_file() else None
     except ValueError:
@@ -182,7 +182,7 @@ def _config_json(folder: Path) -> Any:
 
 
 def load_bert(model: Lavender, config: Config) -> list[LoadReport]:
-    """Word embeddings (and the text encoder) of `txt_backbone`; fusion layers and MLM head of `fusion_encoder`."""
+    """Loads word embeddings (and text encoder) of `txt_backbone`, fusion layers and MLM head of `fusion_encoder`."""
     sources = [(config.txt_backbone, {"enc_txt.emb_txt": "bert.embeddings", "enc_txt.txt_trsfr": "bert.encoder"})]
     fusion = {"trsfr": "bert.encoder", "fc_mtm": "cls"}
     if config.fusion_encoder_rand_init:
@@ -213,7 +213,7 @@ def load_bert(model: Lavender, config: Config) -> list[LoadReport]:
 
 
 def _read_bert(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The BERT model of a folder, and transformers' account of what was missing."""
+    """BERT model of a folder, and transformers' report of missing weights."""
     package, state = transformers(), read_state(folder)
     try:
         config = package.BertConfig.from_dict(_config_json(folder))
@@ -233,7 +233,7 @@ def _read_bert(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def load_backbone(model: Lavender, config: Config) -> LoadReport | None:
-    """The backbone's own weights, as `vis_backbone_init` says; None where they stay random."""
+    """Loads the pretrained weights of the backbone (`vis_backbone_init`); None if it stays random."""
     backbone = model.backbone
     found = backbone.read_weights(config)
     if found is None:
@@ -244,7 +244,7 @@ def load_backbone(model: Lavender, config: Config) -> LoadReport | None:
     report.tell()
     more = [name for name in report.left_over if name.startswith(backbone.repeated())]
     faults = [*report.other_shape, *report.missing, *more]
-    if faults:  # a size may be a part of another: a few blocks less or more are another model
+    if faults:  # a model with fewer or more blocks is another model, even if names fit
         raise WeightsError(
             f"{source} is not of this model: {len(faults)} weights of the video backbone do not fit (the first: "
             f"{faults[0]}); check vis_backbone_size and vis_backbone"
@@ -253,12 +253,12 @@ def load_backbone(model: Lavender, config: Config) -> LoadReport | None:
 
 
 def load_checkpoint(model: Lavender, path: Path, reinit_head: bool = False, own_head: str = "") -> LoadReport:
-    """A checkpoint of LAVENDER, or of SwinBERT where the model has its video encoder.
+    """Loads a LAVENDER checkpoint, or a SwinBERT one if the model has its video encoder.
 
     Args:
-        path: as in `read_state`.
-        reinit_head: the checkpoint's heads are not loaded; the model keeps its own (BERT's, or a new MLP).
-        own_head: what a multi-head checkpoint calls the head that is `fc` here, where it has one of that name.
+        path: as for `read_state`.
+        reinit_head: do not load heads; the model keeps its own (BERT's, or a new MLP).
+        own_head: name in a multi-head checkpoint of the head that is `fc` here.
     """
     state = _our_names(model, read_state(path), path)
     names = seen_names(state)
@@ -280,7 +280,7 @@ def load_checkpoint(model: Lavender, path: Path, reinit_head: bool = False, own_
 
 
 def _our_names(model: Lavender, state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """A checkpoint's tensors under our names; its video encoder must be of the model's kind."""
+    """Tensors of a checkpoint under our names; its video encoder must be of the model's kind."""
     own = model.state_dict().keys()
     state = plain_names(state, {*own, *swinbert_names(own)}, path)
     renamed = from_swinbert(state) if is_swinbert(state) else state
@@ -293,7 +293,7 @@ def _our_names(model: Lavender, state: dict[str, Tensor], path: Path) -> dict[st
 
 
 def _refuse_poor_fit(report: LoadReport, source: str, names: str) -> None:
-    """A file of another model is an error; a head of another task is not."""
+    """Raises WeightsError if the file belongs to another model; missing heads of another task are accepted."""
     heads = (*HEADS, "fc_mtm.")
     other_shape, missing, loaded = (
         [name for name in names if not name.startswith(heads)]
@@ -309,7 +309,7 @@ def _refuse_poor_fit(report: LoadReport, source: str, names: str) -> None:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """A name for what the weights are, whatever file they came from: the same weights have the same one."""
+    """Digest of the weights: equal weights have equal digests, whatever their file."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

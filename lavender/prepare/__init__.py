@@ -1,1 +1,1 @@
-"""Data sets made of people's own files: a table of texts and a folder of videos."""
+"""Creation of data sets from user files: a table of texts and a folder of videos."""

@@ -1,4 +1,4 @@
-"""Multiple choice: what the answers of a column mean, texts, numbers or letters of options."""
+"""Multiple choice: interpretation of an answer column as texts, numbers or letters of options."""
 
 import re
 from typing import Any
@@ -7,20 +7,20 @@ from lavender.prepare.table import Table
 from lavender.runtime.errors import DataError
 from lavender.runtime.quoting import shown
 
-_INDEX = re.compile(r"(\d{1,4})(?:\.0)?")  # a spreadsheet may write 1.0
+_INDEX = re.compile(r"(\d{1,4})(?:\.0)?")  # spreadsheets may write 1.0
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
-Row = tuple[list[str], str]  # options, blank ones included, and the answer
+Row = tuple[list[str], str]  # options, including blank ones, and the answer
 
 
 class Meaning:
-    """How the answers of a table are read, one way for the whole column: that which explains most of its rows.
+    """Interpretation of a table's answers, one for the whole column: the one that explains most rows.
 
     Args:
-        rows: those with an answer.
-        first: whether numbers count from 0 or from 1; None: as the column shows.
+        rows: rows with an answer.
+        first: whether numbers count from 0 or from 1; None: inferred from the column.
 
     Raises:
-        DataError: the numbers could count from 0 or from 1, or contradict `first`.
+        DataError: it is ambiguous whether numbers count from 0 or 1, or they contradict `first`.
     """
 
     def __init__(self, table: Table, rows: list[Row], first: int | None):
@@ -45,7 +45,7 @@ class Meaning:
         return first if first is not None else int(size in numbers)
 
     def option(self, options: list[str], answer: str) -> int | None:
-        """The number of the option that an answer means, blank ones counted; None where it is none of them."""
+        """Number of the option that an answer means, counting blank ones; None if it means no option."""
         if self.reading == "texts":
             return self._by_text(options, answer)
         if self.reading == "letters":
@@ -55,14 +55,14 @@ class Meaning:
         return number if 0 <= number < len(options) and options[number] else None
 
     def told(self) -> str:
-        """The reading, with an example, for a person to check."""
+        """The interpretation with an example, for the user to check."""
         options, answer = next(row for row in self.rows if self.option(*row) is not None)
         words = f"{self.reading}, the first is {self.first}" if self.reading == "numbers" else self.reading
         meant = options[self.option(options, answer) or 0]
         return f"{self.table.path}: answers are read as {words}; {shown(answer)} is {shown(meant)}"
 
     def is_any(self) -> bool:
-        """Whether any answer has a meaning."""
+        """Whether any answer can be interpreted."""
         return any(self.option(*row) is not None for row in self.rows)
 
     @staticmethod
@@ -80,14 +80,14 @@ class Meaning:
 def read_choices(
     table: Table, found: list[tuple[dict[str, Any], str]], answers_from: int | None
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str]], str]:
-    """Questions with as many options as the others, and an answer that is one of them.
+    """Reads questions with the usual number of options and a valid answer.
 
     Args:
-        found: items with their `options`, blank ones included, and their answers.
+        found: items with their `options`, including blank ones, and their answers.
 
     Returns:
-        items with `answer`, the number of an option or None; (kind, example) of those that are left out; and how the
-        answers are read
+        items with `answer`, the number of an option or None; (kind, example) of rejected ones; and a description of how
+        answers are interpreted
 
     Raises:
         DataError: see `Meaning`, or there are fewer than two options.

@@ -1,4 +1,4 @@
-"""The clips that people have: video files and folders of images at any depth, or the samples of WebDataset tars."""
+"""User clips: video files and image folders at any depth, or the samples of WebDataset tars."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -18,36 +18,36 @@ from lavender.runtime.errors import DataError
 
 
 class Clip(ABC):
-    """A clip that can be sent to a process, which stores its frames. Its text is what messages call it."""
+    """Clip that can be sent to a process, which extracts its frames. Its text is its name in messages."""
 
     @abstractmethod
     def files(self) -> list[Path]:
-        """What it is read from."""
+        """Files that it is read from."""
 
     def length(self, count: int) -> int:
-        """How many frames are stored of it, with `count` of a video."""
+        """Number of stored frames, with `count` for a video."""
         return count
 
     def stamp(self) -> str:
-        """Changes when its files do."""
+        """Text that changes when its files change."""
         facts = hashlib.sha256(repr([stamp(file) for file in self.files()]).encode())
         return facts.hexdigest()[:16]
 
     @abstractmethod
     def stored(self, count: int, **options: Any) -> list[str]:
-        """Base64 JPEGs: `count` frames of a video, all of images.
+        """Base64 JPEGs: `count` frames of a video, or all images.
 
         Args:
-            options: of `sample_frames`.
+            options: options of `sample_frames`.
 
         Raises:
-            DataError: it cannot be decoded.
+            DataError: the clip cannot be decoded.
         """
 
 
 @dataclass(frozen=True)
 class VideoClip(Clip):
-    """A video file."""
+    """Video file."""
 
     file: Path
 
@@ -63,7 +63,7 @@ class VideoClip(Clip):
 
 @dataclass(frozen=True)
 class ImagesClip(Clip):
-    """A folder of images, in their order."""
+    """Folder of images, in order."""
 
     images: tuple[Path, ...]
 
@@ -82,7 +82,7 @@ class ImagesClip(Clip):
 
 @dataclass(frozen=True)
 class ShardClip(Clip):
-    """A sample of a tar."""
+    """Sample of a tar."""
 
     sample: ShardSample
 
@@ -103,19 +103,19 @@ class ShardClip(Clip):
 
 
 class Clips:
-    """The clips of a folder: video id → clip.
+    """Clips of a folder: video id → clip.
 
     Args:
-        path: a folder of videos and of folders of images, at any depth; or WebDataset tars: a folder of them, one, or
-            a pattern with braces.
+        path: a folder of videos and of image folders, at any depth; or WebDataset tars: a folder, one tar, or a pattern
+            with braces.
 
     Raises:
-        DataError: it is missing, holds nothing of that or both, or two files would be one video.
+        DataError: the path is missing, holds neither or both kinds, or two files have the same id.
     """
 
     def __init__(self, path: str):
         self.path = path
-        self.faults: dict[str, str] = {}  # id → why its frames cannot be read
+        self.faults: dict[str, str] = {}  # id → why its frames are unreadable
         self.shards = ShardSource(path, tolerant=True) if _is_shards(path) else None
         self._clips: dict[str, Clip] = {}
         if self.shards is None:
@@ -147,12 +147,12 @@ class Clips:
         return "shards" if self.shards else "videos"
 
     def options(self, count: int) -> dict[str, Any]:
-        """Options with which training reads them, `count` frames of each."""
+        """Options with which training reads them directly, `count` frames per video."""
         path = str(Path(self.path).resolve())
         return {"frame_source": self.kind, "shards" if self.shards else "video_dir": path, "stored_frames": count}
 
     def captions(self) -> list[tuple[str, str]]:
-        """Id and caption of the samples of tars that have one, in their order. DataError where one is broken."""
+        """Id and caption of the tars' samples that have one, in order. DataError if a caption is malformed."""
         shards = self.shards
         if shards is None or not shards.has_captions:
             return []
@@ -160,7 +160,7 @@ class Clips:
 
 
 def _is_shards(path: str) -> bool:
-    """Whether tars are meant: by name, by a pattern, or as all that a folder holds."""
+    """Whether the path means tars: by name, by pattern, or as a folder that holds only tars."""
     folder = Path(path)
     if not folder.is_dir():
         return ".tar" in path

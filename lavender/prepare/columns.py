@@ -1,4 +1,4 @@
-"""What the columns of a table mean: guessed from their names, or as the user says."""
+"""Roles of a table's columns: guessed from their names, or given by the user."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from lavender.prepare.table import Table
 from lavender.runtime.errors import DataError
 from lavender.runtime.quoting import shown
 
-# Meaning → names that such a column goes by, compared without case, blanks, dashes and underscores; the first wins.
+# Role → names of such a column, compared without case, blanks, dashes and underscores; the first match wins.
 NAMES = {
     "video": (
         *("video", "videoid", "videoname", "videofile", "videopath", "videofilename", "clip", "clipid", "clipname"),
@@ -38,13 +38,13 @@ _OPTION = re.compile(r"(?:options?|choice|candidate|opt|o|a)_?\s*(\d+|[a-h])", r
 
 @dataclass
 class Columns:
-    """Meaning → number of the column; options in their order."""
+    """Role → number of the column; options in order."""
 
     single: dict[str, int]
     options: list[int] = field(default_factory=list)
 
     def told(self, table: Table) -> str:
-        """The guess, for a person to check."""
+        """The guessed roles, for the user to check."""
         words = [f"{meaning} = {table.columns[number]}" for meaning, number in self.single.items()]
         if self.options:
             words.append(f"{len(self.options)} options = {', '.join(table.columns[number] for number in self.options)}")
@@ -54,13 +54,13 @@ class Columns:
 
 
 def find_columns(table: Table, given: Mapping[str, str]) -> Columns:
-    """Which column is what.
+    """Determines the role of each column.
 
     Args:
-        given: meaning → the column's name, for what the user says himself; "": there is no such column.
+        given: role → column name, as set by the user; "": there is no such column.
 
     Raises:
-        DataError: a column that was named is not there, no column has the videos, or nothing is said of them.
+        DataError: a named column is missing, no column has the videos, or none has texts about them.
     """
     names = [_plain(name) for name in table.columns]
     single: dict[str, int] = {}
@@ -95,7 +95,7 @@ def check_given(tables: Sequence[Table], given: Mapping[str, str]) -> None:
 
 
 def _options(columns: Sequence[str], taken: set[int]) -> list[int]:
-    """option_0 …, choice 1 …, a0 …, option_a …: two at least, in the order of their numbers."""
+    """Columns option_0 …, choice 1 …, a0 …, option_a …: at least two, sorted by number."""
     found: dict[str, dict[int, int]] = {}
     for number, name in enumerate(columns):
         match = _OPTION.fullmatch(name.strip())

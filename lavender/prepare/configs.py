@@ -1,4 +1,4 @@
-"""A configuration for each task of a new data set, and the commands that run it."""
+"""Configuration of each task of a new data set, and the commands that run it."""
 
 import json
 import shlex
@@ -9,14 +9,14 @@ from typing import Any
 from lavender.prepare.texts import TaskFiles
 from lavender.runtime.files import atomic_file
 
-SCRIPTS = {  # kind of task → scripts, the MLM way first
+SCRIPTS = {  # kind of task → scripts, MLM variant first
     "retrieval": ("main_retrieval_tsv.py", "main_retrieval_task_specific.py"),
     "captioning": ("main_caption.py",),
     "pretrain": ("main_pretrain_mlm.py", "main_pretrain_task_specific.py"),
     "qaoe": ("main_qaoe_mlm.py", "main_qaoe_task_specific.py"),
     "qamc": ("main_qamc_mlm_gen_ans_idx.py", "main_qamc_task_specific.py"),
 }
-MODEL = {  # as in the released configurations
+MODEL = {  # values of the released configurations
     "vis_backbone": "vidswin",
     "vis_backbone_size": "base",
     "vis_backbone_init": "3d",
@@ -33,7 +33,7 @@ def write_config(task: TaskFiles, data: Path, folder: Path, frames: dict[str, An
     """Writes `args_<task>.json`.
 
     Args:
-        data: the folder of the text files; frames: where frames are read; lengths: stored frames of the clips.
+        data: folder of the text files; frames: options of the frame source; lengths: number of stored frames per clip.
     """
     fewest, most = min(lengths), max(lengths)
     size_frame = min(most, 4 if task.kind in ("captioning", "pretrain") else 5)
@@ -53,7 +53,7 @@ def write_config(task: TaskFiles, data: Path, folder: Path, frames: dict[str, An
 
 
 def commands(task: TaskFiles, config: Path) -> list[str]:
-    """What starts training: one process, then 8 GPUs. A pretrained checkpoint is named, but not needed."""
+    """Training commands: one process, then 8 GPUs. A pretrained checkpoint is named, but optional."""
     words = f"{SCRIPTS[task.kind][0]} --config {shlex.quote(str(config.resolve()))}"
     words += "" if task.kind == "pretrain" else " --path_ckpt CHECKPOINT"
     return [f"python {words}", f"torchrun --nproc_per_node=8 {words}"]

@@ -1,4 +1,4 @@
-"""A data set of people's own files, from tables and clips to configurations."""
+"""Creation of a data set from user tables and clips, including its configurations."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ from lavender.prepare.table import Table, read_table
 from lavender.prepare.texts import TASKS, possible_tasks, write_tasks
 from lavender.runtime.errors import DataError
 
-ROOT = Path(__file__).resolve().parents[2]  # of the scripts
+ROOT = Path(__file__).resolve().parents[2]  # folder of the scripts
 
 
 def make_dataset(
@@ -41,27 +41,27 @@ def make_dataset(
     max_pixels: int = MAX_PIXELS,
     workers: int | None = None,
 ) -> list[str]:
-    """Writes frames, the texts of every task that the columns allow, and a configuration of each; prints what it does.
+    """Writes frames, the texts of every task that the columns allow, and its configuration; prints a report.
 
     Args:
-        name: of the data set.
-        tables: CSV, TSV, JSON or JSONL files; none where the clips are tars that bring their captions.
-        videos: what `Clips` takes.
-        args_dir: of the configurations; by default `_args` in `output`.
-        columns: meaning → column, where the guess is not right; encoding: of the tables, if not UTF-8.
-        answers_from: whether numbers of options count from 0 or from 1; None: as the column shows.
-        frame_source: "tsv" stores frames; "videos" or "shards" leave them where they are.
-        count: frames of a video.
-        shares: of the videos that train, val and test get where no column names the split; seed: of that choice.
-        size_vocab: answers of the task-specific head, at most.
-        tasks: which of `TASKS` are made, where the columns allow them.
-        workers: processes; by default one a core.
+        name: name of the data set.
+        tables: CSV, TSV, JSON or JSONL files; none if the clips are tars with captions.
+        videos: path as for `Clips`.
+        args_dir: folder of the configurations; by default `_args` in `output`.
+        columns: role → column, to correct the guess; encoding: encoding of the tables, if not UTF-8.
+        answers_from: whether numbers of options count from 0 or from 1; None: inferred from the column.
+        frame_source: "tsv" stores frames; "videos" or "shards" read them from the clips.
+        count: frames per video.
+        shares: fractions of videos for train, val and test if no column names the split; seed: seed of that draw.
+        size_vocab: maximum number of answers of the task-specific head.
+        tasks: which of `TASKS` to make, if the columns allow them.
+        workers: number of processes; by default one per core.
 
     Returns:
-        the clips that cannot be decoded and were left out
+        the clips that were left out because they cannot be decoded
 
     Raises:
-        DataError: a table or the clips are not as they should be, or nothing can be used.
+        DataError: a table or the clips are faulty, or nothing is usable.
         OSError: a file cannot be written.
     """
     if name in CORPORA:
@@ -80,7 +80,7 @@ def make_dataset(
     checked()
 
     output.mkdir(parents=True, exist_ok=True)
-    made.write()  # first: a command that is stopped may go on
+    made.write()  # written first, so that a stopped command can continue
     if frame_source == "tsv":
         used = sorted({item["video"] for item in rows.all()})
         tsv = output / f"img_{name}.tsv"
@@ -109,7 +109,7 @@ def make_dataset(
 def _rows(
     clips: Clips, tables: Sequence[Path], columns: Mapping[str, str], encoding: str, answers_from: int | None
 ) -> Rows:
-    """The items of all tables; what their columns and answers are taken for is printed."""
+    """Reads the items of all tables; prints how columns and answers are interpreted."""
     if twice := [
         path for number, path in enumerate(tables) if path.resolve() in {one.resolve() for one in tables[:number]}
     ]:
@@ -126,14 +126,14 @@ def _rows(
 
 
 def _check(rows: Rows, tasks: Sequence[str], direct: bool) -> None:
-    """Raises DataError where nothing could be made of the rows."""
+    """Raises DataError if the rows give nothing."""
     if tuple(tasks) != ("pretrain",):
         check_splits(rows)
     possible_tasks(rows, direct, tasks)
 
 
 def caption_table(clips: Clips) -> Table:
-    """The captions that tars bring. DataError where there are none."""
+    """Table of the captions stored in tars. DataError if there are none."""
     rows = [(number, [video, text]) for number, (video, text) in enumerate(clips.captions())]
     if not rows:
         raise DataError(f"{clips.path} brings no captions: --table names the table of texts")

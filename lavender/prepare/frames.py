@@ -1,4 +1,4 @@
-"""The frames of people's clips, stored in a frame TSV: in many processes, and going on where it was stopped."""
+"""Extraction of frames into a frame TSV, by many processes, with continuation after a stop."""
 
 import json
 import sys
@@ -18,19 +18,19 @@ from lavender.runtime.quoting import one_line
 
 
 def write_frames(clips: Clips, used: list[str], path: Path, count: int, workers: int, **options: Any) -> list[str]:
-    """Writes the frame TSV of the clips in `used`, its lineidx and its id index; returns the ids that it holds.
+    """Writes the frame TSV of the clips in `used`, its lineidx and its id index; returns the ids in it.
 
-    Clips that it held before and that are still in the folder stay in it.
+    Clips that it already held and that still exist stay in it.
 
-    Frames that were extracted before, with these options and from files that did not change since, are kept: those of
-    a command that was stopped, in `<path>.part`, and those of a finished TSV; `<path>.made` says how it was made. Clips
-    that cannot be decoded are listed on stderr and in `clips.faults`.
+    Frames extracted earlier with the same options from unchanged files are reused: those of a stopped command, in
+    `<path>.part`, and those of a finished TSV, whose options are in `<path>.made`. Clips that cannot be decoded are
+    listed on stderr and in `clips.faults`.
 
     Args:
-        count: frames of a video file; an image folder keeps all of its images.
+        count: frames per video file; an image folder keeps all of its images.
 
     Raises:
-        DataError: no clip can be decoded, or another process writes the same file.
+        DataError: no clip can be decoded, or another process is writing the same file.
     """
     facts = {"count": count, **options}
     stamps = {name: clips[name].stamp() for name in used}
@@ -54,7 +54,7 @@ def write_frames(clips: Clips, used: list[str], path: Path, count: int, workers:
         held = [name for name in used if name not in clips.faults]
         if not held:
             raise DataError(f"{clips.path}: none of its {len(used)} clips can be decoded")
-        # Of an earlier command with other tables: its text files may still name them.
+        # Clips of an earlier command with other tables, whose text files may still name them.
         others = [name for name in made.stamps if name not in stamps and name in clips]
         stamps |= {name: made.stamps[name] for name in others}
         held += others
@@ -65,12 +65,12 @@ def write_frames(clips: Clips, used: list[str], path: Path, count: int, workers:
                     writer.write([name, *stored])
             write_id2lineidx(path, path.with_suffix(".id2lineidx.pkl"))
             made.write({name: stamps[name] for name in held})
-        part.path.unlink()  # all of it stands in the TSV now
+        part.path.unlink()  # all its rows are in the TSV now
     return held
 
 
 class _Job(NamedTuple):
-    """A clip to be extracted."""
+    """Clip to be extracted."""
 
     name: str
     clip: Clip
@@ -84,8 +84,10 @@ def _extract(job: _Job, count: int, options: dict[str, Any]) -> list[str]:
 
 
 class _Made:
-    """What a finished TSV holds: `stamps`, id → stamp of the clip, in the order of its rows; empty where it is not
-    there or was made with other options."""
+    """Contents of a finished TSV; empty if it is missing or was made with other options.
+
+    `stamps` is id → stamp of the clip, in row order.
+    """
 
     def __init__(self, tsv: Path, facts: dict[str, Any]):
         self._tsv, self._facts = tsv, facts
@@ -101,24 +103,24 @@ class _Made:
         self._rows = {name: row for row, name in enumerate(self.stamps)}
 
     def frames(self, name: str) -> list[str]:
-        """The frames of a clip."""
+        """Frames of a clip."""
         return self._reader.row(self._rows[name])[1:]
 
     def write(self, stamps: dict[str, str]) -> None:
-        """Says how the TSV was made."""
+        """Records how the TSV was made."""
         content = {"options": self._facts, "bytes": self._tsv.stat().st_size, "clips": stamps}
         with atomic_file(self._path) as file:
             file.write(json.dumps(content, ensure_ascii=False).encode())
 
 
 class _Part:
-    """Rows extracted so far: `<path>.part`, whose first line says with which options. A row: id, stamp, frames."""
+    """Rows extracted so far: `<path>.part`. Its first line has the options, a row has id, stamp and frames."""
 
     def __init__(self, tsv: Path, facts: dict[str, Any]):
         self.path = tsv.with_name(f"{tsv.name}.part")
         self._head = json.dumps(facts, sort_keys=True).encode() + b"\n"
         self.stamps: dict[str, str] = {}
-        self._places: dict[str, tuple[int, int]] = {}  # id → where its row begins, and its length
+        self._places: dict[str, tuple[int, int]] = {}  # id → start and length of its row
         self._file: BinaryIO
 
     def __enter__(self) -> "_Part":
@@ -146,7 +148,7 @@ class _Part:
         end = len(self._head)
         self._file.seek(end)
         for line in iter(self._file.readline, b""):
-            if not line.endswith(b"\n"):  # stopped within a row
+            if not line.endswith(b"\n"):  # stopped in the middle of a row
                 break
             name, mark = line.split(b"\t", 2)[:2]
             self.stamps[name.decode()] = mark.decode()
@@ -158,7 +160,7 @@ class _Part:
         self._file.close()
 
     def add(self, name: str, mark: str, frames: list[str]) -> None:
-        """Keeps the frames of a clip, and has them on disk."""
+        """Writes the frames of a clip to disk."""
         row = "\t".join([name, mark, *frames]).encode() + b"\n"
         start = self._file.seek(0, 2)
         self._file.write(row)
@@ -166,7 +168,7 @@ class _Part:
         self.stamps[name], self._places[name] = mark, (start, len(row))
 
     def frames(self, name: str) -> list[str]:
-        """The frames that are kept of a clip."""
+        """Stored frames of a clip."""
         start, length = self._places[name]
         self._file.seek(start)
         return self._file.read(length).decode().rstrip("\n").split("\t")[2:]

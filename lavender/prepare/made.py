@@ -1,4 +1,4 @@
-"""What a data set of people's own was made of: so that it can be extended, and nobody else's files are overwritten."""
+"""Record of how a data set was made, so that it can be extended and no other files are overwritten."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,10 +13,11 @@ class Made:
     """`NAME.made.json` in the folder of a data set.
 
     Args:
-        folder, name: of the data set; facts: how splits are drawn; with others, those that were drawn do not count.
+        folder, name: folder and name of the data set; facts: how splits are drawn; with other facts, earlier draws are
+            ignored.
 
     Attributes:
-        drawn: video → split, of all videos whose split was ever drawn.
+        drawn: video → split, for all videos whose split was ever drawn.
     """
 
     def __init__(self, folder: Path, name: str, facts: Mapping[str, Any]):
@@ -32,7 +33,7 @@ class Made:
             return
 
     def refuse_strange(self, tasks: Sequence[str], tables: Iterable[Path], configs: Path) -> None:
-        """Raises DataError where a file that will be written is there, and no command for this data set made it."""
+        """Raises DataError if an output file exists that no command for this data set made."""
         name = self._name
         files = [self._folder / f"img_{name}.tsv", *(self._folder / f"txt_{name}-{task}.json" for task in tasks)]
         files += [self._folder / f"txt_{name}.json", self._folder / f"{name}-cap"]

@@ -1,4 +1,4 @@
-"""Rows of tables → captions, questions and choices of videos that are there, each in its split."""
+"""Rows of tables to captions, questions and choices of existing videos, with a split for each."""
 
 import ast
 import json
@@ -23,23 +23,23 @@ _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?")
 
 @dataclass
 class Rows:
-    """What was read, and what was left out."""
+    """Accepted items and rejected rows."""
 
-    # Each item has its `video`, its `split` and `where` it is from, and
+    # Each item has its `video`, its `split` and its source `where`, and
     captions: list[dict[str, Any]] = field(default_factory=list)  # caption
     questions: list[dict[str, Any]] = field(default_factory=list)  # question, answer_text
     choices: list[dict[str, Any]] = field(default_factory=list)  # question, options, answer (None: not given)
-    faults: Counter[str] = field(default_factory=Counter)  # kind → rows left out
-    examples: dict[str, str] = field(default_factory=dict)  # kind → the first such row
-    notes: list[str] = field(default_factory=list)  # how answers are read
+    faults: Counter[str] = field(default_factory=Counter)  # kind → number of rejected rows
+    examples: dict[str, str] = field(default_factory=dict)  # kind → first such row
+    notes: list[str] = field(default_factory=list)  # how answers are interpreted
 
     def leave_out(self, kind: str, example: str) -> None:
-        """Notes a row that is not used."""
+        """Records a rejected row."""
         self.faults[kind] += 1
         self.examples.setdefault(kind, example)
 
     def keep(self, videos: Container[str], why: str) -> None:
-        """Leaves out the items of other videos."""
+        """Rejects the items of other videos."""
         for items in (self.captions, self.questions, self.choices):
             for item in items:
                 if item["video"] not in videos:
@@ -47,11 +47,11 @@ class Rows:
             items[:] = [item for item in items if item["video"] in videos]
 
     def all(self) -> list[dict[str, Any]]:
-        """Every item."""
+        """All items."""
         return [*self.captions, *self.questions, *self.choices]
 
     def report(self) -> list[str]:
-        """A line for each kind of row that was left out."""
+        """One line for each kind of rejected rows."""
         return [
             f"{count:,} rows left out: {kind}; the first: {self.examples[kind]}" for kind, count in self.faults.items()
         ]
@@ -60,14 +60,14 @@ class Rows:
 def read_rows(
     tables: Sequence[tuple[Table, Columns]], videos: Iterable[str], folder: object, answers_from: int | None = None
 ) -> Rows:
-    """The items of all tables; `split` is "" where the table has no such column.
+    """Reads the items of all tables; `split` is "" without such a column.
 
     Args:
-        videos: the ids that are there, in `folder`.
-        answers_from: whether numbered answers count from 0 or from 1; None: as the column shows.
+        videos: ids of the existing videos, in `folder`.
+        answers_from: whether numbered answers count from 0 or from 1; None: inferred from the column.
 
     Raises:
-        DataError: no row can be used, or a column cannot be what it is said to be.
+        DataError: no row is usable, or a column does not fit its role.
     """
     rows, ids = Rows(), VideoIds(videos, folder)
     for table, columns in tables:
@@ -127,7 +127,7 @@ def _read(table: Table, columns: Columns, ids: VideoIds, rows: Rows, answers_fro
 
 
 def _fault(cells: list[str], texts: list[str] | None, answers: list[str] | None, options: list[str] | None) -> str:
-    """Why a row cannot be used; "" where it can."""
+    """Why a row cannot be used; "" if it can."""
     if texts is None or answers is None or options is None:
         return "a cell holds an object, or a list of lists"
     if len(answers) > 1:
@@ -140,7 +140,7 @@ def _fault(cells: list[str], texts: list[str] | None, answers: list[str] | None,
 
 
 def split_of(name: str, where: str) -> str:
-    """Our name of a split. DataError where it is none."""
+    """Our name of a split. DataError if it is unknown."""
     for split, names in SPLIT_NAMES.items():
         if name.strip().lower() in names:
             return split
@@ -149,10 +149,10 @@ def split_of(name: str, where: str) -> str:
 
 
 def _several(cell: str, blank: bool = False) -> list[str] | None:
-    """The texts of a cell: a list of them as JSON or Python writes it, or one; None where it is something else.
+    """Texts of a cell: a list in JSON or Python notation, or a single text; None for anything else.
 
     Args:
-        blank: keep the blank ones of a list, null among them: numbers count them.
+        blank: keep blank entries and null in a list, since numbers count them.
     """
     if cell.startswith(("[", "{")):
         for read in (json.loads, ast.literal_eval):
@@ -176,15 +176,15 @@ def _options_of(cells: list[str], columns: Columns) -> list[str] | None:
 
 
 def share_out(rows: Rows, shares: Mapping[str, float], seed: int, drawn: Mapping[str, str]) -> dict[str, str]:
-    """Gives a split to the items that have none: whole videos, at random but always the same for a seed.
+    """Draws a split for items without one: whole videos, at random, reproducible for a seed.
 
     A video that has a split in one table keeps it in the others.
 
     Args:
-        drawn: the splits that were drawn before, which are kept.
+        drawn: splits drawn earlier, which are kept.
 
     Returns:
-        video → split, of those whose split is drawn
+        video → split, for videos whose split is drawn
 
     Raises:
         DataError: a video has two splits.
@@ -204,7 +204,7 @@ def share_out(rows: Rows, shares: Mapping[str, float], seed: int, drawn: Mapping
     used = [split for split in SPLITS if shares[split] > 0]
     left = len(videos)
     counts = {}
-    for split in used[1:]:  # each has a video, where there are enough
+    for split in used[1:]:  # each gets a video if there are enough
         wanted = max(int(shares[split] * len(waiting)), 1 if len(waiting) > used.index(split) else 0)
         counts[split] = min(left, max(0, wanted - before[split]))
         left -= counts[split]
@@ -218,7 +218,7 @@ def share_out(rows: Rows, shares: Mapping[str, float], seed: int, drawn: Mapping
 
 
 def leave_out_unanswered(rows: Rows) -> None:
-    """Only test items may have no answer."""
+    """Removes items without an answer, except from the test split."""
     for items, key in ((rows.questions, "answer_text"), (rows.choices, "answer")):
         for item in items:
             if item[key] in (None, "") and item["split"] != "test":
@@ -227,7 +227,7 @@ def leave_out_unanswered(rows: Rows) -> None:
 
 
 def check_splits(rows: Rows) -> None:
-    """Raises DataError where nothing is left to evaluate on, or nothing at all."""
+    """Raises DataError if there are no items, or none for evaluation."""
     splits = {item["split"] for item in rows.all()}
     if not splits:
         raise DataError("; ".join(["no row is left", *rows.report()]))

@@ -1,4 +1,4 @@
-"""Tables as people have them: CSV, TSV, JSON or JSONL, read into rows of text with the line that each is from."""
+"""User tables: CSV, TSV, JSON or JSONL, read into rows of text with line numbers."""
 
 import codecs
 import csv
@@ -16,32 +16,32 @@ from lavender.runtime.jsons import load_json
 from lavender.runtime.quoting import shown
 
 DELIMITERS = ",\t;|"
-MAX_CELL = 1_000_000  # characters; more is a quote that never ends
+MAX_CELL = 1_000_000  # characters; a longer cell means an unclosed quote
 
 
 @dataclass(frozen=True)
 class Table:
-    """A file's columns, and its rows: the line that a row begins at, and its cells in the order of the columns."""
+    """Columns of a file, and its rows: line number at which a row begins, and cells in column order."""
 
     path: Path
     columns: list[str]
     rows: list[tuple[int, list[str]]]
 
     def where(self, line: int) -> str:
-        """How messages call a row."""
+        """Name of a row in messages."""
         return f"{self.path}, {'entry' if self.path.suffix.lower() == '.json' else 'line'} {line}"
 
 
 def read_table(path: Path, encoding: str = "") -> Table:
-    """The table of a file; its kind is known by its extension: .json, .jsonl, .tsv, and CSV otherwise.
+    """Reads a table; the extension gives its kind: .json, .jsonl, .tsv, and CSV otherwise.
 
     A list in a cell of a JSON table (options, several captions) is kept as its JSON text.
 
     Args:
-        encoding: of the file, where it is not UTF-8.
+        encoding: encoding of the file, if not UTF-8.
 
     Raises:
-        DataError: the file is missing or is not what its name says; with the line.
+        DataError: the file is missing or malformed; with the line.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such table{looked_from(path)}; check --table")
@@ -57,7 +57,7 @@ def read_table(path: Path, encoding: str = "") -> Table:
 
 
 def _decoded(path: Path, encoding: str) -> str:
-    """The text of a file: UTF-8 where it is that, whatever `encoding` says of the others."""
+    """Text of a file: decoded as UTF-8 if possible, else with `encoding`."""
     with path.open("rb") as file:  # Excel's "Unicode text"
         marked = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     encoding = "utf-16" if marked else encoding
@@ -76,7 +76,7 @@ def _decoded(path: Path, encoding: str) -> str:
 def _from_csv(path: Path, text: str) -> Table:
     if "\n" not in text:
         text = text.replace("\r", "\n")
-    if named := re.match(r"sep=(.)\r?\n", text):  # as Excel writes it
+    if named := re.match(r"sep=(.)\r?\n", text):  # written by Excel
         text = "\n" + text[named.end() :]
     delimiter = "\t" if path.suffix.lower() == ".tsv" else named[1] if named else _delimiter(text)
     rows = _tab_rows(path, text) if delimiter == "\t" else csv_rows(path, io.StringIO(text, newline=""), delimiter)
@@ -86,8 +86,8 @@ def _from_csv(path: Path, text: str) -> Table:
         raise DataError(f"{path}: it is empty") from None
     columns = [name.strip() for name in columns]
     while columns and not columns[-1]:
-        columns.pop()  # a delimiter at the end of each line
-    columns = [name or f"(column {number})" for number, name in enumerate(columns, start=1)]  # such as pandas' index
+        columns.pop()  # trailing delimiter on each line
+    columns = [name or f"(column {number})" for number, name in enumerate(columns, start=1)]  # e.g. pandas' index
     _check_columns(path, columns)
     kept = []
     for line, cells in rows:
@@ -102,10 +102,10 @@ def _from_csv(path: Path, text: str) -> Table:
 
 
 def _tab_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows of a TSV, in which quotes may be those of a CSV, or signs of the texts.
+    """Rows of a TSV, in which quotes may be CSV quoting or characters of the text.
 
-    They are signs where rows cannot be read otherwise, or only with line ends in texts, and each line has as many cells
-    as the first.
+    They are characters if CSV parsing fails or gives texts with line ends, and each line has as many cells as the
+    first.
     """
     lines = enumerate(text.split("\n"), start=1)  # splitlines would cut at signs within texts, too
     plain = [(number, line.rstrip("\r").split("\t")) for number, line in lines if line.strip()]
@@ -121,19 +121,19 @@ def _tab_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _delimiter(text: str) -> str:
-    """What stands most often in the first line, outside of quotes."""
+    """Most frequent delimiter in the first line, outside of quotes."""
     outside = "".join(text.lstrip("\r\n").split("\n", 1)[0].split('"')[::2])
     return max(DELIMITERS, key=outside.count)
 
 
 def csv_rows(path: Path, lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows that are not blank, each with the line it begins at.
+    """Yields rows that are not blank, with the line number at which each begins.
 
     Raises:
-        DataError: a quote is missing or is where none can be; with the line.
+        DataError: a quote is missing or misplaced; with the line.
     """
     csv.field_size_limit(MAX_CELL)
-    # Without quotes in the file every quote sign would be text; with strict, a broken one is an error.
+    # With strict, a broken quote is an error.
     reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
     line = 1
     while True:
@@ -187,7 +187,7 @@ def _from_objects(path: Path, entries: Iterator[tuple[int, Any]]) -> Table:
 
 
 def _cell(value: Any) -> str:
-    if value is None or value != value:  # nothing, or NaN
+    if value is None or value != value:  # missing, or NaN
         return ""
     return value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 

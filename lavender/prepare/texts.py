@@ -1,4 +1,4 @@
-"""Items → the text files of the tasks: retrieval, captioning, questions with an answer, multiple choice."""
+"""Items to the text files of the tasks: retrieval, captioning, question answering, multiple choice."""
 
 import json
 import re
@@ -16,14 +16,14 @@ from lavender.text.masking import IGNORED
 
 LENGTHS = (25, 50, 100, 150, 200, 300, 500)  # size_txt to choose from
 _FOREIGN = re.compile(r"[^\x00-\x7f]")
-TOKENS_PER_WORD = 1.4  # of BERT's vocabulary, with room to spare
+TOKENS_PER_WORD = 1.4  # BERT tokens per word, with a margin
 
 TASKS = ("retrieval", "captioning", "pretrain", "qa", "mc")
 
 
 @dataclass(frozen=True)
 class TaskFiles:
-    """A task of the new data set: what its configuration says, and how many items each split has."""
+    """Task of the new data set: options of its configuration, and number of items per split."""
 
     name: str
     kind: str  # retrieval, captioning, pretrain, qaoe, qamc
@@ -38,10 +38,10 @@ def write_tasks(
     """Writes the text files of those of `tasks` that the items allow.
 
     Args:
-        direct: frames are read from videos or tars, not from a frame TSV.
+        direct: frames are read from videos or tars instead of a frame TSV.
 
     Raises:
-        DataError: no task is allowed, or the questions have no answers to train on.
+        DataError: no task is possible, or the questions have no training answers.
     """
     writers: dict[str, Callable[[], TaskFiles]] = {
         "retrieval": lambda: _retrieval(rows.captions, name, output),
@@ -61,11 +61,11 @@ def write_tasks(
 
 
 def possible_tasks(rows: Rows, direct: bool, tasks: Sequence[str] = TASKS) -> list[str]:
-    """Those of `tasks` that the items allow. DataError where it is none, or the options do not fit."""
+    """Those of `tasks` that the items allow. DataError if there are none, or the options do not fit."""
     possible = {
         "retrieval": bool(rows.captions),
         "captioning": bool(rows.captions),
-        "pretrain": bool(rows.captions) and direct,  # the parts of a TSV would need files of their own
+        "pretrain": bool(rows.captions) and direct,  # the parts of a TSV would need separate files
         "qa": bool(rows.questions),
         "mc": bool(rows.choices),
     }
@@ -82,7 +82,7 @@ def possible_tasks(rows: Rows, direct: bool, tasks: Sequence[str] = TASKS) -> li
 
 
 def by_split(items: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The items of each split, without the words of their split and place."""
+    """Items of each split, without their keys `split` and `where`."""
     found: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     for item in items:
         found[item["split"]].append({key: value for key, value in item.items() if key not in ("split", "where")})
@@ -97,7 +97,7 @@ def _retrieval(captions: list[dict[str, Any]], name: str, output: Path) -> TaskF
 
 
 def _pretraining(captions: list[dict[str, Any]], name: str, output: Path) -> TaskFiles:
-    """The first caption of each video is used."""
+    """Writes pretraining captions: the first caption of each video."""
     texts: dict[str, dict[str, list[str]]] = {}
     for split, items in by_split(captions).items():
         for item in items if split != "test" else ():
@@ -129,7 +129,7 @@ def _captioning(captions: list[dict[str, Any]], name: str, output: Path, direct:
 
 
 def write_caption_split(folder: Path, split: str, frames: str, texts: Mapping[str, list[str]]) -> None:
-    """One split of a captioning folder: every caption is trained on, and all of them are references."""
+    """Writes one split of a captioning folder: all captions are for training, and all are references."""
     files = {
         **({"img": frames} if frames else {}),
         "caption": f"{split}.caption.tsv",
@@ -168,13 +168,13 @@ def _questions(questions: list[dict[str, Any]], name: str, output: Path, size_vo
 
 
 def number_answers(items: Mapping[str, list[dict[str, Any]]], size_vocab: int) -> dict[str, int]:
-    """Gives each item the class of its answer, and returns the classes, word → number.
+    """Sets the class of each item's answer, and returns the classes, word → number.
 
-    The MLM head reads the word itself. The task-specific head has a class for each of the `size_vocab` most frequent
+    The MLM head predicts the word itself. The task-specific head has a class for each of the `size_vocab` most frequent
     training answers; other answers have no class (−1).
 
     Args:
-        items: split → items with `answer_text`, "" where the answer is withheld.
+        items: split → items with `answer_text`, "" if the answer is withheld.
     """
     times = Counter(item["answer_text"].lower() for item in items["train"] if item["answer_text"])
     classes = {word: number for number, (word, _) in enumerate(times.most_common(size_vocab))}
@@ -197,7 +197,7 @@ def _choices(choices: list[dict[str, Any]], name: str, output: Path) -> TaskFile
 
 
 def number_options(items: Mapping[str, list[dict[str, Any]]]) -> None:
-    """Turns the `options` of each item into `option_0`, `option_1`, …; an answer that is withheld is left out."""
+    """Turns the `options` of each item into `option_0`, `option_1`, …; removes withheld answers."""
     for item in (item for split in items.values() for item in split):
         item |= {f"option_{number}": option for number, option in enumerate(item.pop("options"))}
         if item["answer"] is None:
@@ -205,7 +205,7 @@ def number_options(items: Mapping[str, list[dict[str, Any]]]) -> None:
 
 
 def _length(texts: Iterable[str]) -> int:
-    """A `size_txt` that 99 of 100 texts fit in, guessed from their words; a sign that is not ASCII may be a token."""
+    """A `size_txt` that fits 99 % of the texts, estimated from words; a non-ASCII character may be a token."""
     tokens = sorted(TOKENS_PER_WORD * len(text.split()) + len(_FOREIGN.findall(text)) for text in texts)
     needed = tokens[int(0.99 * (len(tokens) - 1))] + 3
     return next((length for length in LENGTHS if length >= needed), LENGTHS[-1])
@@ -216,7 +216,7 @@ def _counts(items: Mapping[str, list[Any]]) -> dict[str, int]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a text file of one line."""
+    """Writes JSON on one line."""
     _write(path, json.dumps(content, ensure_ascii=False) + "\n")
 
 

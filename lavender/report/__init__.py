@@ -1,1 +1,1 @@
-"""A page about one run or several: curves, tables, examples with their frames."""
+"""HTML report on one or several runs: curves, tables, examples with frames."""

@@ -1,18 +1,18 @@
-"""Curves over the epochs, as pictures that stand in a page."""
+"""Curves over epochs as SVG for the page."""
 
 import io
 from collections.abc import Mapping, Sequence
 
 from lavender.report.runs import Points, Run
 
-GREY = "#8a8f98"  # of axes and letters: legible on white and on black
+GREY = "#8a8f98"  # axes and text: legible on white and black
 COLOURS = ("#7a4fbf", "#d9822b", "#2b8a6e", "#c2476b", "#3b78c2", "#8d7a28", "#5d6b7a", "#9b5fc0")
 
 
 def panels(groups: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, list[Points]]]:
-    """Figure → group → the curve of each of its runs. Losses first, then each metric of each split.
+    """Plot title → group → the curve of each of its runs. Losses first, then each metric of each split.
 
-    Figures with fewer than two points in every run are left out.
+    Plots with fewer than two points in every run are left out.
     """
     found: dict[str, dict[str, list[Points]]] = {}
     for group, runs in groups.items():
@@ -25,7 +25,7 @@ def panels(groups: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, list[Poin
 
 
 def svg(title: str, lines: Mapping[str, Sequence[Points]], legend: bool) -> str:
-    """One figure, 360 × 220 px, without a background."""
+    """One plot, 360 × 220 px, without a background."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""Examples of what a run predicted, right and wrong, and how accuracy differs from answer to answer."""
+"""Examples of right and wrong predictions, and accuracy by answer."""
 
 import json
 from collections import Counter
@@ -13,9 +13,9 @@ from lavender.report.frames import Videos
 from lavender.runtime.errors import DataError
 
 Record = dict[str, Any]
-BEST = 5  # answers, options or videos of an example
-ANSWERS = 20  # rows of the table of answers
-CONFUSED = 10  # answers of the confusion matrix
+BEST = 5  # maximum answers, options or videos per example
+ANSWERS = 20  # rows in the table of answers
+CONFUSED = 10  # answers in the confusion matrix
 
 
 @dataclass(frozen=True)
@@ -29,22 +29,22 @@ class Line:
 
 @dataclass
 class Example:
-    """One prediction: its video's frames, what was asked, what was predicted; other videos that were found."""
+    """One prediction: frames of its video, input, prediction, and other videos found."""
 
     video: str
     lines: list[Line]
-    is_right: bool | None = None  # None: nothing says
+    is_right: bool | None = None  # None: unknown
     frames: list[str] = field(default_factory=list)
     others: list["Example"] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Accuracy by right answer, the most frequent first, and what was taken for what.
+    """Accuracy by right answer, most frequent first, and a confusion matrix.
 
     Args:
-        rows: (answer, how many, share that is right); names: of the confusion matrix; matrix: (rows, columns) of
-            counts, right answer × prediction, the last column for all other predictions.
+        rows: (answer, count, accuracy); names: labels of the confusion matrix; matrix: (rows, columns) of counts, right
+            answer × prediction, the last column for all other predictions.
     """
 
     rows: list[tuple[str, int, float]]
@@ -53,7 +53,7 @@ class Answers:
 
 
 def choose(records: Sequence[Record], count: int) -> list[Record]:
-    """Records, half of them right and half of them wrong where there are as many, evenly spread over the split."""
+    """Selects records, half of them right and half wrong if possible, evenly spread over the split."""
     right = [record for record in records if is_right(record)]
     wrong = [record for record in records if is_right(record) is False]
     unknown = [record for record in records if is_right(record) is None]
@@ -64,7 +64,7 @@ def choose(records: Sequence[Record], count: int) -> list[Record]:
 
 
 def is_right(record: Record) -> bool | None:
-    """Whether a prediction is right; None where nothing says."""
+    """Whether a prediction is right; None if unknown."""
     if "rank" in record:
         return bool(record["rank"] == 1)
     if "right" in record:
@@ -75,7 +75,7 @@ def is_right(record: Record) -> bool | None:
 
 
 def example(record: Record, videos: Videos, found: "Found | None") -> Example:
-    """What a page shows of a record."""
+    """Converts a record to an example for the page."""
     made = Example(record["video"], list(_lines(record, videos)), is_right(record), videos.frames(record["video"]))
     if "rank" in record:
         top = found.of(record["index"]) if found else [(record["prediction"], None)]
@@ -87,7 +87,7 @@ def example(record: Record, videos: Videos, found: "Found | None") -> Example:
 
 
 def answers(records: Iterable[Record]) -> Answers | None:
-    """The table of answers of questions, or of hidden words; None where answers are no words."""
+    """Table of answers of questions or masked tokens; None if the answers are not words."""
     pairs = [pair for record in records for pair in _answered(record)]
     if not pairs:
         return None
@@ -100,10 +100,10 @@ def answers(records: Iterable[Record]) -> Answers | None:
 
 
 class Found:
-    """The scores that a retrieval evaluation saved: the videos that fit each text best.
+    """Scores saved by a retrieval evaluation: the best videos of each text.
 
     Raises:
-        DataError: the files do not belong together.
+        DataError: the files do not fit together.
     """
 
     def __init__(self, folder: Path, split: str):
@@ -113,7 +113,7 @@ class Found:
             raise DataError(f"{folder}/scores_{split}.npy: {self._scores.shape}, but {len(self._videos)} videos")
 
     def of(self, text: int) -> list[tuple[str, float | None]]:
-        """The best videos of a text with their scores."""
+        """Best videos of a text with their scores."""
         row = np.asarray(self._scores[text])
         return [(self._videos[n], float(row[n])) for n in np.argsort(-row, kind="stable")[:BEST]]
 

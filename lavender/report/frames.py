@@ -1,4 +1,4 @@
-"""The frames of a prediction's video, as small pictures within a page; and its references."""
+"""Frames of a prediction's video as thumbnails in the page, and its references."""
 
 import logging
 from collections.abc import Mapping
@@ -19,18 +19,18 @@ from lavender.tasks.splits import of_dataset
 
 LOGGER = logging.getLogger("lavender.report")
 
-HEIGHT = 96  # pixels of a small picture
-SHOWN = 5  # frames of a video
+HEIGHT = 96  # height of a thumbnail in pixels
+SHOWN = 5  # frames shown per video
 
 
 class Videos:
-    """The videos of a task's split, found by id as evaluation finds them.
+    """Videos of a task's split, looked up by id like in evaluation.
 
     Args:
-        config: of the task; split: its name; record: one of its predictions, which tells the kind of task.
+        config: configuration of the task; split: its name; record: one of its predictions, to detect the kind of task.
 
     Attributes:
-        fault: why no video has frames, such as data that are no longer there; "" where they are.
+        fault: why no video has frames, such as missing data; "" if they can be read.
     """
 
     def __init__(self, config: Config, split: str, record: Mapping[str, Any]):
@@ -59,7 +59,7 @@ class Videos:
             self._sources.append(open_frames(config))
 
     def frames(self, video: str) -> list[str]:
-        """Small pictures of frames that are spread over a video, as `data:` addresses; [] where it is not found."""
+        """Thumbnails of frames spread over a video, as `data:` URLs; [] if the video is not found."""
         try:
             stored = self._find(video)
             if stored is None:
@@ -70,7 +70,7 @@ class Videos:
             return []
 
     def references(self, video: str) -> list[str]:
-        """The captions that a caption of the video is compared with."""
+        """Reference captions of a video."""
         if self._captions is None or video not in self._rows:
             return []
         try:

@@ -1,4 +1,4 @@
-"""The page: one HTML file with everything in it."""
+"""The report: a single self-contained HTML file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from lavender.tasks.splits import task_and_split
 
 @dataclass(frozen=True)
 class Section:
-    """The predictions of a run on one split. missing: why frames are not shown."""
+    """Predictions of a run on one split. missing: why frames are not shown."""
 
     title: str
     count: int
@@ -30,14 +30,14 @@ class Section:
 
 
 def write_page(runs: Sequence[Run], output: Path, count: int = 12, summary: str = "") -> None:
-    """Writes the page of some runs.
+    """Writes the report on some runs.
 
     Args:
-        count: examples of each split.
-        summary: words on top of the page, their lines as they stand.
+        count: number of examples per split.
+        summary: text at the top of the page; its line breaks are kept.
 
     Raises:
-        DataError: predictions that cannot be read. OSError: the page cannot be written.
+        DataError: predictions cannot be read. OSError: the page cannot be written.
     """
     grouped = groups(runs)
     figures = [

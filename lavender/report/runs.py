@@ -1,4 +1,4 @@
-"""What a run left in its folder, and which runs differ by their seed alone."""
+"""Contents of run folders, and groups of runs that differ only by seed."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from lavender.runtime.errors import DataError
 from lavender.runtime.files import looked_from
 from lavender.tasks.splits import evaluated, task_and_split, tasks_of
 
-Key = tuple[str, str, str]  # task ("" for one that is alone), split, metric
+Key = tuple[str, str, str]  # task ("" for a single one), split, metric
 Points = list[tuple[float, float]]  # (epoch, value)
 
 _OF_A_SEED = ("seed", "path_output", "config", "n_workers", "resume", "given", "remarks")  # may differ in a group
@@ -22,10 +22,10 @@ _OF_A_SEED = ("seed", "path_output", "config", "n_workers", "resume", "given", "
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder.
+    """Folder of a run.
 
     Args:
-        folder: that a script wrote; options: of its args.json; results: of its results.json.
+        folder: the run's folder; options: contents of args.json; results: contents of results.json.
     """
 
     folder: Path
@@ -34,32 +34,32 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's name without the underscore in front."""
+        """Name of the folder without the leading underscore."""
         return self.folder.name.removeprefix("_")
 
     @cached_property
     def config(self) -> Config:
-        """Its options, for reading its data. ConfigError where args.json cannot be understood."""
+        """Options of the run, for reading its data. ConfigError if args.json is invalid."""
         return from_dict(dict(self.options), str(self.folder / "args.json"), strict=False)
 
     def config_of(self, task: str) -> Config:
-        """The options of one of several tasks."""
+        """Options of one of several tasks."""
         if not task:
             return self.config
         return next((entry for entry in self.config.entries() if entry.task == task), self.config)
 
     def best(self) -> dict[Key, float]:
-        """The metrics of each task at its best epoch; of the zero-shot evaluation where there are no epochs."""
+        """Metrics of each task at its best epoch; of the zero-shot evaluation if there are no epochs."""
         entry = self.results.get("best") or self.results.get("zero_shot") or {}
         return dict(_metrics(entry))
 
     def best_epochs(self) -> dict[str, Any]:
-        """Task → its best epoch."""
+        """Task → best epoch."""
         best = self.results.get("best") or {}
         return {task: splits["epoch"] for task, splits in tasks_of(best).items() if "epoch" in splits}
 
     def curves(self) -> dict[str, Points]:
-        """Name → its values over the epochs: what training said, and each metric of each split."""
+        """Name → values over epochs: training metrics, and each metric of each split."""
         curves: dict[str, Points] = {}
         entries = self.results.get("epochs", [])
         for number, entry in enumerate(entries, start=1):
@@ -71,7 +71,7 @@ class Run:
         return curves
 
     def predictions(self) -> dict[str, list[dict[str, Any]]]:
-        """Split, with its task in front where there are several → the records of its best epoch.
+        """Split, with a task prefix if there are several → records of its best epoch.
 
         Raises:
             DataError: a line is not JSON.
@@ -82,7 +82,7 @@ class Run:
 
 
 def open_run(folder: Path) -> Run:
-    """The run of a folder. DataError where it is none, or has no results yet."""
+    """Opens the run of a folder. DataError if it is not a run, or has no results yet."""
     for name in ("args.json", "results.json"):
         if not (folder / name).is_file():
             reason = "it has no results yet" if (folder / "args.json").is_file() else "this is no run's folder"
@@ -91,7 +91,7 @@ def open_run(folder: Path) -> Run:
 
 
 def groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Name → the runs that differ by their seed alone, in the order given."""
+    """Name → runs that differ only by seed, in the given order."""
     found: dict[str, list[Run]] = {}
     for run in runs:
         alike = {key: value for key, value in run.options.items() if key not in _OF_A_SEED}
@@ -104,7 +104,7 @@ def groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Option → its value in each run, of those that are not alike in all."""
+    """Option → its value in each run, for options that differ."""
     keys = dict.fromkeys(key for run in runs for key in run.options)
     values = {key: [json.dumps(run.options.get(key), ensure_ascii=False) for run in runs] for key in keys}
     return {key: row for key, row in values.items() if len(set(row)) > 1 and key not in ("given", "remarks", "config")}
@@ -135,6 +135,6 @@ def _records(path: Path) -> list[dict[str, Any]]:
 
 
 def title(name: str) -> str:
-    """How a page calls a file of predictions."""
+    """Title of a file of predictions in the report."""
     task, split = task_and_split(name)
     return " ".join(filter(None, (task, split)))

@@ -1,4 +1,4 @@
-"""Metrics of several runs side by side: as numbers, as Markdown, as LaTeX."""
+"""Metrics of several runs side by side: as a table, Markdown and LaTeX."""
 
 import math
 import re
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from lavender.report.runs import Key, Run
 
-PERCENT = ("acc", "r@", "v2t_r@")  # metrics that are shares
-MEANINGS = {  # pattern of a metric → what it is
+PERCENT = ("acc", "r@", "v2t_r@")  # metrics that are fractions
+MEANINGS = {  # pattern of a metric → explanation
     r"acc|acc_1": "accuracy: percent of the questions (or pairs) whose best answer is right",
     r"acc_5": "percent of the questions whose right answer is among the five best",
     r"acc_\w*_?adjusted": "accuracy over the size of the public test split (size_test)",
@@ -29,13 +29,13 @@ MEANINGS = {  # pattern of a metric → what it is
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of metrics: `rows` name → a cell for each column, "" where a run lacks it."""
+    """Rows of metrics: `rows` name → one cell per column, "" if a run lacks it."""
 
     columns: list[str]
     rows: dict[str, list[str]]
 
     def meanings(self) -> dict[str, str]:
-        """What the metrics of the table are: names → words."""
+        """Explanations of the table's metrics: names → text."""
         found: dict[str, list[str]] = {}
         for name in self.rows:
             metric = "best epoch" if name.endswith("best epoch") else name.rsplit(" ", 1)[-1]
@@ -45,13 +45,13 @@ class Table:
         return {", ".join(metrics): words for words, metrics in found.items()}
 
     def markdown(self) -> str:
-        """To paste into a README."""
+        """The table in Markdown, for a README."""
         lines = [["metric", *self.columns], ["---"] * (1 + len(self.columns))]
         lines += [[name, *cells] for name, cells in self.rows.items()]
         return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
     def latex(self) -> str:
-        """To paste into a paper: a `tabular` with booktabs' rules, a run a row."""
+        """The table in LaTeX, for a paper: a `tabular` with booktabs rules, one run per row."""
         head = " & ".join(["run", *map(_tex, self.rows)])
         lines = [
             " & ".join([_tex(column), *(_tex(cells[n]) or "--" for cells in self.rows.values())]) + r" \\"
@@ -62,7 +62,7 @@ class Table:
 
 
 def compare(groups: Mapping[str, Sequence[Run]]) -> Table:
-    """The metrics of each group at the best epochs; of several seeds their mean ± standard deviation."""
+    """Metrics of each group at the best epochs; over several seeds as mean ± standard deviation."""
     values = {name: [run.best() for run in runs] for name, runs in groups.items()}
     keys: dict[Key, None] = {key: None for runs in values.values() for best in runs for key in best}
     rows = {}
@@ -77,7 +77,7 @@ def compare(groups: Mapping[str, Sequence[Run]]) -> Table:
 
 
 def number(metric: str, value: float) -> str:
-    """A value as people read it: shares in percent, whole numbers whole, others with four digits."""
+    """Formatted value: fractions in percent, integers without decimals, others with four digits."""
     if not math.isfinite(value):
         return str(value)
     if metric.startswith(PERCENT) and 0 <= value <= 1:

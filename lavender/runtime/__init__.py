@@ -1,1 +1,1 @@
-"""What everything else stands on: processes, devices, seeds, logging, errors."""
+"""Foundation of all packages: processes, devices, seeds, logging, errors."""

@@ -1,4 +1,4 @@
-"""Which device and which precision a run uses."""
+"""Choice of device and precision."""
 
 import ctypes
 import platform
@@ -15,7 +15,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """`auto` is this process's GPU where there is one, else the CPU; a CUDA device becomes the current one."""
+    """`auto` is this process's GPU if there is one, else the CPU; a CUDA device becomes the current one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cpu":
@@ -23,7 +23,7 @@ def choose_device(name: str = "auto") -> torch.device:
     if not torch.cuda.is_available():
         raise ConfigError('"device" is "cuda", but torch finds no GPU: use --device cpu, or a CUDA build of torch')
     number, count, launch = distributed.local_rank(), torch.cuda.device_count(), distributed.launch()
-    if launch and launch.binds_gpus:  # e.g. srun --gpus-per-task=1: each process sees its own alone; `start` compares
+    if launch and launch.binds_gpus:  # e.g. srun --gpus-per-task=1: each process sees only its own; `start` checks
         number %= count
     if number >= count:
         raise ConfigError(
@@ -36,19 +36,19 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc keep the memory of freed tensors for the next step instead of giving it back to the system.
+    """Makes glibc keep freed memory for the next step instead of returning it to the system.
 
-    A training step on a CPU frees and takes gigabytes; without this, a third of a small model's step is page faults.
+    A training step on a CPU frees and allocates gigabytes; page faults would take a third of a small model's step.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        mmap_max, trim_threshold = -4, -1  # names of malloc.h
+        mmap_max, trim_threshold = -4, -1  # constants of malloc.h
         libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """`auto` is bf16 where a GPU has it itself (V100 and T4 emulate it), else fp16 on a GPU and fp32 on a CPU."""
+    """`auto` is bf16 on a GPU with native support (V100 and T4 emulate it), fp16 on other GPUs, fp32 on a CPU."""
     if name != "auto":
         return name
     if device.type == "cpu":
@@ -57,12 +57,12 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:
-    """Matrix products in `precision`, one of `PRECISIONS`; nothing for fp32."""
+    """Autocast context for `precision`, one of `PRECISIONS`; no effect for fp32."""
     return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32")
 
 
 def to_device(batch: dict, device: torch.device) -> dict:
-    """Tensors of a batch on the device (without waiting, from pinned memory); everything else as it is."""
+    """Moves the tensors of a batch to the device (asynchronously from pinned memory); other values are unchanged."""
     return {
         key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
         for key, value in batch.items()
@@ -71,13 +71,13 @@ def to_device(batch: dict, device: torch.device) -> dict:
 
 @lru_cache(maxsize=64)
 def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Numbers as a tensor on a device, (n,), copied there once: each copy makes the host wait for the device."""
-    with torch.inference_mode(False):  # kept: it may be used in training later
+    """Tensor of numbers on a device, (n,), cached: each copy would make the host wait for the device."""
+    with torch.inference_mode(False):  # cached: it may be used in training later
         return torch.tensor(values, device=device)
 
 
 def memory_in_use(device: torch.device) -> str:
-    """Peak memory so far, for the log: of the GPU, or of this process on a CPU (in GiB)."""
+    """Peak memory so far, as text in GiB: of the GPU, or of this process on a CPU."""
     if device.type == "cuda":
         return f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB on the GPU"
     import resource

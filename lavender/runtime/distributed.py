@@ -1,4 +1,4 @@
-"""Processes of a run: ranks from the environment of any launcher, gathering, and what only the first one does."""
+"""Processes of a run: ranks from any launcher's environment, collective operations, main-process checks."""
 
 import logging
 import os
@@ -14,79 +14,79 @@ from lavender.runtime import launchers
 from lavender.runtime.errors import ConfigError
 from lavender.runtime.launchers import Launch, find_launch
 
-PATIENCE = 180.0  # seconds in which all processes of a run must have started
+PATIENCE = 180.0  # seconds within which all processes of a run must start
 LOGGER = logging.getLogger("lavender")  # lavender.runtime.logging imports this module
 
 _object_group: Any = None
-_met: Launch | None = None  # as it was before `start` wrote the variables that torch reads
+_met: Launch | None = None  # the launch before `start` set torch's variables
 
 
 def launch() -> Launch | None:
-    """What the launcher of this process says, as `find_launch` does."""
+    """The launch of this process, as from `find_launch`."""
     return _met or find_launch(os.environ)
 
 
 def rank() -> int:
-    """Number of this process among all, from 0."""
+    """Rank of this process, from 0."""
     found = launch()
     return found.rank if found else 0
 
 
 def local_rank() -> int:
-    """Number of this process on its machine, from 0: the GPU that it takes."""
+    """Rank of this process on its host, from 0; it selects the GPU."""
     found = launch()
     return found.local_rank if found else 0
 
 
 def world_size() -> int:
-    """How many processes run together."""
+    """Number of processes."""
     found = launch()
     return found.world_size if found else 1
 
 
 def processes_here() -> int:
-    """How many processes of the run share this machine's cores, as far as the launcher tells."""
+    """Number of processes of the run on this host, as far as the launcher reports it."""
     return launchers.processes_here(os.environ) if is_launched() else 1
 
 
 def is_main() -> bool:
-    """Whether this process writes the logs, the bars and the files."""
+    """Whether this is the main process, which writes logs, progress bars and files."""
     return rank() == 0
 
 
 def is_launched() -> bool:
-    """Whether a launcher started this process, be it the only one."""
+    """Whether a launcher started this process, even as the only one."""
     return launch() is not None
 
 
 def uses_cuda() -> bool:
-    """Whether the processes talk over GPUs (and batches should be pinned)."""
+    """Whether the processes communicate over GPUs (then batches should be pinned)."""
     return torch.cuda.is_available() and torch.cuda.is_initialized()
 
 
 def start(device: torch.device, minutes: float = 30, patience: float = PATIENCE) -> None:
-    """Joins the processes of a run: nccl on CUDA, gloo on a CPU; does nothing without a launcher.
+    """Joins the process group of the run: nccl on CUDA, gloo on a CPU; without a launcher does nothing.
 
     Args:
-        minutes: how long an operation waits for the others, once all have met.
-        patience: seconds to wait for all of them at the start.
+        minutes: timeout of collective operations.
+        patience: timeout in seconds for the start of all processes.
 
     Raises:
-        ConfigError: the processes cannot meet; it says which one did not come, and where.
+        ConfigError: the processes cannot connect; the message says which one is missing, and where.
     """
     global _object_group, _met
     found = launch()
     if found is None or dist.is_initialized():
         return
     options: dict[str, Any] = {"timeout": timedelta(minutes=minutes)}
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun has let them meet
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun has set up the store
         _find_agent(found, patience)
     else:
         store = _meet(found, device, patience)
         store.set_timeout(options["timeout"])
         options |= {"store": store, "rank": found.rank, "world_size": found.world_size}
     _met = found
-    # torch and DeepSpeed read these alone
+    # torch and DeepSpeed read only these
     os.environ |= {
         "RANK": str(found.rank),
         "LOCAL_RANK": str(_gpu_number(device, found)),
@@ -102,7 +102,7 @@ def start(device: torch.device, minutes: float = 30, patience: float = PATIENCE)
 
 
 def _find_agent(found: Launch, patience: float) -> None:
-    """Waits for torchrun, which torch itself would do for ever."""
+    """Waits for torchrun's store with a timeout; torch itself would wait forever."""
     try:
         _wait_for_address(found, time.monotonic() + patience)
     except OSError as error:
@@ -113,7 +113,7 @@ def _find_agent(found: Launch, patience: float) -> None:
 
 
 def _meet(found: Launch, device: torch.device, patience: float) -> dist.Store:
-    """Waits until every process of the run is there, and has a GPU of its own."""
+    """Waits until every process of the run has connected and has its own GPU."""
     where, end = f"MASTER_ADDR={found.address} MASTER_PORT={found.port}", time.monotonic() + patience
     me = f"process {found.rank} of {found.world_size}"
     try:
@@ -159,7 +159,7 @@ def _meet(found: Launch, device: torch.device, patience: float) -> dist.Store:
             f"processes {_some(sharing)} share one GPU ({gpu}): give each its own, e.g. srun --gpus-per-task=1"
         )
     store.add("met", 1)
-    if found.rank == 0:  # the store ends with this process, so the others first
+    if found.rank == 0:  # the store ends with this process, so the others leave first
         while store.add("met", 0) < found.world_size and time.monotonic() < end + 5:
             time.sleep(0.02)
     return store
@@ -171,10 +171,10 @@ def _some(ranks: set[int]) -> str:
 
 
 def _wait_for_address(found: Launch, end: float, listens: bool = False) -> None:
-    """Until somebody listens at the address (torch waits too, but with a screenful of warnings).
+    """Waits until a process listens at the address (torch would print many warnings).
 
     Args:
-        listens: it is this process that will; the address must be one.
+        listens: this process is the one that will listen; then the address is only checked.
     """
     while True:
         try:
@@ -190,12 +190,12 @@ def _wait_for_address(found: Launch, end: float, listens: bool = False) -> None:
 
 
 def _gpu_number(device: torch.device, found: Launch) -> int:
-    """LOCAL_RANK for libraries that take the GPU of this number: that of the device, where there is one."""
+    """LOCAL_RANK for libraries that use the GPU of this number: the number of the device, if there is one."""
     return device.index if device.type == "cuda" and device.index is not None else found.local_rank
 
 
 def stop() -> None:
-    """Leaves the group, at the end of a run that went well."""
+    """Leaves the process group at the end of a successful run."""
     global _object_group, _met
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -203,7 +203,7 @@ def stop() -> None:
 
 
 def is_lost_peer(error: RuntimeError) -> bool:
-    """Whether torch reports that another process has gone in the middle of a collective operation."""
+    """Whether an error of torch means that another process has ended during a collective operation."""
     return dist.is_initialized() and (isinstance(error, dist.DistError) or "gloo" in str(error).lower())
 
 
@@ -214,7 +214,7 @@ def barrier() -> None:
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """`value` of every process, by rank, on all processes (pickled: for small things)."""
+    """All-gathers `value` by rank (pickled, for small values)."""
     if not dist.is_initialized():
         return [value]
     gathered: list[Any] = [None] * world_size()
@@ -223,7 +223,7 @@ def gather_objects(value: Any) -> list[Any]:
 
 
 def gather_on_main(value: Any) -> list[Any]:
-    """`value` of every process, by rank, on the first process; nothing on the others (pickled)."""
+    """Gathers `value` by rank on the main process; an empty list on the others (pickled)."""
     if not dist.is_initialized():
         return [value]
     gathered: list[Any] | None = [None] * world_size() if is_main() else None
@@ -232,7 +232,7 @@ def gather_on_main(value: Any) -> list[Any]:
 
 
 def broadcast_object(value: Any) -> Any:
-    """The first process's `value`, on all."""
+    """Broadcasts the main process's `value`."""
     if not dist.is_initialized():
         return value
     box = [value]

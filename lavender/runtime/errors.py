@@ -1,14 +1,14 @@
-"""Faults of the input, told in one line: what is wrong, in which file, line or key, and what to do."""
+"""Errors of faulty input, as one line: what is wrong, in which file, line or key, and what to do."""
 
 from lavender.runtime.quoting import one_line
 
-_LONGEST = 4000  # characters of a message
+_LONGEST = 4000  # maximum characters of a message
 
 
 class LavenderError(Exception):
-    """A fault that its user can mend. Scripts print the message alone, without a traceback, and exit with code 2.
+    """Error that the user can fix. Scripts print only its message, without a traceback, and exit with code 2.
 
-    Whatever a file made part of it, the message is one line without control characters, and of bounded length.
+    The message is always one line of bounded length without control characters, even if it quotes a file.
     """
 
     def __str__(self) -> str:
@@ -16,20 +16,20 @@ class LavenderError(Exception):
 
 
 class ConfigError(LavenderError):
-    """An option that is unknown, of the wrong type, outside its choices, or at odds with another."""
+    """An option is unknown, of the wrong type, outside its choices, or in conflict with another."""
 
 
 class DataError(LavenderError):
-    """A data file that is missing, cut, or not what it should be."""
+    """A data file is missing, truncated or malformed."""
 
 
 class WeightsError(LavenderError):
-    """A checkpoint or a weights folder that is missing or does not fit the model."""
+    """A checkpoint or weights folder is missing or does not fit the model."""
 
 
-class Stopped(Exception):  # noqa: N818 (it is no error)
-    """Somebody asked the run to stop, and it has saved what it goes on from; its message says where."""
+class Stopped(Exception):  # noqa: N818 (not an error)
+    """The run was asked to stop and has saved its state; the message says where."""
 
 
 class TrainingError(LavenderError):
-    """A run that cannot go on: a loss that is not finite, an engine that is not installed."""
+    """A run cannot continue: e.g. a loss is not finite, or an engine is not installed."""

@@ -1,4 +1,4 @@
-"""Text files of any editor, files that are written whole or not at all, and files that are not what their names say."""
+"""Reading of text in any encoding, atomic writing, and detection of files that are not what their names say."""
 
 import codecs
 import errno
@@ -20,20 +20,20 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def looked_from(*paths: str | Path) -> str:
-    """For messages about a missing file: the folder from which a relative path was looked for; "" of absolute ones."""
+    """Message part about a missing file: the folder to which a relative path refers; "" for absolute paths."""
     if all(map(os.path.isabs, paths)):
         return ""
     try:
         return f" (looked for from {Path.cwd()})"
-    except OSError:  # the folder was removed meanwhile
+    except OSError:  # the folder was removed
         return " (looked for from a folder that is gone)"
 
 
 def read_text(path: str | Path, error: type[LavenderError]) -> str:
-    """The text of a UTF-8 file without its byte order mark; line ends are as they stand in the file.
+    """Reads a UTF-8 file without its byte order mark; line ends are unchanged.
 
     Raises:
-        error: names the file: it is missing, cannot be read, is not UTF-8, or is no text of ours (a page, a pointer).
+        error: with the file's name: it is missing, unreadable, not UTF-8, or another kind (a web page, an LFS pointer).
     """
     try:
         content = Path(path).read_bytes()
@@ -52,7 +52,7 @@ def read_text(path: str | Path, error: type[LavenderError]) -> str:
 
 
 def other_encoding(beginning: bytes) -> str:
-    """The encoding of a text that starts with these bytes; "" where it may be UTF-8."""
+    """Encoding of a text that starts with these bytes; "" if it may be UTF-8."""
     if beginning.startswith(_UTF32):
         return "UTF-32"
     return "UTF-16" if beginning.startswith(_UTF16) or b"\0" in beginning[:2] else ""
@@ -60,10 +60,10 @@ def other_encoding(beginning: bytes) -> str:
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
-    """A file opened for writing bytes that becomes `path` only once it is whole and on disk.
+    """Opens a file for writing bytes that replaces `path` only when it is complete and on disk.
 
-    On an exception `path` is as it was before, and nothing is left beside it. What a killed process left of the same
-    file is removed.
+    After an exception `path` is unchanged, and no temporary file remains. Temporary files that a killed process left
+    of the same file are removed.
     """
     path = Path(path)
     if path.is_dir():
@@ -83,17 +83,17 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
 def refuse_overwriting(
     output: str | Path, *inputs: str | Path, error: type[LavenderError], option: str = "--output"
 ) -> None:
-    """Raises `error` where a file to write is one of those it is made from, by whatever links its name leads there."""
+    """Raises `error` if an output file is one of its input files, also through links."""
     for path in map(Path, inputs):
         if path.exists() and Path(output).exists() and path.samefile(output):
             raise error(f"{output} would overwrite {path}, which it is made from; give another {option}")
 
 
 def hold_alone(file: BinaryIO, path: str | Path, error: type[LavenderError]) -> None:
-    """Keeps other processes from writing an open file until it is closed; a file system without locks cannot.
+    """Locks an open file for writing until it is closed; has no effect on file systems without locks.
 
     Raises:
-        error: another process holds it; `path` is what messages call it.
+        error: another process holds the lock; `path` names the file in the message.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -116,9 +116,9 @@ _ADVICE = {
 
 
 def unwritable_advice(error: BaseException) -> str:
-    """What helps against the reason for which an output of a run could not be written.
+    """Advice for the reason why an output of a run could not be written.
 
-    torch's writer reports the system's error as one of its own, without a number; it is then what led to it.
+    torch's writer raises its own error without errno; then the system's error is its cause.
     """
     cause: BaseException | None = error
     while cause is not None:
@@ -129,31 +129,31 @@ def unwritable_advice(error: BaseException) -> str:
 
 
 def remove_leftovers(temporaries: Iterable[Path]) -> None:
-    """Removes those temporary files of `atomic_file` whose process is dead; a live one holds a lock on its file."""
+    """Removes temporary files of `atomic_file` whose process is dead; a live process holds a lock on its file."""
     for temporary in temporaries:
-        # Locked, gone already, not ours, or a file system without locks: it is left alone.
+        # Locked, gone already, not ours, or no file locks: left alone.
         with suppress(OSError), open(temporary, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             temporary.unlink()
 
 
 def _locked(path: Path) -> tuple[Path, BinaryIO]:
-    """A new temporary file beside `path`, with the lock that says that its process lives."""
+    """Creates a temporary file beside `path`, locked while its process lives."""
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         try:
             file = open(temporary, "xb")  # noqa: SIM115 (closed by the caller)
         except OSError as error:
-            error.filename = str(path)  # the name that the user knows
+            error.filename = str(path)  # the name known to the user
             raise
-        with suppress(OSError):  # a file system without locks: nobody can lock it, so nobody removes it
+        with suppress(OSError):  # without file locks no other process can lock it, so none removes it
             fcntl.flock(file, fcntl.LOCK_EX)
         if os.fstat(file.fileno()).st_nlink:
             return temporary, file
-        file.close()  # another process removed it before it was locked
+        file.close()  # removed by another process before it was locked
 
 
-# What is found in a file's place where a download or a clone went wrong: how it begins, and what to do about it.
+# Contents after a failed download or clone: the first bytes, and what to do.
 _IN_ITS_PLACE = {
     rb"version https://(git-lfs|hawser)": "it is a Git-LFS pointer; the file itself is still on the server: run "
     "`git lfs pull` where it was cloned, or download it again",
@@ -170,17 +170,17 @@ _ZIP = rb"PK[\x03\x05]"
 _OFFICE = (
     rb"PK\x03\x04.{0,900}(\[Content_Types\]\.xml|xl/|word/|mimetypeapplication/vnd\.oasis)|\xd0\xcf\x11\xe0"  # new, old
 )
-_HEAD = 1024  # bytes that tell
+_HEAD = 1024  # bytes that are checked
 
 
 def mistaken_file(path: str | Path, zipped: bool = False) -> str:
-    """What stands in a file's place, and what to do: it is empty, a Git-LFS pointer, a web page, an archive.
+    """Describes a file that is not what it should be, with advice: empty, a Git LFS pointer, a web page, an archive.
 
     Args:
-        zipped: the file may be a zip, as torch's own are.
+        zipped: the file may be a zip, as files of torch are.
 
     Returns:
-        words that follow the file's name; "" for all else, a missing file among it.
+        words to follow the file's name; "" for other files and for a missing file.
     """
     try:
         refuse_special(path)
@@ -192,7 +192,7 @@ def mistaken_file(path: str | Path, zipped: bool = False) -> str:
 
 
 def mistaken_bytes(content: bytes, zipped: bool = False) -> str:
-    """The same of a file's content, or its beginning."""
+    """Like `mistaken_file`, for a file's content or its beginning."""
     if not content:
         return "it is empty (0 bytes), as after a failed download or copy; fetch it again"
     head = content[:_HEAD].removeprefix(b"\xef\xbb\xbf")
@@ -204,16 +204,16 @@ def mistaken_bytes(content: bytes, zipped: bool = False) -> str:
 
 
 def refuse_special(path: str | Path) -> None:
-    """Raises OSError for a pipe, a device or a socket: reading one may never end."""
+    """Raises OSError for a pipe, device or socket, which could be read forever."""
     mode = os.stat(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise OSError(errno.EINVAL, "it is a pipe, a device or a socket, no file", str(path))
 
 
 def refuse_mistaken(path: str | Path, error: type[LavenderError]) -> None:
-    """Raises `error`, with the file's name, where something else stands in its place: see `mistaken_file`.
+    """Raises `error` with the file's name if the file is another kind of file: see `mistaken_file`.
 
-    An empty file is left to its reader, which knows what is missing.
+    An empty file is accepted; its reader reports what is missing.
     """
     if os.path.getsize(path) and (fault := mistaken_file(path)):
         raise error(f"{path}: {fault}")

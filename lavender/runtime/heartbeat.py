@@ -1,7 +1,7 @@
-"""Hosts of a run watch each other: one that is switched off would leave the others waiting for half an hour.
+"""Heartbeat between hosts: without it, a host that loses power would leave the others waiting for half an hour.
 
-When a process dies, its connections close, and the others notice. When a host loses power or network, they do not: the
-first process of each host exchanges a few bytes with the first process of the run every five seconds.
+When a process dies, its connections close, which the others detect. When a host loses power or network, they do not
+close. Therefore the first process of each host exchanges a few bytes with the run's first process every five seconds.
 """
 
 import os
@@ -16,18 +16,18 @@ from multiprocessing.connection import Client, Connection, Listener
 from lavender.runtime import distributed
 from lavender.runtime.logging import LOGGER
 
-INTERVAL = 5.0  # seconds between two signs of life
+INTERVAL = 5.0  # seconds between two heartbeats
 _BEAT, _FAREWELL = b"beat", b"farewell"
 
 
 class Heartbeat:
-    """One end of the connections between the hosts of a run; each is kept by a thread of its own.
+    """One end of the connections between the hosts of a run; each connection has its own thread.
 
     Args:
-        silence: seconds without a sign of life after which the other host is given up.
-        end: called then, with a message, in that thread.
-        interval: seconds between two signs; also how long a process that was cut off waits before it calls `end`, so
-            that the error of its own work, which says more, comes first.
+        silence: timeout in seconds, after which the other host counts as lost.
+        end: called then, with a message, in the connection's thread.
+        interval: seconds between two heartbeats; also the delay of `end` after a closed connection, so that the more
+            specific error of the main thread comes first.
     """
 
     def __init__(self, silence: float, end: Callable[[str], object], interval: float = INTERVAL):
@@ -36,7 +36,7 @@ class Heartbeat:
         self._threads: list[threading.Thread] = []
 
     def listen(self, others: int) -> tuple[int, bytes]:
-        """On the run's first process: waits, in a thread, for so many hosts. Returns its port, and the key to it."""
+        """On the run's first process: accepts this many hosts in a thread. Returns port and authentication key."""
         key = secrets.token_bytes(32)
         listener = Listener(("", 0), authkey=key)
         port = listener.address[1]
@@ -44,7 +44,7 @@ class Heartbeat:
         return port, key
 
     def join(self, address: str, port: int, key: bytes, rank: int) -> None:
-        """On the first process of another host, `rank` of the run: connects to the run's first process."""
+        """On the first process of another host, with rank `rank`: connects to the run's first process."""
         self._run(self._connect, address, port, key, rank)
 
     def stop(self) -> None:
@@ -61,7 +61,7 @@ class Heartbeat:
     def _accept(self, listener: Listener, others: int) -> None:
         with listener:
             while others and not self._leaving.is_set():
-                with suppress(OSError, EOFError, AuthenticationError, ValueError):  # a stranger, who has not the key
+                with suppress(OSError, EOFError, AuthenticationError, ValueError):  # a stranger without the key
                     connection = listener.accept()
                     self._run(self._keep, connection, int(connection.recv_bytes(16)))
                     others -= 1
@@ -76,7 +76,7 @@ class Heartbeat:
         self._keep(connection, 0)
 
     def _keep(self, connection: Connection, rank: int) -> None:
-        """Gives signs of life and looks for those of the host of process `rank`."""
+        """Sends heartbeats and watches those of the host of process `rank`."""
         heard = time.monotonic()
         with connection:
             try:
@@ -91,7 +91,7 @@ class Heartbeat:
                     self._leaving.wait(self.interval)
                 else:
                     return self._part(connection)
-            except (OSError, EOFError):  # closed: its process has ended
+            except (OSError, EOFError):  # connection closed: its process has ended
                 if self._leaving.wait(self.interval):
                     return
                 return self._give_up(f"process {rank}, the first of its host, exited unexpectedly")
@@ -99,7 +99,7 @@ class Heartbeat:
         self._give_up(f"nothing was heard from the host of process {rank} for {seconds:.0f} s: it is down or cut off")
 
     def _part(self, connection: Connection) -> None:
-        """Says farewell, and reads on until the other end has it: closing over unread signs would cut it off."""
+        """Sends a farewell and reads until the other end has it: closing with unread data would discard it."""
         connection.send_bytes(_FAREWELL)
         end = time.monotonic() + self.interval
         while connection.poll(max(0.0, end - time.monotonic())) and connection.recv_bytes(16) != _FAREWELL:
@@ -111,12 +111,12 @@ class Heartbeat:
 
 @contextmanager
 def watched_hosts(silence: float, end: Callable[[str], object]) -> Iterator[None]:
-    """While it lasts, a host that is not heard of for `silence` seconds calls `end` on the others; 0 waits for ever.
+    """Context in which a host silent for `silence` seconds makes the others call `end`; 0: no timeout.
 
-    Every process must enter it. It does nothing where all are on one host, whose launcher sees them.
+    Every process must enter it. It does nothing on a single host, where the launcher watches the processes.
     """
     local_ranks = distributed.gather_objects(distributed.local_rank())
-    firsts = [rank for rank, local in enumerate(local_ranks) if local == 0]  # of each host
+    firsts = [rank for rank, local in enumerate(local_ranks) if local == 0]  # first process of each host
     if silence <= 0 or len(firsts) < 2:
         yield
         return

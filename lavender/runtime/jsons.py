@@ -1,21 +1,21 @@
-"""JSON from users' files: whatever is wrong with it is one error, with its line and column."""
+"""JSON from users' files: every fault is one kind of error, with line and column."""
 
 import json
 import re
 import sys
 from typing import Any
 
-DEEPEST = 100  # levels of lists and objects
+DEEPEST = 100  # maximum levels of lists and objects
 _STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"?'
 _BRACKETS = re.compile(rf"{_STRING}|[\[{{\]}}]", re.DOTALL)
 _NUMBERS = re.compile(rf"{_STRING}|-?\d[\d.eE+-]*", re.DOTALL)
 
 
 def load_json(text: str, **hooks: Any) -> Any:
-    """`json.loads`, with one error for all faults: also for numbers and nesting that are beyond Python's limits.
+    """Like `json.loads`, with one error for all faults, including numbers and nesting beyond Python's limits.
 
     Raises:
-        json.JSONDecodeError: with the place of the fault.
+        json.JSONDecodeError: with the position of the fault.
     """
     try:
         value = json.loads(text, **hooks)
@@ -60,7 +60,7 @@ def _too_deep(text: str) -> json.JSONDecodeError:
 
 
 def _long_number(text: str) -> int | None:
-    """Where the first whole number stands that Python refuses for its length."""
+    """Position of the first integer too long for Python; None if there is none."""
     limit = sys.get_int_max_str_digits()
     if not limit:
         return None

@@ -1,4 +1,4 @@
-"""Why a process ends: one line on the screen, also where a launcher started several that end for the same reason.
+"""Report of why a process ends: one line, even if several processes end for the same reason.
 
 torchrun (and torch.distributed.launch) ends with a report of its own, whose root cause is the failure with the earliest
 time. Each of its processes may leave a message for that report in a file.
@@ -16,14 +16,14 @@ from pathlib import Path
 from lavender.runtime.errors import LavenderError
 from lavender.runtime.launchers import find_launch
 
-_LATER = 5  # seconds by which a consequence is dated after now: its cause must stay the earliest
+_LATER = 5  # seconds added to a consequence's time, so that its cause stays the earliest
 
 
 def tell_end(message: str, consequence: bool = False) -> None:
-    """Prints why this process ends, unless another process of this host has said so, and tells torchrun.
+    """Prints why this process ends, unless another process on this host has already done so; informs torchrun.
 
     Args:
-        consequence: another process failed first, and this one cannot go on without it.
+        consequence: another process failed first, which ends this one, too.
     """
     place = _shared_folder()
     first = None
@@ -38,23 +38,23 @@ def tell_end(message: str, consequence: bool = False) -> None:
 
 
 def _process() -> str:
-    """Which of several processes this is, as the end of a line."""
+    """Suffix of a line that identifies this process among several."""
     try:
         launch = find_launch(os.environ)
-    except LavenderError:  # the launcher's variables are what is wrong
+    except LavenderError:  # the launcher's variables themselves are faulty
         return ""
     return f" [process {launch.rank}]" if launch and launch.world_size > 1 else ""
 
 
 def _shared_folder() -> Path | None:
-    """The folder that torchrun gives to the processes that it started together on this host; None without it."""
+    """Folder that torchrun gives to its processes on this host; None without torchrun."""
     file = Path(os.environ.get("TORCHELASTIC_ERROR_FILE", ""))
     known = file.parent.name == os.environ.get("LOCAL_RANK") and re.fullmatch(r"attempt_\d+", file.parents[1].name)
     return file.parents[1] if known else None
 
 
 def _said_before(place: Path, message: str) -> str | None:
-    """The process that said the same before, by its rank on this host; None where this one is the first."""
+    """Local rank of the process that has reported the same message; None if this is the first."""
     note = place / f".said-{hashlib.sha256(message.encode(errors='replace')).hexdigest()[:16]}"
     try:
         with open(note, "x", encoding="utf-8") as file:
@@ -62,13 +62,13 @@ def _said_before(place: Path, message: str) -> str | None:
     except FileExistsError:
         with suppress(OSError):
             return note.read_text(encoding="utf-8") or "0"
-    except OSError:  # then it is said once more
+    except OSError:  # then the message is repeated
         pass
     return None
 
 
 def _failed_before(place: Path) -> str | None:
-    """A process of this host that has said why it failed."""
+    """A process on this host that has reported a failure."""
     own = os.environ["LOCAL_RANK"]
     return next((file.parent.name for file in sorted(place.glob("*/error.json")) if file.parent.name != own), None)
 

@@ -1,4 +1,4 @@
-"""Who started this process: rank, size and meeting point, read from the environment of ONE launcher."""
+"""Detection of the launcher: rank, world size and rendezvous address, from the environment of ONE launcher."""
 
 import os
 import re
@@ -12,10 +12,10 @@ from lavender.runtime.quoting import shown
 
 LOOPBACK = "127.0.0.1"
 PORT = 5566
-_PORTS_OF_JOBS = range(12000, 32000)  # below those that Linux gives to outgoing connections
+_PORTS_OF_JOBS = range(12000, 32000)  # below Linux's ephemeral ports
 _NODE_LISTS = ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
 _HYDRA, _CRAY = ("MPI_LOCALRANKID", "MPI_LOCALNRANKS"), ("PMI_LOCAL_RANK", "PMI_LOCAL_SIZE")
-_OTHERS = (  # rank and size of launchers whose variables are not read: alone they would mean as many runs as processes
+_OTHERS = (  # rank and size of unsupported launchers, whose processes would all train alone
     ("LOCAL_RANK", "LOCAL_WORLD_SIZE"),
     ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
     ("FLUX_TASK_RANK", "FLUX_JOB_SIZE"),
@@ -23,16 +23,16 @@ _OTHERS = (  # rank and size of launchers whose variables are not read: alone th
     ("JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE"),
     ("PMIX_RANK", ""),
 )
-_NUMBER = re.compile(r"[0-9]{1,18}")  # of a job or a step
-_MAX_STEP = 0xFFFFFFF0  # the ids from here on are Slurm's own: batch script, external and interactive step
+_NUMBER = re.compile(r"[0-9]{1,18}")  # number of a job or step
+_MAX_STEP = 0xFFFFFFF0  # larger ids are reserved: batch script, external and interactive step
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One process of a run.
+    """A process of a run, as described by its launcher.
 
     Attributes:
-        binds_gpus: the launcher may show each process its own GPUs alone, numbered from 0.
+        binds_gpus: the launcher may show each process only its own GPUs, numbered from 0.
     """
 
     rank: int
@@ -44,13 +44,13 @@ class Launch:
 
 
 def find_launch(environment: Mapping[str, str]) -> Launch | None:
-    """What the launcher of this process says; None where none started it.
+    """Reads the launcher's description of this process; None without a launcher.
 
-    The first that is complete of: torchrun (also torch.distributed.launch and deepspeed), Open MPI, MPICH or Intel MPI,
-    Slurm.
+    The first complete one is used of: torchrun (also torch.distributed.launch and deepspeed), Open MPI, MPICH or Intel
+    MPI, Slurm.
 
     Raises:
-        ConfigError: variables that are missing, no numbers, or contradict each other.
+        ConfigError: variables are missing, not numbers, or contradictory.
     """
     for rank, size, local_rank, local_size in (
         ("RANK", "WORLD_SIZE", "LOCAL_RANK", ""),
@@ -104,9 +104,9 @@ def processes_here(environment: Mapping[str, str]) -> int:
 
 
 def _is_sruns_pmi(environment: Mapping[str, str]) -> bool:
-    """Whether `srun --mpi=pmi2` set PMI's variables, where its own tell more: hosts, and ranks on them.
+    """Whether PMI's variables come from `srun --mpi=pmi2`; Slurm's own say more: hosts and local ranks.
 
-    Under Slurm MPICH and Intel MPI have variables of it too: of the batch script, or of what starts ranks on a host.
+    MPICH and Intel MPI under Slurm have Slurm's variables, too, from the batch script or from their host launcher.
     """
     pairs = (("PMI_RANK", "SLURM_PROCID"), ("PMI_SIZE", "SLURM_STEP_NUM_TASKS"))
     own = all(environment.get(pmi) == environment.get(slurm) for pmi, slurm in pairs)
@@ -114,7 +114,7 @@ def _is_sruns_pmi(environment: Mapping[str, str]) -> bool:
 
 
 def _slurm(environment: Mapping[str, str]) -> Launch | None:
-    """A task of `srun`; None for a run of one task and for a shell of `salloc`."""
+    """Launch of a task of `srun`; None for a run of one task or a shell of `salloc`."""
     if "SLURM_PROCID" not in environment:
         return None
     size = next((name for name in ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS") if name in environment), "")
@@ -181,7 +181,7 @@ def _whole(environment: Mapping[str, str], name: str) -> int:
 
 
 def _job_port(environment: Mapping[str, str]) -> int:
-    """A port of this job and step, the same on all of its tasks."""
+    """Port of this job and step, equal on all of its tasks."""
     job = next((environment[name] for name in ("SLURM_JOB_ID", "SLURM_JOBID") if name in environment), "")
     if not _NUMBER.fullmatch(job):
         return PORT
@@ -190,21 +190,21 @@ def _job_port(environment: Mapping[str, str]) -> int:
 
 
 def first_host(nodes: str) -> str:
-    """The first of a Slurm node list: `node[03-05,9],x` is node03."""
+    """First host of a Slurm node list: node03 for `node[03-05,9],x`."""
     first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes.strip())
     return re.sub(r"\[([^\],-]*)[^\]]*\]", r"\1", first[0]) if first else ""
 
 
 def has_several_hosts(nodes: str) -> bool:
-    """Whether a Slurm node list names more than one."""
+    """Whether a Slurm node list names more than one host."""
     return bool(re.search(r",|\[[^\]]*-", nodes))
 
 
 def leave(code: int = 0) -> NoReturn:
-    """Ends this process at once, with what it has printed.
+    """Exits at once, after flushing the output.
 
-    For processes that a launcher started: where an interpreter winds down, a thread of gloo that still holds a tensor
-    may abort it (PyTorch issue 190489), and a run that went well would seem to have failed.
+    For launched processes: at interpreter shutdown, a gloo thread that still holds a tensor may abort the process
+    (PyTorch issue 190489), so that a successful run would seem to have failed.
     """
     sys.stdout.flush()
     sys.stderr.flush()

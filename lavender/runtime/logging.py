@@ -1,4 +1,4 @@
-"""What a run says: the console, `stdout.txt`, and progress bars, all on the first process only."""
+"""Output of a run: console, `stdout.txt` and progress bars, on the main process only."""
 
 import io
 import logging
@@ -13,19 +13,19 @@ from tqdm import tqdm
 from lavender.runtime import distributed
 
 LOGGER = logging.getLogger("lavender")
-EVERY = 30.0  # seconds from one line of progress to the next
-BAR_SHOWS_IT = {"bar_shows_it": True}  # `extra` of a line that a terminal, which has bars, need not have
+EVERY = 30.0  # seconds between progress lines
+BAR_SHOWS_IT = {"bar_shows_it": True}  # `extra` of a line that is redundant on a terminal with progress bars
 _FORMAT = "%(asctime)s  %(message)s"
 
 
 class Pace:
-    """Says when a line of progress is due: every `EVERY` seconds, and with `-v` always."""
+    """Rate limit of progress lines: one every `EVERY` seconds, with `-v` unlimited."""
 
     def __init__(self, at_once: bool = True):
         self._last = -EVERY if at_once else time.monotonic()
 
     def due(self) -> bool:
-        """Whether it is time for another line; the next one is then counted from here."""
+        """Whether another line is due; if so, restarts the interval."""
         now = time.monotonic()
         if now - self._last < EVERY and not LOGGER.isEnabledFor(logging.DEBUG):
             return False
@@ -34,7 +34,7 @@ class Pace:
 
 
 class _BarFriendlyHandler(logging.Handler):
-    """Writes lines above a running progress bar instead of through it."""
+    """Log handler that writes above a running progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if not (getattr(record, "bar_shows_it", False) and has_bars()) or LOGGER.isEnabledFor(logging.DEBUG):
@@ -43,9 +43,9 @@ class _BarFriendlyHandler(logging.Handler):
 
 
 class _Lines(tqdm):
-    """Where there is no terminal: now and then a line of the log in place of a bar."""
+    """Replacement of progress bars without a terminal: occasional log lines."""
 
-    monitor_interval = 0  # tqdm's own thread would ask for more lines
+    monitor_interval = 0  # tqdm's monitor thread would request more lines
 
     def __init__(self, items: Iterable | None, pace: Pace | None, **options: Any):
         self._pace = pace
@@ -55,13 +55,13 @@ class _Lines(tqdm):
         )
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """A line, where one is due; the emptied one that tqdm ends with is none."""
+        """Writes a line if one is due; ignores the final empty one of tqdm."""
         if self._pace and msg is None and self.n and self._pace.due():
             LOGGER.info("%s", self)
 
 
 def start_logging() -> None:
-    """Console lines on the first process, warnings of the others on their stderr; `-v` has set the level before."""
+    """Sets up console output on the main process, and warnings of the others on stderr; `-v` sets the level earlier."""
     LOGGER.propagate = False
     LOGGER.handlers.clear()
     handler: logging.Handler
@@ -77,7 +77,7 @@ def start_logging() -> None:
 
 
 def log_to_file(path: Path) -> None:
-    """Every line also to `path`, on the first process."""
+    """Also writes every line to `path`, on the main process."""
     if distributed.is_main():
         handler = logging.FileHandler(path, encoding="utf-8")
         handler.setFormatter(logging.Formatter(_FORMAT, "%Y-%m-%d %H:%M:%S"))
@@ -85,7 +85,7 @@ def log_to_file(path: Path) -> None:
 
 
 def stop_logging() -> None:
-    """Closes the files; the next run says for itself whether it is `-v`."""
+    """Closes log files and resets the level."""
     LOGGER.setLevel(logging.NOTSET)
     for handler in list(LOGGER.handlers):
         handler.close()
@@ -93,15 +93,15 @@ def stop_logging() -> None:
 
 
 def has_bars() -> bool:
-    """Whether bars are drawn: they go to stderr, and only a terminal can draw them."""
+    """Whether progress bars are drawn: only if stderr is a terminal."""
     return sys.stderr.isatty()
 
 
 def progress(items: Iterable | None = None, lines: bool = True, **options: Any) -> tqdm:
-    """A tqdm bar on a terminal, lines of the log elsewhere; silent on all processes but the first.
+    """tqdm bar on a terminal, log lines elsewhere; silent except on the main process.
 
     Args:
-        lines: False where what goes round writes lines of its own.
+        lines: False if the loop writes its own lines.
     """
     if distributed.is_main() and not has_bars():
         return _Lines(items, Pace(at_once=False) if lines else None, **options)

@@ -1,4 +1,4 @@
-"""A run's folder belongs to one run at a time; and processes whose launcher is gone end."""
+"""Exclusive ownership of a run's folder, and the end of processes whose launcher has died."""
 
 import errno
 import fcntl
@@ -20,15 +20,15 @@ from lavender.runtime.logging import LOGGER
 from lavender.runtime.signals import on_death_of_parent
 
 LOCK = "run.lock"
-INTERVAL = 10.0  # seconds between two signs of life, the lock file's modification time
-SILENCE = 60.0  # seconds without one after which an owner on another host counts as dead
-POLL = 1.0  # seconds between two looks for one
-GRACE = 30.0  # seconds that ranks get to end after their launcher's death, as many as torchrun gives them
+INTERVAL = 10.0  # seconds between heartbeats, i.e. updates of the lock file's modification time
+SILENCE = 60.0  # timeout in seconds, after which an owner on another host counts as dead
+POLL = 1.0  # seconds between checks for a heartbeat
+GRACE = 30.0  # seconds for ranks to end after their launcher's death, as with torchrun
 _NO_FLOCK = (
     errno.ENOSYS,
     errno.ENOLCK,
     errno.EOPNOTSUPP,
-)  # e.g. Lustre, mounted without
+)  # file systems mounted without locks, e.g. Lustre
 _BOOT = "/proc/sys/kernel/random/boot_id"
 _LAUNCHERS = ("TORCHELASTIC_RUN_ID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "CROSS_RANK")  # torchrun, MPI, deepspeed
 _LAUNCHER_WORDS = (b"torch", b"python", b"mpi", b"prte", b"orted", b"hydra", b"slurm")
@@ -36,13 +36,13 @@ _INITS = ("systemd", "init", "tini", "dumb-init", "docker-init")
 
 
 def take(folder: Path, options: dict[str, Any]) -> str:
-    """Makes this process the owner of a run's folder; returns why not, in words, where a live run owns it.
+    """Makes this process the owner of a run's folder; returns "" or, if a live run owns it, a message.
 
-    Which of two starts goes on is decided under `flock`. The lock of a process that was killed is taken over; on
-    another host, where it cannot be looked at, a process counts as dead after `SILENCE` seconds without a sign of life.
+    `flock` decides between simultaneous starts. The lock of a killed process is taken over; a process on another host
+    counts as dead after `SILENCE` seconds without a heartbeat.
 
     Args:
-        options: of the run, for those who look for a run that has saved nothing yet.
+        options: the run's options, by which others can find a run that has saved nothing yet.
     """
     path, own = folder / LOCK, _own()
     try:
@@ -55,7 +55,7 @@ def take(folder: Path, options: dict[str, Any]) -> str:
                         "wait for its end, or stop it first"
                     )
                 if not _is_at(path, file):
-                    continue  # it has ended meanwhile
+                    continue  # it has ended in the meantime
                 file.truncate(0)
                 file.write(json.dumps({**own, "options": options}))
                 return ""
@@ -64,14 +64,14 @@ def take(folder: Path, options: dict[str, Any]) -> str:
 
 
 def release(folder: Path) -> None:
-    """Removes the lock, if it is this process's."""
+    """Removes the lock if it belongs to this process."""
     with suppress(OSError):
         if _is_ours(folder / LOCK):
             (folder / LOCK).unlink()
 
 
 def locked_options(folder: Path) -> dict[str, Any] | None:
-    """The options of the run that has locked the folder, be it alive or not; None without a lock."""
+    """Options of the run that has locked the folder, whether alive or dead; None without a lock."""
     try:
         other = _read((folder / LOCK).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
@@ -81,11 +81,11 @@ def locked_options(folder: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def signs_of_life(folder: Path, end: Callable[[str], object]) -> Iterator[None]:
-    """While it lasts, others can see that the owner of the folder, this process, is alive.
+    """Context that shows to others that this process, the owner of the folder, is alive.
 
     Args:
-        end: called with a message, in a thread, where another run has taken the folder: this process was not running
-            for a while (a machine that slept), or its lock was removed by hand.
+        end: called with a message, in a thread, if another run has taken the folder: this process was suspended for a
+            while (a sleeping machine), or its lock was removed by hand.
     """
     leaving = threading.Event()
     threading.Thread(target=_beat, args=(folder / LOCK, leaving, end), daemon=True).start()
@@ -106,7 +106,7 @@ def _beat(path: Path, leaving: threading.Event, end: Callable[[str], object]) ->
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[IO[str]]:
-    """A file, opened for reading and appending, that no other process holds (see `flock`); it is made if need be."""
+    """Opens or creates a file for reading and appending, and locks it exclusively with `flock`."""
     while True:
         with open(path, "a+", encoding="utf-8", errors="replace") as file:
             try:
@@ -115,7 +115,7 @@ def exclusive(path: Path) -> Iterator[IO[str]]:
                 if error.errno not in _NO_FLOCK:
                     raise
             if not _is_at(path, file):
-                continue  # its owner has just removed it
+                continue  # just removed by its owner
             file.seek(0)
             yield file
             return
@@ -139,7 +139,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def _read(content: str) -> dict[str, Any] | None:
-    """Who owns the folder; None where that was not written to the end."""
+    """Owner of the folder; None if the lock file is incomplete."""
     try:
         other = json.loads(content)
         other["pid"] = int(other["pid"])
@@ -158,22 +158,22 @@ def _is_alive(path: Path, other: dict[str, Any]) -> bool:
             LOGGER.info("%s: waiting for a sign of life of process %d on %s", path, other["pid"], other["host"])
         time.sleep(POLL)
         try:
-            with open(path, "rb") as file:  # NFS asks its server at opening
+            with open(path, "rb") as file:  # NFS revalidates on open
                 if os.fstat(file.fileno()).st_mtime != signed:
                     return True
         except FileNotFoundError:
-            return False  # it has just ended
+            return False  # it has ended
     return False
 
 
 def _now(folder: Path) -> float:
-    """The time by the clock of the folder's file system, which also dates the signs of life."""
+    """Current time of the folder's file system, which also dates the heartbeats."""
     with tempfile.TemporaryFile(dir=folder) as file:
         return os.fstat(file.fileno()).st_mtime
 
 
 def _place() -> str:
-    """What processes share that see each other in /proc: the system and its process numbers, of a container or not."""
+    """Id of the system and PID namespace, shared by processes that see each other in /proc."""
     try:
         return f"{Path(_BOOT).read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
@@ -181,7 +181,7 @@ def _place() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process of this place started, in the kernel's ticks; "" where it has ended."""
+    """Start time of a process on this system, in kernel ticks; "" if it has ended."""
     try:
         state, *others = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -190,15 +190,15 @@ def _started(pid: int) -> str:
 
 
 def end_with_launcher() -> None:
-    """Has the kernel send SIGTERM to this process when its launcher dies, which may be killed without a word.
+    """Makes the kernel send SIGTERM to this process when its launcher dies.
 
-    After it the step is finished and saved. That may hang, where another rank has ended in the same step: gloo's
-    `waitSend` does not see it and waits for half an hour. So after `GRACE` seconds this process is killed.
+    The process then finishes and saves the step. This may hang if another rank has ended in the same step: gloo's
+    `waitSend` waits for half an hour. Therefore the process is killed after `GRACE` seconds.
 
-    Only where a launcher is known to be the parent: a shell may leave its processes running.
+    It applies only if the parent is a known launcher: a shell may leave its processes running.
 
     Raises:
-        TrainingError: it is dead already.
+        TrainingError: the launcher is already dead.
     """
     if not any(name in os.environ for name in _LAUNCHERS):
         return
@@ -217,9 +217,9 @@ def _end_after(launcher: int) -> None:
 
 
 def is_orphan(proc: Path = Path("/proc")) -> bool:
-    """Whether this process's parent is what adopts those whose parent has died, not a launcher."""
+    """Whether this process's parent is a process that adopts orphans, not a launcher."""
     parent = os.getppid()
     if (proc / str(parent) / "comm").read_text().strip() in _INITS:
         return True
-    words = (proc / str(parent) / "cmdline").read_bytes()  # in a container it may be a launcher itself
+    words = (proc / str(parent) / "cmdline").read_bytes()  # in a container, process 1 may be the launcher
     return parent == 1 and not any(word in words for word in _LAUNCHER_WORDS)

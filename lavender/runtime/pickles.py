@@ -1,4 +1,4 @@
-"""A look at a pickle before it is loaded: would it take far more time, memory or stack than its size?"""
+"""Check of a pickle before loading: would it take far more time, memory or stack than its size?"""
 
 import io
 import pickle
@@ -8,28 +8,28 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
-DEEPEST = 200  # containers in each other
-HASHING = 100  # steps of hashing allowed for each byte read, as a container may be shared, and hashed again each time
-CUT = "its end is missing, as after a download or copy that stopped: fetch it again"  # what messages say of a file
+DEEPEST = 200  # maximum nesting of containers
+HASHING = 100  # hashing steps allowed per byte: a shared container is hashed each time
+CUT = "its end is missing, as after a download or copy that stopped: fetch it again"  # message about a truncated file
 _MORE = 1_000_000
-_PICKLE_LIMIT = 64 << 20  # bytes of a torch file's pickle, its tensors' data not counted
-_LEGACY_PICKLES = 4  # before the tensors' data: magic number, version, system, content
+_PICKLE_LIMIT = 64 << 20  # maximum bytes of a torch file's pickle, without tensor data
+_LEGACY_PICKLES = 4  # pickles before the tensor data: magic number, version, system, content
 _GET, _PUT = {"GET", "BINGET", "LONG_BINGET"}, {"PUT", "BINPUT", "LONG_BINPUT"}
 _CALLS = {"REDUCE", "NEWOBJ", "NEWOBJ_EX", "OBJ", "INST", "BUILD", "ADDITEMS", "FROZENSET"}
 _NESTING = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "LIST", "APPEND", "APPENDS", *_CALLS}
-_GROWING = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"}  # of the value under what they add
+_GROWING = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"}  # they extend an earlier value
 
-Value = tuple[int, int]  # what a value on the stack is: its parts, shared ones counted each time; its depth
+Value = tuple[int, int]  # (number of parts, shared ones counted each time; depth) of a value
 
 
 def check_pickle(file: BinaryIO) -> None:
-    """Refuses a pickle that is small and costs much; reads one pickle from `file` and leaves it behind that pickle.
+    """Rejects a pickle that is small but expensive; reads one pickle from `file` and stops after it.
 
-    Loading one may cost without end though no code of it runs: 40 nested tuples as a key are hashed in 2⁴⁰ steps,
-    100,000 nested ones overflow the stack, and one number makes the table of repeated values as long as it says.
+    Loading can be unboundedly expensive even without running code: 40 nested tuples as a key take 2⁴⁰ hashing steps,
+    100,000 nested ones overflow the stack, and one number sets the size of the memo table.
 
     Raises:
-        pickle.UnpicklingError: it is such a pickle, or damaged.
+        pickle.UnpicklingError: the pickle is too expensive or damaged.
     """
     start, nesting = file.tell(), False
     argument: Any
@@ -37,16 +37,16 @@ def check_pickle(file: BinaryIO) -> None:
         nesting = nesting or opcode.name in _NESTING
         if opcode.name in _PUT and argument > 2 * count + 1000:
             raise pickle.UnpicklingError(f"it numbers a value {argument}, and has {count} before it")
-    if nesting:  # else nothing in it lies deeper than a dictionary of dictionaries
+    if nesting:  # else nothing is nested deeper than a dictionary of dictionaries
         file.seek(start)
         _check_nesting(file, start)
 
 
 def check_torch_file(path: Path) -> None:
-    """`check_pickle` for a file of `torch.save`.
+    """Runs `check_pickle` on a file of `torch.save`.
 
     Raises:
-        pickle.UnpicklingError: it has a pickle that costs too much, or is damaged. OSError, zipfile.BadZipFile.
+        pickle.UnpicklingError: a pickle is too expensive, or the file is damaged. OSError, zipfile.BadZipFile.
     """
     stream, count = torch_pickles(path)
     for _ in range(count):
@@ -54,15 +54,15 @@ def check_torch_file(path: Path) -> None:
 
 
 def file_size(path: Path | io.BytesIO) -> int:
-    """Bytes of a file, or of what stands for one."""
+    """Bytes of a file or file-like object."""
     return path.getbuffer().nbytes if isinstance(path, io.BytesIO) else path.stat().st_size
 
 
 def torch_pickles(path: Path | io.BytesIO) -> tuple[io.BytesIO, int]:
-    """The pickles in a file of `torch.save`, one after another, and how many they are; no tensor's data is read.
+    """Pickles in a file of `torch.save`, concatenated, and their number; reads no tensor data.
 
     Raises:
-        pickle.UnpicklingError: it is another kind of file, compressed, or has too much beside its tensors.
+        pickle.UnpicklingError: another kind of file, compressed, or with too much data besides tensors.
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -86,8 +86,8 @@ def torch_pickles(path: Path | io.BytesIO) -> tuple[io.BytesIO, int]:
 
 
 def _check_nesting(file: BinaryIO, start: int) -> None:
-    """Goes through the opcodes with the depth of each value on the stack, in place of the value."""
-    stack: list[Value | None] = []  # None: a mark
+    """Simulates the opcodes with the depth of each stack value instead of the value."""
+    stack: list[Value | None] = []  # None is a mark
     memo: dict[int, Value | None] = {}
     hashed = 0
     argument: Any
@@ -123,7 +123,7 @@ def _check_nesting(file: BinaryIO, start: int) -> None:
 
 
 def _pop(stack: list[Value | None], before: list[str]) -> list[Value]:
-    """Takes off the stack what an opcode does: so many values, or all down to the last mark and those under it."""
+    """Pops what an opcode takes from the stack: a number of values, or all down to the last mark and those below it."""
     popped: list[Value | None] = []
     if "mark" in before:
         mark = len(stack) - 1 - stack[::-1].index(None)

@@ -1,4 +1,4 @@
-"""Values of users' files as messages quote them: short and in one line, whatever the value is."""
+"""Quoting of values from users' files in messages: short and on one line, for any value."""
 
 import json
 import re
@@ -7,28 +7,28 @@ from itertools import islice
 from pathlib import PurePath
 from typing import Any
 
-LIMIT = 100  # characters of a quoted value
-_NUMBER_BITS = 256  # a longer whole number is described: its decimal digits take long, and Python limits them
+LIMIT = 100  # maximum characters of a quoted value
+_NUMBER_BITS = 256  # longer integers are described: decimal conversion is slow and limited by Python
 _GAP = "..."
-# Line breaks and control characters, what turns the direction of a text, lone surrogates.
+# Line breaks, control characters, text direction marks, lone surrogates.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
 def shown(value: Any, limit: int = LIMIT) -> str:
-    """A value as `repr` has it, in one line of at most `limit` characters; of a long one the beginning and the end.
+    """`repr` of a value in one line of at most `limit` characters; long ones keep beginning and end.
 
-    Time and memory are bounded: nested, huge and self-containing values are cut before they are written out.
+    Time and memory are bounded: nested, huge and recursive values are cut before they are formatted.
     """
     return _clipped(_REPR.repr(value), limit)
 
 
 def shown_json(value: Any, limit: int = LIMIT) -> str:
-    """The same in JSON's spelling: for values that stand in a JSON file or belong there."""
+    """Like `shown`, in JSON notation: for values in a JSON file."""
     return _clipped(_JSON.repr(value), limit)
 
 
 def one_line(text: str, limit: int = LIMIT) -> str:
-    """Text without quotes around it, in one line of at most `limit` characters."""
+    """Text without quotes, in one line of at most `limit` characters."""
     return _clipped(_UNSAFE.sub(_escape, _clipped(text, limit)), limit)
 
 
@@ -45,7 +45,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 class _Repr(reprlib.Repr):
-    """The standard library's bounded `repr`, without what is unbounded in it. A method's name ends with the type's."""
+    """The standard library's bounded `repr`, without its unbounded cases. A method's name ends with the type's."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class _Repr(reprlib.Repr):
             return self.repr_str(str(value), level)
         if value is None or type(value) in (bool, float):
             return repr(value)
-        return f"a {type(value).__name__}"  # its own repr might have no end
+        return f"a {type(value).__name__}"  # its own repr may be endless
 
 
 class _Json(_Repr):

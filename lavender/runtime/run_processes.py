@@ -1,6 +1,6 @@
 """python -m lavender.runtime.run_processes --nproc_per_node=8 SCRIPT …: torchrun without its own report.
 
-The processes say themselves why they end, and that stays the last line; the exit code is that of the first failure.
+The processes report themselves why they end, as the last line; the exit code is that of the first failure.
 """
 
 import logging
@@ -15,14 +15,14 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 def launch_command(processes: int, script: Sequence[str]) -> list[str]:
-    """What starts a script and its arguments, from any folder, on several processes of this machine and a free port."""
+    """Command that runs a script with its arguments on several processes of this host, with a free port."""
     start = f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from {__name__} import main; main()"
     return [sys.executable, "-c", start, "--standalone", f"--nproc_per_node={processes}", *script]
 
 
 def main() -> None:
-    """Runs torchrun with the words of the command line."""
-    logging.disable(logging.ERROR)  # its loggers repeat what follows
+    """Runs torchrun with the command-line arguments."""
+    logging.disable(logging.ERROR)  # its loggers repeat the following report
     try:
         torchrun()
     except ChildFailedError as failed:
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def _has_told(failure: ProcessFailure) -> bool:
-    """Whether the process said why it ends: it left a message, or a traceback on the screen."""
+    """Whether the process reported why it ended: by a message, or a traceback."""
     return isinstance(failure.message, dict) or failure.exitcode == 1
 
 

@@ -1,8 +1,7 @@
-"""Random numbers: one seed for the process, and a stream of its own for each sample.
+"""Random numbers: one seed per process, and a random generator per sample.
 
-A sample's stream depends on the seed, the epoch and the sample's number alone: not on the worker that reads it, the
-process that trains on it, or what came before. So runs repeat, whatever the number of workers, and so do evaluations,
-whatever the number of processes.
+A sample's generator depends only on the seed, the epoch and the sample's number: not on the worker, the process, or
+earlier samples. So runs are reproducible with any number of workers, and evaluations with any number of processes.
 """
 
 import random
@@ -11,19 +10,19 @@ from typing import Any
 import numpy as np
 import torch
 
-EVALUATION = 2**31 - 1  # stands for the epoch in evaluation, where every round draws the same numbers
+EVALUATION = 2**31 - 1  # replaces the epoch in evaluation, which always draws the same numbers
 
 
 def seed_process(seed: int, rank: int) -> None:
-    """Seeds Python, NumPy and torch; each process gets numbers of its own (for dropout)."""
-    own = (seed + rank) % 2**32  # NumPy's seeds end there
+    """Seeds Python, NumPy and torch, differently on each process (for dropout)."""
+    own = (seed + rank) % 2**32  # NumPy's largest seed
     random.seed(own)
     np.random.seed(own)
     torch.manual_seed(own)
 
 
 def random_state() -> dict[str, Any]:
-    """The state of Python's, NumPy's and torch's generators in this process, in plain values and tensors."""
+    """State of the generators of Python, NumPy and torch in this process, as plain values and tensors."""
     kind, keys, *numbers = np.random.get_state()
     state: dict[str, Any] = {
         "python": random.getstate(),
@@ -36,7 +35,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Puts back what `random_state` gave."""
+    """Restores a state of `random_state`."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     kind, keys, *rest = state["numpy"]
@@ -47,5 +46,5 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 def sample_stream(seed: int, epoch: int, index: int, purpose: int = 0) -> np.random.Generator:
-    """The random stream of sample `index` in `epoch`; `purpose` tells independent uses of one sample apart."""
+    """Random generator of sample `index` in `epoch`; `purpose` separates independent uses."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch, index, purpose))))

@@ -1,4 +1,4 @@
-"""Weights that are split over several files of one folder, with or without an index, as transformers writes them."""
+"""Weights sharded over several files of one folder, with or without an index, in the layout of transformers."""
 
 import json
 import re
@@ -9,25 +9,25 @@ from lavender.runtime.files import read_text
 from lavender.runtime.jsons import load_json
 from lavender.runtime.quoting import shown_json
 
-INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")  # what is preferred comes first
+INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")  # in order of preference
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.(?:safetensors|bin|pt|pth))")
 
-Shards = dict[Path, list[str]]  # each file of a set, with the names that the index says are in it
+Shards = dict[Path, list[str]]  # file → names in it according to the index
 
 
 def has_shards(folder: Path) -> bool:
-    """Whether a folder has weights in several files, complete or not."""
+    """Whether a folder has sharded weights, complete or not."""
     return _index(folder) is not None or any(part_of(path)[1] > 1 for path in folder.glob("*-of-*"))
 
 
 def find_shards(folder: Path, error: type[LavenderError], index: Path | None = None) -> Shards:
-    """All files of a folder's split weights; empty where it has none.
+    """All files of a folder's sharded weights; empty if there are none.
 
     Args:
-        index: the file that lists them, where it is not the folder's own.
+        index: file that lists them, by default the folder's own.
 
     Raises:
-        error: a file of the set is missing, or the index is no index; the message names both.
+        error: a file of the set is missing, or the index is invalid; the message names both.
     """
     index = index or _index(folder)
     found = _listed(index, error) if index else _numbered(folder, error)
@@ -42,7 +42,7 @@ def find_shards(folder: Path, error: type[LavenderError], index: Path | None = N
 
 
 def part_of(path: Path) -> tuple[int, int]:
-    """Which of how many a file is, as its name says: (2, 3) of `model-00002-of-00003.safetensors`, else (1, 1)."""
+    """(number, total) from a file's name: (2, 3) for `model-00002-of-00003.safetensors`, else (1, 1)."""
     match = _PART.fullmatch(path.name)
     return (int(match[2]), int(match[3])) if match else (1, 1)
 

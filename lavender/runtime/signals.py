@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C in the middle of a step: the step is finished first."""
+"""Deferred handling of SIGTERM and Ctrl-C: the current step is finished first."""
 
 import ctypes
 import signal
@@ -11,13 +11,13 @@ _PR_SET_PDEATHSIG = 1
 
 
 def on_death_of_parent(number: int) -> None:
-    """Has the kernel send this process a signal when its parent dies; 0 for none. To be called in the main thread."""
+    """Makes the kernel send this process a signal when its parent dies; 0: none. Call it in the main thread."""
     with suppress(OSError, AttributeError):  # not Linux
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 class StopRequest:
-    """Whether somebody asked this process to stop."""
+    """Whether this process was asked to stop."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -25,9 +25,9 @@ class StopRequest:
 
 @contextmanager
 def deferred_stop(request: StopRequest | None = None) -> Iterator[StopRequest]:
-    """Notes SIGTERM and SIGINT, in `request`, instead of obeying them at once; a second one is obeyed.
+    """Context that records SIGTERM and SIGINT in `request` instead of acting on them; a second one acts.
 
-    Outside the main thread, where signals cannot be handled, nothing is noted.
+    Outside the main thread signals cannot be handled, so it does nothing.
     """
     request = request or StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -37,11 +37,11 @@ def deferred_stop(request: StopRequest | None = None) -> Iterator[StopRequest]:
 
     def note(number: int, frame: FrameType | None) -> None:
         request.asked = True
-        on_death_of_parent(0)  # a parent of several threads would send it again, as each of them ends
+        on_death_of_parent(0)  # a parent with several threads would send it once per thread
         signal.signal(number, before[number])
 
     for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # as for a run in the background of a script
+        if handler is not signal.SIG_IGN:  # ignored e.g. for a background job of a script
             signal.signal(number, note)
     try:
         yield request
@@ -51,9 +51,10 @@ def deferred_stop(request: StopRequest | None = None) -> Iterator[StopRequest]:
 
 
 def leave_signals_to_parent(worker: int) -> None:
-    """In a data loading process: SIGTERM and Ctrl-C, which launchers and terminals send to all processes, are the main
-    one's to obey, which needs its workers to finish the step. They end with it; a second SIGTERM is obeyed. Both are
-    blocked until here, see `lavender.data.workers`.
+    """Worker initializer: leaves SIGTERM and Ctrl-C to the main process.
+
+    Launchers and terminals send them to all processes, but the main process needs its workers to finish the step. The
+    workers end with it; a second SIGTERM ends them. Both signals are blocked until here, see `lavender.data.workers`.
     """
 
     def ignore_once(number: int, frame: FrameType | None) -> None:

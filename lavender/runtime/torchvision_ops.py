@@ -1,23 +1,23 @@
-"""Makes `import torchvision` work beside a CPU-only torch."""
+"""Support for `import torchvision` with a CPU-only torch."""
 
 import sys
 
 import torch
 
 # torchvision registers Python kernels for these operators while it is imported. Its registry wheel defines them in a
-# CUDA library, which does not load beside a CPU-only torch; a schema without a kernel is enough for the import.
+# CUDA library, which does not load with a CPU-only torch; a schema without a kernel is enough for the import.
 _MISSING_ERROR = "operator torchvision::nms does not exist"
 _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_declarations: list[torch.library.Library] = []  # a Library that is dropped takes its schemas with it
+_declarations: list[torch.library.Library] = []  # a deleted Library removes its schemas
 
 
 def ensure_torchvision() -> None:
-    """Imports torchvision, declaring the operators that its compiled part failed to declare only where it must.
+    """Imports torchvision; if its compiled part fails, declares its missing operators first.
 
-    Call it before torchvision, timm or transformers' models are imported. Calling it again costs nothing.
+    Call it before importing torchvision, timm or models of transformers. Further calls cost nothing.
 
     Raises:
         ImportError, RuntimeError: torchvision is not installed, or fails for another reason.

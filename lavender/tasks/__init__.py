@@ -1,1 +1,1 @@
-"""What is asked of the model and how it is scored, one file a task."""
+"""Tasks: their data, losses, predictions and metrics, one file per task."""

@@ -1,4 +1,4 @@
-"""What a task is: its data, its loss, its prediction, its metrics. The engine knows this file and no task."""
+"""Interface of a task: data, loss, prediction, metrics. The engine depends on this file, not on any task."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -25,19 +25,19 @@ from lavender.text.masking import IGNORED, places_of
 from lavender.text.prompts import PROMPTS
 from lavender.text.tokens import TextTokenizer
 
-Record = dict[str, Any]  # one sample's prediction; holds its `index` in the split
+Record = dict[str, Any]  # prediction of one sample, with its `index` in the split
 Metrics = dict[str, float]
-BatchT = TypeVar("BatchT", bound=Batch)  # what its data sets make
+BatchT = TypeVar("BatchT", bound=Batch)  # batch type of its data sets
 
 
 @dataclass(frozen=True)
 class TrainingPart:
-    """A piece of an epoch: after each, the run validates and saves.
+    """Part of an epoch: after each part the run validates and saves.
 
     Args:
-        dataset: the data set's name; number: of the part, from 0.
-        samples: how many it holds.
-        open: reads it; called when its turn comes, so that only one part is open at a time.
+        dataset: name of the data set; number: number of the part, from 0.
+        samples: number of samples.
+        open: opens the data; called when the part begins, so that only one part is open at a time.
     """
 
     dataset: str
@@ -46,33 +46,33 @@ class TrainingPart:
     open: Callable[[], ClipDataset]
 
     def batches(self, size_batch: int) -> int:
-        """How many batches each process sees of it."""
+        """Number of batches of the part on each process."""
         return steps_in_epoch(self.samples, size_batch)
 
     def loader(self) -> Loader:
-        """This process's share of it, in batches."""
+        """Loader of this process's share."""
         return training_loader(self.open())
 
 
 @dataclass
 class Clock:
-    """How far training is: the trainer counts, and its task, or several, read it."""
+    """Progress of training: the trainer counts, and its tasks read it."""
 
     step: int = 0  # optimizer steps done
 
 
 class Trainable(ABC, Generic[BatchT]):
-    """What the engine trains: a task, or several together.
+    """Interface between the engine and a task or several tasks.
 
     Args:
-        clock: of the task that it is a part of; without it, its own.
+        clock: clock of the enclosing multi-task; None: a new one.
     """
 
     config_type: str  # the `type` of its configurations
-    dataset_types: tuple[str, ...] = ()  # what `dataset_type` may say; all, where none is named
-    related_types: tuple[str, ...] = ()  # types of other tasks whose checkpoints it is evaluated from, as released
+    dataset_types: tuple[str, ...] = ()  # allowed values of `dataset_type`; empty for all
+    related_types: tuple[str, ...] = ()  # other types whose checkpoints may be evaluated on this task, as released
     heads: Heads
-    token = "vtm"  # its task token, unless `task_token` names another
+    token = "vtm"  # default of `task_token`
 
     def __init__(self, config: Config, clock: Clock | None = None):
         if config.type not in ("", self.config_type):
@@ -89,26 +89,26 @@ class Trainable(ABC, Generic[BatchT]):
         self._prompt = torch.from_numpy(self.tokenizer.prompt(self.prompt())) if config.enable_prompt else None
 
     def prompt(self) -> str:
-        """What stands in front of its texts with `enable_prompt`."""
+        """Prompt before the texts with `enable_prompt`."""
         return PROMPTS["vtm"]
 
     def prefix(self, model: Lavender) -> Encoded | None:
-        """The prompt or task token in front of the text, (1, P, D); None with neither option."""
+        """Prompt or task token before the text, (1, P, D); None with neither option."""
         if self._prompt is not None:
             return model.prompt(self._prompt.to(model.enc_img.emb_cls.device))
         return model.task_token(self.config.task_token or self.token) if self.config.enable_task_token else None
 
     @abstractmethod
     def training_parts(self) -> list[TrainingPart]:
-        """The parts of one epoch, in order."""
+        """Parts of one epoch, in order."""
 
     @cached_property
     def parts(self) -> list[TrainingPart]:
-        """The parts of one epoch, looked up once; none where nothing is trained."""
+        """Parts of one epoch, cached; empty if nothing is trained."""
         return self.training_parts() if self.config.size_epoch else []
 
     def check_frames(self) -> None:
-        """Raises DataError where videos have fewer frames than `size_frame`; a few of each data set are looked at."""
+        """Raises DataError if videos have fewer frames than `size_frame`; checks a few of each data set."""
         first = {part.dataset: part for part in reversed(self.parts)}  # one part is open at a time
         for part in first.values():
             part.open().check_frames()
@@ -117,41 +117,41 @@ class Trainable(ABC, Generic[BatchT]):
 
     @abstractmethod
     def evaluation_sets(self, part: TrainingPart | None = None) -> dict[str, ClipDataset]:
-        """Split → data set, for evaluation after `part`; without one, all of them."""
+        """Split → data set, for the evaluation after `part`; None: all splits."""
 
     @abstractmethod
     def responsible(self, key: str) -> tuple["Task", str]:
-        """The task that predicts and scores an entry of `evaluation_sets`, and its name for the split."""
+        """Task that predicts and scores an entry of `evaluation_sets`, and its name for the split."""
 
     @abstractmethod
     def choice_of(self, task: str) -> tuple[str, Callable]:
-        """By which validation figure the best epoch is chosen, and whether the lowest or the highest is."""
+        """Validation metric that selects the best epoch, and `min` or `max`."""
 
     @abstractmethod
     def loss(self, model: Lavender, batch: BatchT) -> dict[str, Tensor]:
-        """`loss` and its parts, as scalars with a gradient where they have one."""
+        """`loss` and its parts, as scalars, with gradients if differentiable."""
 
     def unused_parameters(self) -> tuple[str, ...]:
-        """Beginnings of the names of parameters that no loss of this task reaches: they are left out of training."""
+        """Name prefixes of parameters that no loss of this task reaches; they are frozen."""
         return ("enc_img.emb_odr",) if self.config.enable_task_token else ("enc_img.emb_odr", "emb_task")
 
     def run_name(self) -> str:
-        """The middle of the output folder's name."""
+        """Middle part of the output folder's name."""
         return self.config.task or self.config_type
 
     def checkpoint_name(self, epoch: int, part: TrainingPart | None) -> str:
-        """The released name of a checkpoint; epoch 0 is before training (`part` is None then)."""
+        """Released name of a checkpoint; epoch 0 is before training (`part` is None then)."""
         return f"ckpt_violet_{self.config.task}_{epoch}.pt"
 
     @abstractmethod
     def curves(self, epochs: list[dict[str, Any]]) -> dict[str, Any]:
-        """`log.json` from the entries of `results.json`, under the released keys."""
+        """Content of `log.json` under the released keys, from the entries of `results.json`."""
 
 
 class Task(Trainable[BatchT]):
-    """A task of the released recipe. One file with a subclass, one JSON and one script add another."""
+    """A task of the released recipe. Another task needs one file with a subclass, one JSON and one script."""
 
-    best_metric: tuple[str, Callable] = ("acc", max)  # which validation figure chooses the best epoch
+    best_metric: tuple[str, Callable] = ("acc", max)  # validation metric that selects the best epoch
 
     def responsible(self, key: str) -> tuple["Task", str]:
         return self, key
@@ -161,24 +161,24 @@ class Task(Trainable[BatchT]):
 
     @abstractmethod
     def predict(self, model: Lavender, batch: BatchT) -> list[Record]:
-        """One record a sample."""
+        """Predicts one record per sample."""
 
     @abstractmethod
     def metrics(self, records: list[Record], split: str) -> Metrics:
-        """Figures of a split from all its records, in the split's order."""
+        """Metrics of a split from all its records, in the split's order."""
 
     def earlier_records(self, split: str, checkpoint: Path, weights: Callable[[], str]) -> list[Record] | None:
-        """Records that stand beside a checkpoint, where they were made from these very weights and options.
+        """Records stored beside a checkpoint, if made with the same weights and options; else None.
 
         Args:
-            checkpoint: the file of the weights, which may not be written yet; weights: gives their digest.
+            checkpoint: file of the weights, which may not exist yet; weights: returns their digest.
         """
         return None
 
     def publish(
         self, split: str, checkpoint: Path, weights: Callable[[], str], records: list[Record], metrics: Metrics
     ) -> None:
-        """Files that users of the released code expect beside a checkpoint; arguments as in `earlier_records`."""
+        """Writes the files that users of the released code expect beside a checkpoint; arguments: `earlier_records`."""
         return None
 
     def curves(self, epochs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -189,9 +189,9 @@ class Task(Trainable[BatchT]):
 
 
 class GalleryTask(Task[RetrievalBatch]):
-    """A task whose evaluation scores every text of a split against every video of it."""
+    """Task whose evaluation scores every text of a split with every video of it."""
 
-    gallery: Gallery  # the split's captions and videos
+    gallery: Gallery  # captions and videos of the split
 
     @abstractmethod
     def encode_caption(self, caption: str) -> tuple[np.ndarray, np.ndarray]:
@@ -199,11 +199,11 @@ class GalleryTask(Task[RetrievalBatch]):
 
     @abstractmethod
     def pair_scores(self, model: Lavender, video: Encoded, text: Encoded) -> Tensor:
-        """Scores of P pairs of a video and a text, (P,); the texts have no pads."""
+        """Scores of P pairs of a video and a text, (P,); texts are without padding."""
 
 
 def labelled_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy over the labelled rows of (K, V), (K,); 0, with a gradient of 0, where there are none."""
+    """Mean cross-entropy over labelled rows (K, V), (K,); 0 with zero gradients if there are none."""
     if labels.numel() == 0:
         return logits.sum() * 0.0
     total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
@@ -212,17 +212,17 @@ def labelled_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def training_figures(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """What training says beside its loss: `acc` over the labelled rows of (K, n), (K,), and whether there are none."""
+    """Training metrics beside the loss: `acc` over labelled rows (K, n), (K,), and whether there are none."""
     known = (labels != IGNORED).sum()
     right = (logits.argmax(dim=-1) == labels).sum() / known.clamp(min=1)
     return {"acc": right.float(), "count_unlabelled_batches": (known == 0).float()}
 
 
 def select_labelled(states: Tensor, labels: Tensor, places: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """States (B, X, D) and labels (B, X) → those of the K labelled positions: (K, D), (K,), row by row.
+    """Selects the K labelled positions of states (B, X, D) and labels (B, X): (K, D), (K,), row by row.
 
     Args:
-        places: of those positions, (K,), as a batch has them; without them they are looked for.
+        places: the flat positions, (K,), as given by a batch; None: they are computed.
     """
     places = places_of(labels) if places is None else places
     return states.flatten(0, 1).index_select(0, places), labels.flatten().index_select(0, places)

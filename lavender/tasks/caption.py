@@ -1,4 +1,4 @@
-"""Video captioning: the words of a caption are read at `[MASK]` one after another (paper, section 3.2)."""
+"""Video captioning: the tokens of a caption are predicted at `[MASK]` one after another (paper, section 3.2)."""
 
 import json
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from lavender.text.prompts import PROMPTS
 
 
 class CaptionTask(Task[CaptionBatch]):
-    """Training hides words under seq2seq attention; evaluation writes captions, with all of the field's metrics."""
+    """Captioning: training masks tokens under seq2seq attention; evaluation generates captions and scores them."""
 
     config_type = "captioning"
     dataset_types = ("captioning",)
@@ -58,7 +58,7 @@ class CaptionTask(Task[CaptionBatch]):
 
     @cached_property
     def datasets(self) -> dict[str, CaptionDataset]:
-        """Split → data set, of the splits that have a YAML (and are needed: nothing is trained without epochs)."""
+        """Split → data set, for the splits with a YAML (without `train` if nothing is trained)."""
         datasets = {}
         for split in ("train", "val", "test")[0 if self.config.size_epoch else 1 :]:
             if getattr(self.config, f"{split}_yaml"):
@@ -72,13 +72,13 @@ class CaptionTask(Task[CaptionBatch]):
             raise ConfigError("val_yaml and test_yaml are empty, so there is nothing to evaluate")
         for split, dataset in datasets.items():
             LOGGER.info("%s: %d %s", dataset.folder.path, len(dataset), "captions" if split == "train" else "videos")
-        if notice := missing_for_metrics():  # told before hours of training
+        if notice := missing_for_metrics():  # reported before hours of training
             LOGGER.info("%s", notice)
         return datasets
 
     @cached_property
     def references(self) -> dict[str, list[list[str]]]:
-        """Split → the captions that each video's is compared with."""
+        """Split → reference captions of each video."""
         return {split: dataset.references() for split, dataset in self.datasets.items() if split != "train"}
 
     def training_parts(self) -> list[TrainingPart]:
@@ -91,7 +91,7 @@ class CaptionTask(Task[CaptionBatch]):
     # --- model --------------------------------------------------------------------------------------------------------
 
     def outputs(self, model: Lavender, batch: CaptionBatch) -> tuple[Tensor, Tensor]:
-        """Logits at the K hidden words (K, V) with their labels (K,)."""
+        """Logits at the K masked positions (K, V) with their labels (K,)."""
         video = model.encode_video(batch["img"], batch["present"])
         text = model.encode_text(batch["ids"], batch["mask"])
         states = model.fuse(video, text, self.prefix(model), attention="seq2seq")[:, -batch["ids"].shape[1] :]
@@ -122,7 +122,7 @@ class CaptionTask(Task[CaptionBatch]):
         ]
 
     def metrics(self, records: list[Record], split: str) -> Metrics:
-        """The metrics of `lavender.metrics.caption`, over the videos with references; `no_reference`: the others."""
+        """Metrics of `lavender.metrics.caption` over videos with references; `no_reference` counts the others."""
         pairs = zip(records, self.references[split], strict=True)
         captions = [(record["caption"], texts) for record, texts in pairs if texts]
         missing = len(records) - len(captions)
@@ -150,13 +150,13 @@ class CaptionTask(Task[CaptionBatch]):
         return checkpoint.with_name(".".join([*words, "tsv"]))
 
     def _made_from(self, split: str, weights: str) -> dict[str, Any]:
-        """What the captions of a split follow from."""
+        """Everything that determines the captions of a split."""
         folder = self.datasets[split].folder
         files = [(name, changed) for source in folder.frames for name, _, changed in source.stamps()]
         names = counting(Counts.CAPTIONS | Counts.DRAWN if self.config.do_sample else Counts.CAPTIONS)
         options = {name: getattr(self.config, name) for name in names}
         facts = {"weights": weights, "options": options, "frames": files, "videos": self.datasets[split].video_ids()}
-        return json.loads(json.dumps(facts))  # as it will be read again
+        return json.loads(json.dumps(facts))  # as it will be after loading
 
     def earlier_records(self, split: str, checkpoint: Path, weights: Callable[[], str]) -> list[Record] | None:
         path = self.prediction_file(split, checkpoint)
@@ -181,14 +181,14 @@ class CaptionTask(Task[CaptionBatch]):
         path = self.prediction_file(split, checkpoint)
         origin = path.with_suffix(".from.json")
         try:
-            origin.unlink(missing_ok=True)  # the files below are not its captions until they are whole
+            origin.unlink(missing_ok=True)  # removed until the files below are complete
             write_predictions(path, [(record["video"], record["captions"]) for record in records])
             with atomic_file(path.with_suffix(".eval.json")) as file:
                 file.write((json.dumps(metrics) + "\n").encode())
-            if "bad_samples" not in metrics:  # those are to be told again
+            if "bad_samples" not in metrics:  # bad samples must be reported again
                 with atomic_file(origin) as file:
                     file.write(json.dumps(self._made_from(split, weights())).encode())
-        except OSError as fault:  # weights may stand in a folder of somebody else's
+        except OSError as fault:  # the checkpoint's folder may be read-only
             LOGGER.warning("%s could not be written (%s); the captions are in the run's predictions", path, fault)
 
 
@@ -197,12 +197,12 @@ def _record(index: int, video: str, captions: list[dict[str, Any]]) -> Record:
 
 
 def caption_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0, drop_worst: float = 0.0) -> Tensor:
-    """Mean divergence (KL) of the words from their targets, (K, V), (K,); 0, with a gradient of 0, where K is 0.
+    """Mean KL divergence of predictions from smoothed targets, (K, V), (K,); 0 with zero gradients if K is 0.
 
-    A target has 1 − ε on the word and ε / (V − 1) on each other, as released (torch's own smoothing is another one).
+    A target is 1 − ε for the label and ε / (V − 1) for each other token, as released (torch's smoothing differs).
 
     Args:
-        smoothing: ε; drop_worst: share of the words, those of the largest loss, that is left out.
+        smoothing: ε; drop_worst: fraction of tokens, those with the largest loss, that is left out.
     """
     if labels.numel() == 0:
         return logits.sum() * 0.0

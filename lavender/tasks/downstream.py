@@ -1,4 +1,4 @@
-"""What the downstream tasks share: splits of a text file, answers at a `[MASK]`, the choice of an option."""
+"""Base of the downstream tasks: splits of a text file, answers at a `[MASK]`, choice of an option."""
 
 import logging
 from functools import cached_property, partial
@@ -18,19 +18,19 @@ from lavender.tasks.base import Metrics, Record, Task, TrainingPart
 from lavender.tasks.readouts import Readout
 from lavender.text.masking import IGNORED
 
-TOP = 5  # predictions listed for each question
+TOP = 5  # predictions listed per question
 BatchT = TypeVar("BatchT", bound=TextBatch)
 AnsweredBatchT = TypeVar("AnsweredBatchT", bound=AnsweredBatch)
 
 
 class DownstreamTask(Task[BatchT]):
-    """A task with `txt_<task>.json` (train, val, test) and `img_<dataset>.tsv`; `dataset_class` reads its items."""
+    """Task with `txt_<task>.json` (train, val, test) and `img_<dataset>.tsv`; `dataset_class` reads its items."""
 
     dataset_class: type[ItemDataset]
 
     @cached_property
     def datasets(self) -> dict[str, ItemDataset]:
-        """Split → data set, of the splits that have items (and are needed: nothing is trained without epochs)."""
+        """Split → data set, for the splits with items (without `train` if nothing is trained)."""
         texts, frames = ItemFile(self.config), open_frames(self.config)
         datasets = {}
         for split in ("train", "val", "test")[0 if self.config.size_epoch else 1 :]:
@@ -58,7 +58,7 @@ class DownstreamTask(Task[BatchT]):
         return {split: dataset for split, dataset in self.datasets.items() if split != "train"}
 
     def text_states(self, model: Lavender, video: Encoded, ids: Tensor, mask: Tensor) -> Tensor:
-        """Fusion of clips with their texts (B, X), behind the prompt or task token → states of the text (B, X, D)."""
+        """Fuses clips with their texts (B, X), after the prompt or task token → states of the text (B, X, D)."""
         text = model.encode_text(ids, mask)
         return model.fuse(video, text, self.prefix(model))[:, -ids.shape[1] :]
 
@@ -69,13 +69,13 @@ class DownstreamTask(Task[BatchT]):
 
 
 class AnsweredTask(DownstreamTask[AnsweredBatchT]):
-    """A task whose texts have an answer each, which its readout reads."""
+    """Task with one answer per text, predicted by its readout."""
 
     readout: Readout[AnsweredBatchT]
-    top = TOP  # predictions that a record lists
+    top = TOP  # predictions listed in a record
 
     def logits(self, model: Lavender, batch: AnsweredBatchT) -> Tensor:
-        """Logits over the words or classes of the answer, (B, V) or (B, n)."""
+        """Logits over the tokens or classes of the answer, (B, V) or (B, n)."""
         return self.readout.logits(model, self.states(model, batch), batch)
 
     def loss(self, model: Lavender, batch: AnsweredBatchT) -> dict[str, Tensor]:
@@ -83,7 +83,7 @@ class AnsweredTask(DownstreamTask[AnsweredBatchT]):
 
 
 def with_answer(records: list[Record], split: str) -> tuple[list[Record], Metrics]:
-    """The records whose item has an answer, and the number of the others, `no_answer`, where there are any."""
+    """Records whose item has an answer, and the number of the others as `no_answer`, if any."""
     scored = [record for record in records if record["right"] is not None]
     missing = len(records) - len(scored)
     if not missing:
@@ -99,12 +99,12 @@ def with_answer(records: list[Record], split: str) -> tuple[list[Record], Metric
 
 
 class ChoiceTask(AnsweredTask[ChoiceBatch]):
-    """Multiple choice: whatever the model, options have scores, and the best one is the answer."""
+    """Multiple choice: options are scored, and the best one is the answer."""
 
     config_type = "qamc"
 
     def option_scores(self, model: Lavender, batch: ChoiceBatch) -> tuple[Tensor, Tensor]:
-        """Score by which options are ranked, and probability of each: (B, O), (B, O)."""
+        """Ranking score and probability of each option: (B, O), (B, O)."""
         raise NotImplementedError
 
     def predict(self, model: Lavender, batch: ChoiceBatch) -> list[Record]:
@@ -127,6 +127,6 @@ class ChoiceTask(AnsweredTask[ChoiceBatch]):
         ]
 
     def metrics(self, records: list[Record], split: str) -> Metrics:
-        """`acc`, over all questions of the split that have an answer; one without its video counts as wrong."""
+        """`acc` over all questions of the split with an answer; a question without its video counts as wrong."""
         scored, metrics = with_answer(records, split)
         return {"acc": accuracy([record["right"] for record in scored]), **metrics} if scored else {}

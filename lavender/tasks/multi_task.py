@@ -1,6 +1,6 @@
-"""Several tasks with one set of weights, each step of one of them (paper, section 3.3): the MLM way, and the baseline.
+"""Multi-task training with one set of weights, one task per step (paper, section 3.3): with MLM head, and baseline.
 
-A composition of the tasks that there are: every loss, prediction and metric is theirs.
+It composes the single tasks: every loss, prediction and metric is theirs.
 """
 
 import dataclasses
@@ -30,12 +30,12 @@ from lavender.tasks.retmc import RetMCTask, RetMCTaskSpecificTask
 from lavender.tasks.retrieval import RetrievalTask, RetrievalTaskSpecificTask
 from lavender.tasks.splits import of_task, task_and_split
 
-RETRIEVAL_TEMPERATURE = 0.05  # of the baseline, where nothing else is given
+RETRIEVAL_TEMPERATURE = 0.05  # default of the baseline
 
 
 @dataclass(frozen=True)
 class MixedPart(TrainingPart):
-    """An epoch over several data sets, of which `open` gives the mixture; `weights` are those of `draw_weights`."""
+    """Epoch over several data sets; `open` returns the mixture, `weights` are those of `draw_weights`."""
 
     weights: Mapping[str, float]
 
@@ -47,7 +47,7 @@ class MixedPart(TrainingPart):
 
 
 class MultiTask(Trainable[Batch]):
-    """The tasks that `datasets` lists, with the MLM head for all; losses, predictions and metrics are their own."""
+    """All tasks in `datasets`, sharing the MLM head; losses, predictions and metrics are those of the tasks."""
 
     config_type = "multi-task"
     classes: ClassVar[Mapping[str, type[Task]]] = {
@@ -62,7 +62,7 @@ class MultiTask(Trainable[Batch]):
     def __init__(self, config: Config, clock: Clock | None = None):
         if not config.datasets:
             raise ConfigError('"datasets" is empty: list the tasks, each with its type and task name')
-        for written in config.datasets:  # and so in args.json, where single-task scripts find it
+        for written in config.datasets:  # also in args.json, for single-task scripts
             if format_of(Config(**written)) == "qamc":
                 written.setdefault("task_token", "mc")
         entries = config.entries()
@@ -76,11 +76,11 @@ class MultiTask(Trainable[Batch]):
         super().__init__(config, clock)
 
     def make_task(self, entry: Config, clock: Clock) -> Task:
-        """The task of an entry of `datasets`."""
+        """Builds the task of an entry of `datasets`."""
         return self.classes[format_of(entry)](entry, clock)
 
     def all_heads(self) -> Heads:
-        """What all tasks together put on top of the encoder."""
+        """Union of the heads of all tasks."""
         heads = [task.heads for task in self.tasks.values()]
         classifiers = {name: size for each in heads for name, size in each.classifiers.items()}
         mlm, tokens = any(each.mlm for each in heads), all(each.task_tokens for each in heads)
@@ -97,7 +97,7 @@ class MultiTask(Trainable[Batch]):
 
     @cached_property
     def training_sets(self) -> dict[str, ClipDataset]:
-        """Task → its training data."""
+        """Task → training data."""
         return {name: part.open() for name, task in self.tasks.items() for part in task.training_parts()}
 
     def training_parts(self) -> list[TrainingPart]:
@@ -120,7 +120,7 @@ class MultiTask(Trainable[Batch]):
         }
 
     def _warn_of_leaks(self) -> None:
-        """Tells where videos that one task is tested on are trained on by another of the same data set."""
+        """Warns of test videos of one task that another task of the same data set is trained on."""
         tested: dict[str, dict[str, HeldOut]] = {}
         for key, dataset in self.evaluation_sets().items():
             name = task_and_split(key)[0]
@@ -137,14 +137,14 @@ class MultiTask(Trainable[Batch]):
                     )
 
     def _data_set(self, name: str) -> str:
-        """The data set of a task; captioning has no such option, so there it is the first part of the task's name."""
+        """Data set of a task; captioning has no such option, so there it is the first part of the task's name."""
         config = self.tasks[name].config
         return str(config.dataset or config.task.rpartition("-")[0])
 
     # --- model --------------------------------------------------------------------------------------------------------
 
     def loss(self, model: Lavender, batch: Batch) -> dict[str, Tensor]:
-        """The loss of the batch's task; its own figures stand under its name too."""
+        """Loss of the batch's task; its metrics are also reported under its name."""
         name = batch["task"]
         task = self.tasks[name]
         figures = task.loss(model, batch)
@@ -157,9 +157,9 @@ class MultiTask(Trainable[Batch]):
         }
 
     def idle_parameters(self, model: Lavender, task: Task) -> list[nn.Parameter]:
-        """Those of the heads of other tasks, which get a gradient of 0: each step must reach the same parameters.
+        """Parameters of other tasks' heads, which get zero gradients: each step must reach the same parameters.
 
-        So the steps are the same without and with DDP and DeepSpeed, which has no other way.
+        DeepSpeed requires this, and it makes steps with and without DDP equal.
         """
         used = (*(f"{name}." for name in task.heads.classifiers), *(("fc_mtm.",) if task.heads.mlm else ()))
         return [
@@ -173,7 +173,7 @@ class MultiTask(Trainable[Batch]):
         return tuple(sorted(set.intersection(*beginnings)))
 
     def curves(self, epochs: list[dict[str, Any]]) -> dict[str, Any]:
-        """Task → its own curves."""
+        """Task → its curves."""
         curves = {}
         for name, task in self.tasks.items():
             losses = [{"loss": entry["train"].get(of_task(name, "loss"))} for entry in epochs]
@@ -183,7 +183,7 @@ class MultiTask(Trainable[Batch]):
 
 
 class MultiTaskMultiHeadTask(MultiTask):
-    """The baseline: a classifier for each task; retrieval and multiple choice by matching share `fc`."""
+    """Baseline with a classifier per task; retrieval and multiple choice by matching share `fc`."""
 
     classes: ClassVar[Mapping[str, type[Task]]] = {
         "retrieval": RetrievalTaskSpecificTask,
@@ -196,7 +196,7 @@ class MultiTaskMultiHeadTask(MultiTask):
 
     def make_task(self, entry: Config, clock: Clock) -> Task:
         form = format_of(entry)
-        if entry.enable_prompt or entry.enable_task_token:  # captioning alone would take one
+        if entry.enable_prompt or entry.enable_task_token:  # only captioning would use one
             raise ConfigError("the task-specific models take no prompt and no task token: use the MLM script")
         if form == "retrieval" and "temp" not in entry.given:
             entry = dataclasses.replace(entry, temp=RETRIEVAL_TEMPERATURE)

@@ -30,10 +30,10 @@ from lavender.text.masking import IGNORED
 
 
 class PretrainingTask(Task[PretrainBatch]):
-    """Hidden words, and pairs of videos and texts, whatever reads from the pairs whether they match."""
+    """MLM on masked captions and video-text matching, with any readout for matching."""
 
     config_type = "pretrain"
-    append_mask: bool  # whether a `[MASK]` stands after each text
+    append_mask: bool  # whether each text ends with a `[MASK]`
     matching: MatchAtMask | MatchOnCls
     best_metric: tuple[str, Callable] = ("loss", min)
 
@@ -42,14 +42,14 @@ class PretrainingTask(Task[PretrainBatch]):
         self.folders = corpora.folders_of(config)
         self._captions: dict[str, dict[str, CaptionTable]] = {}
         self._sources: dict[str, CorpusFrames] = {}
-        self._misnamed: dict[tuple[str, str], str] = {}  # corpus and split → what its file calls it, for messages
+        self._misnamed: dict[tuple[str, str], str] = {}  # corpus and split → its name in the file, for messages
 
     # --- data ---------------------------------------------------------------------------------------------------------
 
     def training_parts(self) -> list[TrainingPart]:
         parts = []
         for name in self.folders:
-            captions = self._table(name, "train")  # what is missing shows now, not when its turn comes
+            captions = self._table(name, "train")  # missing files are reported now, not when the part begins
             sizes = self.config.size_part
             pieces = self._frames(name).parts(sizes[name] if isinstance(sizes, dict) else sizes, captions)
             shares = split_share([piece.length for piece in pieces], self.config.data_ratio)
@@ -81,7 +81,7 @@ class PretrainingTask(Task[PretrainBatch]):
         return self._sources[name]
 
     def _tables(self, name: str) -> dict[str, CaptionTable]:
-        """Split → its captions, of the splits that have any; the file is read once. Shards need no such file."""
+        """Split → captions, for the splits that have any; the file is read once. Shards need no such file."""
         if name not in self._captions:
             tables: dict[str, CaptionTable] = {}
             if path := self._text_file(name):
@@ -92,18 +92,18 @@ class PretrainingTask(Task[PretrainBatch]):
         return self._captions[name]
 
     def _table(self, name: str, split: str) -> CaptionTable | None:
-        """The captions of a split; None where the frames have their own."""
+        """Captions of a split; None if they are stored beside the frames."""
         found = self._tables(name).get(split)
         if found is None and (path := self._text_file(name)):
             raise no_captions(path, split, self._misnamed[name, split])
         return found
 
     def _text_file(self, name: str) -> Path | None:
-        """`txt_<dataset>.json`; None where there is none and the frames have captions of their own."""
+        """`txt_<dataset>.json`; None if it is missing and captions are stored beside the frames."""
         try:
             return corpora.text_file(self.folders[name], name)
         except DataError:
-            named = isinstance(self.config.shards, dict) or len(self.folders) == 1  # of this data set alone
+            named = isinstance(self.config.shards, dict) or len(self.folders) == 1  # of this data set only
             if self.config.shards and named and self._frames(name).has_captions:
                 return None
             raise
@@ -124,7 +124,7 @@ class PretrainingTask(Task[PretrainBatch]):
     # --- model --------------------------------------------------------------------------------------------------------
 
     def outputs(self, model: Lavender, batch: PretrainBatch) -> dict[str, Tensor]:
-        """Logits at the K hidden words (K, V) with their labels (K,), and of the matching pairs, own text first."""
+        """Logits at the K masked positions (K, V) with labels (K,), and of the matching pairs, own text first."""
         video = model.encode_video(batch["img"], batch["present"])
         text = model.encode_text(batch["ids"], batch["mask"])
         outputs: dict[str, Tensor] = {}
@@ -186,7 +186,7 @@ class PretrainingTask(Task[PretrainBatch]):
             records[sample]["words"].append({**word, "probability": probability, "loss": loss})
 
     def metrics(self, records: list[Record], split: str) -> Metrics:
-        """`acc_mtm` over hidden words, `acc_vtm` over videos, the mean losses, and their sum `loss`."""
+        """`acc_mtm` over masked tokens, `acc_vtm` over videos, the mean losses, and their sum `loss`."""
         metrics: Metrics = {}
         words = [word for record in records for word in record.get("words", ())]
         if words:
@@ -225,7 +225,7 @@ class PretrainingTask(Task[PretrainBatch]):
 
 
 class PretrainTask(PretrainingTask):
-    """The MLM way: a matching pair answers "true" or "false" at a `[MASK]` after its text."""
+    """MLM variant: matching is "true" or "false" at a `[MASK]` after the text."""
 
     heads = MatchAtMask.heads
     append_mask = True
@@ -236,7 +236,7 @@ class PretrainTask(PretrainingTask):
 
 
 class PretrainTaskSpecificTask(PretrainingTask):
-    """The baseline: an MLP on `[CLS]` scores each pair, and the own text competes with the others."""
+    """Baseline: an MLP on `[CLS]` scores each pair, with a softmax over the texts of a video."""
 
     heads = MatchOnCls.heads
     append_mask = False

@@ -1,4 +1,4 @@
-"""Multiple choice: the number of the right option is the word at `[MASK]` (paper, section 3.2)."""
+"""Multiple choice: the number of the right option is predicted at `[MASK]` (paper, section 3.2)."""
 
 from torch import Tensor
 
@@ -14,7 +14,7 @@ from lavender.text.prompts import PROMPTS
 
 
 class QAMCTask(ChoiceTask):
-    """The MLM way: question and options are one text, and `[MASK]` is "0", "1", …"""
+    """MLM variant: question and options form one text, and `[MASK]` is "0", "1", …"""
 
     dataset_types = ("qamc",)
     dataset_class = MultipleChoiceDataset
@@ -34,7 +34,7 @@ class QAMCTask(ChoiceTask):
 
 
 class QAMCTaskSpecificTask(ChoiceTask):
-    """The baseline: an MLP on `[CLS]` with one class an option."""
+    """Baseline: an MLP on `[CLS]` with one class per option."""
 
     dataset_types = ("qamc",)
     dataset_class = OptionNumberDataset

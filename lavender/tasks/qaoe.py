@@ -1,4 +1,4 @@
-"""Open-ended question answering and fill-in-the-blank: the answer is the word at `[MASK]` (paper, section 3.2)."""
+"""Open-ended question answering and fill-in-the-blank: the answer is predicted at `[MASK]` (paper, section 3.2)."""
 
 from abc import abstractmethod
 from typing import Any
@@ -16,12 +16,12 @@ from lavender.tasks.readouts import ClassOnCls, WordAtMask
 from lavender.text.prompts import PROMPTS
 from lavender.text.questions import NOWHERE
 
-# Of size_test. Released files may leave out questions with rare answers; one that differs by more is of other data.
+# Tolerance of size_test: released files may lack questions with rare answers; a larger difference means other data.
 SIZE_TEST_MARGIN = 0.5
 
 
 class QuestionTask(AnsweredTask[QuestionBatch]):
-    """Questions, whatever the readout: top 1 and top 5."""
+    """Question answering with any readout: top-1 and top-5 accuracy."""
 
     config_type = "qaoe"
     best_metric = ("acc_1", max)
@@ -29,7 +29,7 @@ class QuestionTask(AnsweredTask[QuestionBatch]):
 
     @abstractmethod
     def answer_word(self, number: int) -> str:
-        """An answer in words."""
+        """Text of an answer."""
 
     def predict(self, model: Lavender, batch: QuestionBatch) -> list[Record]:
         probabilities = self.logits(model, batch).float().softmax(-1)
@@ -46,7 +46,7 @@ class QuestionTask(AnsweredTask[QuestionBatch]):
     def _record(
         self, index: int, video: str, question: str, answer: str, answer_id: int, best: list, position: int
     ) -> Record:
-        if position == NOWHERE:  # truncation has cut the `[MASK]` away: there is no answer
+        if position == NOWHERE:  # truncation removed the `[MASK]`: no answer
             best = []
         found = [number for number, _ in best]
         top = [{"answer": self.answer_word(number), "probability": chance} for number, chance in best]
@@ -62,8 +62,10 @@ class QuestionTask(AnsweredTask[QuestionBatch]):
         }
 
     def metrics(self, records: list[Record], split: str) -> Metrics:
-        """`acc_1`, `acc_5` over the questions of the split that have an answer; on test also over `size_test`, where
-        that differs and all have one."""
+        """`acc_1`, `acc_5` over the questions of the split that have an answer.
+
+        On test also over `size_test`, if that differs and all questions have an answer.
+        """
         scored, missing = with_answer(records, split)
         if not scored:
             return {}
@@ -77,7 +79,7 @@ class QuestionTask(AnsweredTask[QuestionBatch]):
         return metrics
 
     def _is_of_this_data(self, found: int) -> bool:
-        """Whether `size_test` is given, differs from the number of questions, and can be of the same data set."""
+        """Whether `size_test` is given, differs from the number of questions, and fits the same data set."""
         expected = self.config.size_test
         if expected in (0, found):
             return False
@@ -91,7 +93,7 @@ class QuestionTask(AnsweredTask[QuestionBatch]):
         return near
 
     def curves(self, epochs: list[dict[str, Any]]) -> dict[str, Any]:
-        """As released: `ac_1_vl`, `ac_5_vl`, `ac_1_ts`, `ac_5_ts`; on test the adjusted figure where there is one."""
+        """Released keys: `ac_1_vl`, `ac_5_vl`, `ac_1_ts`, `ac_5_ts`; on test the adjusted metric if there is one."""
         curves: dict[str, Any] = {"ls_tr": [entry["train"]["loss"] for entry in epochs]}
         for split, key in (("val", "vl"), ("test", "ts")):
             for k in (1, 5):
@@ -103,7 +105,7 @@ class QuestionTask(AnsweredTask[QuestionBatch]):
 
 
 class QAOETask(QuestionTask):
-    """The MLM way: `question answer: [MASK]`, over the whole vocabulary."""
+    """MLM variant: `question answer: [MASK]`, over the whole vocabulary."""
 
     dataset_types: tuple[str, ...] = ("qaoe",)
     dataset_class: type[QuestionDataset] = OpenEndedDataset
@@ -119,7 +121,7 @@ class QAOETask(QuestionTask):
 
 
 class FillInTheBlankTask(QAOETask):
-    """LSMDC-FiB: the sentence brings its own `[MASK]`."""
+    """LSMDC-FiB: the sentence contains its `[MASK]`."""
 
     dataset_types = ("fib",)
     dataset_class = FillInTheBlankDataset
@@ -129,7 +131,7 @@ class FillInTheBlankTask(QAOETask):
 
 
 class QAOETaskSpecificTask(QuestionTask):
-    """The baseline: an MLP on `[CLS]` over a closed vocabulary of `size_vocab` answers."""
+    """Baseline: an MLP on `[CLS]` over a closed vocabulary of `size_vocab` answers."""
 
     dataset_types = ("qaoe", "fib")
     dataset_class = ClosedVocabularyDataset
@@ -142,7 +144,7 @@ class QAOETaskSpecificTask(QuestionTask):
             raise ConfigError(f"size_vocab is {config.size_vocab}: give the number of answers of the closed vocabulary")
 
     def curves(self, epochs: list[dict[str, Any]]) -> dict[str, Any]:
-        """As released: `ac_vl` and `ac_ts`, top-1; on test the adjusted figure where there is one."""
+        """Released keys: `ac_vl` and `ac_ts`, top-1; on test the adjusted metric if there is one."""
         curves = super().curves(epochs)
         return {"ls_tr": curves["ls_tr"], "ac_vl": curves["ac_1_vl"], "ac_ts": curves["ac_1_ts"]}
 

@@ -1,7 +1,6 @@
-"""How an answer is read from the states of a text: a word at `[MASK]`, or a classifier on `[CLS]` (paper, section 3.2).
+"""Readout of answers from text states: a token at `[MASK]`, or a classifier on `[CLS]` (paper, section 3.2).
 
-A readout says which heads it needs, what its logits are, and what its loss is. A task is a data format, a readout and a
-score.
+A readout defines heads, logits and loss. A task combines a data format, a readout and a score.
 """
 
 from typing import Protocol, TypeVar
@@ -22,19 +21,19 @@ Read = TypeVar("Read", bound=AnsweredBatch, contravariant=True)
 
 
 class Readout(Protocol[Read]):
-    """What the tasks ask of a readout, for the states of a batch's texts (N, X, D)."""
+    """Interface of a readout of the states of a batch's texts (N, X, D)."""
 
     heads: Heads
 
     def logits(self, model: Lavender, states: Tensor, batch: Read) -> Tensor:
-        """Logits over the words or classes, a row each answer."""
+        """Logits over the tokens or classes, one row per answer."""
 
     def loss(self, model: Lavender, states: Tensor, batch: Read) -> dict[str, Tensor]:
-        """`loss` and what training says beside it."""
+        """`loss` and other training metrics."""
 
 
 class WordAtMask:
-    """The MLM way: the answer is a word of the whole vocabulary, read at `[MASK]`."""
+    """MLM readout: the answer is a token of the whole vocabulary, predicted at `[MASK]`."""
 
     heads = Heads(mlm=True, task_tokens=True)
 
@@ -43,13 +42,13 @@ class WordAtMask:
         return model.fc_mtm(at_positions(states, batch["position"]))
 
     def loss(self, model: Lavender, states: Tensor, batch: AnsweredBatch) -> dict[str, Tensor]:
-        """The MLM loss over the labelled positions of all texts."""
+        """MLM loss over the labelled positions of all texts."""
         states, labels = select_labelled(states, batch["labels"], batch.get("places"))
         return counted_loss(model.fc_mtm(states), labels)
 
 
 class WordPerOption(WordAtMask):
-    """A word for each option's text (B·O, X, D), at the `[MASK]` that ends it."""
+    """MLM readout per option's text (B·O, X, D), at its final `[MASK]`."""
 
     def logits(self, model: Lavender, states: Tensor, batch: AnsweredBatch) -> Tensor:
         """Logits over the vocabulary, (B, O, V)."""
@@ -57,10 +56,10 @@ class WordPerOption(WordAtMask):
 
 
 class ClassOnCls:
-    """The baseline: an MLP on `[CLS]`, one class an answer.
+    """Baseline readout: an MLP on `[CLS]` with one class per answer.
 
     Args:
-        size: classes; name: of the head in the model's weights.
+        size: number of classes; name: name of the head in the model's weights.
     """
 
     def __init__(self, size: int, name: str = "fc"):
@@ -77,7 +76,7 @@ class ClassOnCls:
 
 
 class OptionOnCls(ClassOnCls):
-    """The same with one class an option; a question without its video has no label."""
+    """Like `ClassOnCls`, with one class per option; a question without its video has no label."""
 
     def loss(self, model: Lavender, states: Tensor, batch: ChoiceBatch) -> dict[str, Tensor]:  # type: ignore[override]
         labels = batch["answer"].masked_fill(~batch["present"], IGNORED)
@@ -85,20 +84,20 @@ class OptionOnCls(ClassOnCls):
 
 
 class ScoreOnCls(OptionOnCls):
-    """An MLP on `[CLS]` gives each option's text (B·O, X, D) one score, and the options compete."""
+    """Baseline readout: an MLP on `[CLS]` scores each option's text (B·O, X, D), with a softmax over the options."""
 
     def __init__(self, name: str = "fc"):
         super().__init__(1, name)
 
     def logits(self, model: Lavender, states: Tensor, batch: AnsweredBatch) -> Tensor:
-        """Scores of the options, (B, O); not divided by `temp`, as released."""
+        """Option scores, (B, O); not divided by `temp`, as released."""
         return super().logits(model, states, batch).view(batch["ids"].shape[:2])
 
 
 class MatchAtMask:
-    """Pretraining, the MLM way: a pair answers "true" or "false" at the `[MASK]` after its text.
+    """Pretraining, MLM readout: a pair is "true" or "false" at the `[MASK]` after its text.
 
-    B videos with O texts each, the own text first; `matches` are their logits (B, O, V).
+    There are B videos with O texts each, the own text first; `matches` are their logits (B, O, V).
     """
 
     heads = Heads(mlm=True, task_tokens=True)
@@ -111,17 +110,17 @@ class MatchAtMask:
         return model.fc_mtm(states[:, -1])
 
     def losses(self, matches: Tensor) -> Tensor:
-        """Cross-entropy of each pair, (B, O): "true" for the own text, "false" for the others."""
+        """Cross-entropy of each pair, (B, O): label "true" for the own text, "false" for the others."""
         labels = torch.full(matches.shape[:2], self.false_id, device=matches.device)
-        labels[:, 0].fill_(self.true_id)  # a number that is assigned would be copied from the host
+        labels[:, 0].fill_(self.true_id)  # plain assignment would copy the number from the host
         return F.cross_entropy(matches.float().flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
 
     def scores(self, matches: Tensor) -> Tensor:
-        """How well each text matches, (B, O)."""
+        """Matching score of each text, (B, O)."""
         return matching_score(*self._true_false(matches), self.config.score_fn)
 
     def ranking(self, matches: Tensor) -> Tensor:
-        """By what texts are ranked, (B, O)."""
+        """Ranking score of each text, (B, O)."""
         return ranking_score(*self._true_false(matches), self.config.score_fn)
 
     def _true_false(self, matches: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,9 +128,9 @@ class MatchAtMask:
 
 
 class MatchOnCls:
-    """Pretraining, the baseline: an MLP on `[CLS]` scores each pair, and a video's texts compete.
+    """Pretraining, baseline readout: an MLP on `[CLS]` scores each pair, with a softmax over a video's texts.
 
-    `matches` are the scores of B videos with O texts each, the own text first: (B, O, 1).
+    `matches` are the scores of B videos with O texts each, own text first: (B, O, 1).
     """
 
     name = "fc"
@@ -145,27 +144,27 @@ class MatchOnCls:
         return model.classify(self.name, states[:, 0])
 
     def losses(self, matches: Tensor) -> Tensor:
-        """Cross-entropy of each video over its texts, (B, 1); the own text is the first."""
+        """Cross-entropy of each video over its texts, (B, 1); the own text comes first."""
         target = torch.zeros(len(matches), dtype=torch.long, device=matches.device)
         return F.cross_entropy(self.scores(matches), target, reduction="none")[:, None]
 
     def scores(self, matches: Tensor) -> Tensor:
-        """How well each text matches, at `temp`: (B, O)."""
+        """Matching score of each text, divided by `temp`: (B, O)."""
         return matches.squeeze(-1).float() / self.config.temp
 
     def ranking(self, matches: Tensor) -> Tensor:
-        """By what texts are ranked, (B, O)."""
+        """Ranking score of each text, (B, O)."""
         return self.scores(matches)
 
 
 def counted_loss(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Cross-entropy over the labelled rows of (K, n), (K,), and `acc`, the share of them that is right.
+    """Cross-entropy over the labelled rows (K, n), (K,), and their accuracy `acc`.
 
-    A batch without labels has loss 0 and accuracy 0, and is counted.
+    A batch without labels has loss 0 and accuracy 0, and counts in the means.
     """
     return {"loss": labelled_loss(logits, labels), **training_figures(logits, labels)}
 
 
 def at_positions(states: Tensor, positions: Tensor) -> Tensor:
-    """States (B, X, D) at one position each (B,) → (B, D); a negative position gives that of token 0."""
+    """States (B, X, D) at one position each (B,) → (B, D); a negative position gives the state of token 0."""
     return states[torch.arange(len(states), device=states.device), positions.clamp(min=0)]

@@ -14,13 +14,13 @@ from lavender.text.prompts import PROMPTS
 
 
 class MatchingChoiceTask(ChoiceTask):
-    """Options that are a text each, whatever the readout; a video is encoded once for all of them."""
+    """One text per option, with any readout; a video is encoded once for all of them."""
 
     dataset_types = ("retmc",)
     related_types = ("retrieval",)  # as released for MSRVTT-MC, which has no training split
 
     def states(self, model: Lavender, batch: ChoiceBatch) -> Tensor:
-        """States of the texts of each video's options, (B·O, X, D)."""
+        """States of all options' texts, (B·O, X, D)."""
         video = model.encode_video(batch["img"], batch["present"])
         videos, options = batch["ids"].shape[:2]
         pairs = torch.arange(videos, device=batch["ids"].device).repeat_interleave(options)
@@ -28,7 +28,7 @@ class MatchingChoiceTask(ChoiceTask):
 
 
 class RetMCTask(MatchingChoiceTask):
-    """The MLM way: "true" or "false" at the `[MASK]` after each option's text."""
+    """MLM variant: "true" or "false" at the `[MASK]` after each option's text."""
 
     dataset_class = MatchingChoiceDataset
     readout = WordPerOption()
@@ -38,7 +38,7 @@ class RetMCTask(MatchingChoiceTask):
         return PROMPTS["retmc"]
 
     def match_logits(self, model: Lavender, batch: ChoiceBatch) -> tuple[Tensor, Tensor]:
-        """Logits of "true" and of "false" for each option, (B, O) each."""
+        """Logits of "true" and "false" for each option, (B, O) each."""
         logits = self.logits(model, batch)
         return logits[..., self.tokenizer.true_id].float(), logits[..., self.tokenizer.false_id].float()
 
@@ -48,7 +48,7 @@ class RetMCTask(MatchingChoiceTask):
 
 
 class RetMCTaskSpecificTask(MatchingChoiceTask):
-    """The baseline: an MLP on `[CLS]` scores each option's text, and the options compete."""
+    """Baseline: an MLP on `[CLS]` scores each option's text, with a softmax over the options."""
 
     dataset_class = MatchingTextDataset
     readout = ScoreOnCls()

@@ -1,4 +1,4 @@
-"""Text-to-video retrieval: every video of a batch against every text (paper, section 3.2)."""
+"""Text-to-video retrieval: every video of a batch is paired with every text (paper, section 3.2)."""
 
 from abc import abstractmethod
 from functools import cached_property
@@ -24,16 +24,16 @@ from lavender.text.masking import IGNORED
 
 
 class PairTask(DownstreamTask[RetrievalBatch], GalleryTask):
-    """Pairs of a video and a text, whatever scores them: top 1 within a batch, and the gallery."""
+    """Pairs of a video and a text, with any score: in-batch accuracy, and the gallery."""
 
     config_type = "retrieval"
     dataset_types = ("retrieval",)
     dataset_class: type[RetrievalDataset]
-    answer_at: int  # the token of the text at which a pair is scored
+    answer_at: int  # position in the text at which a pair is scored
 
     @abstractmethod
     def scores(self, model: Lavender, states: Tensor) -> Tensor:
-        """States (P, D) → the number by which pairs are ranked, (P,)."""
+        """States (P, D) → ranking scores of the pairs, (P,)."""
 
     # --- a batch, all pairs -------------------------------------------------------------------------------------------
 
@@ -46,15 +46,15 @@ class PairTask(DownstreamTask[RetrievalBatch], GalleryTask):
         return states[:, -text.states.shape[1] :][:, self.answer_at]
 
     def shared_text(self, batch: RetrievalBatch) -> Tensor:
-        """Pairs of a video and its own text, but as another video's: neither true nor false, (B, B)."""
+        """Pairs of a video with its own text under another video: neither positive nor negative, (B, B)."""
         return batch.get("shared_text", torch.zeros_like(batch["same"]))
 
     def match_matrix(self, model: Lavender, batch: RetrievalBatch) -> Tensor:
-        """Scores of all pairs, (B videos, B texts); those of the baseline are not divided by `temp`."""
+        """Scores of all pairs, (B videos, B texts); for the baseline not divided by `temp`."""
         return self.scores(model, self.answer_states(model, batch)).view(batch["same"].shape)
 
     def predict(self, model: Lavender, batch: RetrievalBatch) -> list[Record]:
-        """Within the batch, as released: the text that fits each video best."""
+        """In-batch prediction, as released: the text that matches each video best."""
         scores = self.match_matrix(model, batch)
         best = scores.argmax(dim=1)
         right = batch["same"].gather(1, best[:, None]).squeeze(1) & batch["present"]
@@ -76,14 +76,14 @@ class PairTask(DownstreamTask[RetrievalBatch], GalleryTask):
         ]
 
     def metrics(self, records: list[Record], split: str) -> Metrics:
-        """`acc`: the share of videos whose own text is the best of their batch. Recall is the gallery's business."""
+        """`acc`: in-batch accuracy, the fraction of videos whose own text scores highest; no recall, see `gallery`."""
         return {"acc": accuracy([record["right"] for record in records])}
 
     # --- the gallery, all texts against all videos --------------------------------------------------------------------
 
     @cached_property
     def gallery(self) -> Gallery:  # type: ignore[override]
-        """The split that `eval_split` names.
+        """Gallery of the split `eval_split`.
 
         Raises:
             ConfigError: the text file has no such split.
@@ -98,26 +98,26 @@ class PairTask(DownstreamTask[RetrievalBatch], GalleryTask):
         return self.tokenizer.encode(caption, self.config.size_txt, self.dataset_class.append_mask)
 
     def pair_scores(self, model: Lavender, video: Encoded, text: Encoded) -> Tensor:
-        """Scores of P pairs of a video and a text without pads, (P,): the fusion's last layer runs where it matters."""
+        """Scores of P pairs of a video and an unpadded text, (P,); the last fusion layer runs at one position only."""
         return self.scores(model, fuse_at(model, video, text, self.prefix(model), self.answer_at))
 
 
 class RetrievalTask(PairTask):
-    """The MLM way: "true" or "false" at a `[MASK]` after the text of each pair."""
+    """MLM variant: "true" or "false" at a `[MASK]` after the text of each pair."""
 
     dataset_class = RetrievalDataset
     heads = WordAtMask.heads
     answer_at = -1
 
     def loss(self, model: Lavender, batch: RetrievalBatch) -> dict[str, Tensor]:
-        """Pairs of the same video are true, others false; a missing video and an equal text have no label."""
+        """Binary loss: pairs of the same video are true, others false; missing videos and equal texts have no label."""
         logits = model.fc_mtm(self.answer_states(model, batch))  # (B·B, V)
         labels = torch.where(batch["same"], self.tokenizer.true_id, self.tokenizer.false_id)
         unknown = ~batch["present"][:, None] | self.shared_text(batch)
         return counted_loss(logits, labels.masked_fill(unknown, IGNORED).flatten())
 
     def true_false(self, model: Lavender, states: Tensor) -> Tensor:
-        """States (P, D) → logits of "true" and "false" (P, 2), as precise as the weights: in bf16 many would tie."""
+        """States (P, D) → logits of "true" and "false" (P, 2), in the weights' precision: bf16 would give ties."""
         words = constant((self.tokenizer.true_id, self.tokenizer.false_id), states.device)
         with torch.autocast(states.device.type, enabled=False):
             return model.fc_mtm.at_words(states.to(model.dtype), words).float()
@@ -128,7 +128,7 @@ class RetrievalTask(PairTask):
 
 
 class RetrievalTaskSpecificTask(PairTask):
-    """The baseline: an MLP on `[CLS]` scores each pair, and the pairs of a batch compete both ways."""
+    """Baseline: an MLP on `[CLS]` scores each pair; the loss is symmetric over the pairs of a batch."""
 
     dataset_class = RetrievalTextDataset
     head = ScoreOnCls()
@@ -138,7 +138,7 @@ class RetrievalTaskSpecificTask(PairTask):
     def loss(self, model: Lavender, batch: RetrievalBatch) -> dict[str, Tensor]:
         """Cross-entropy of each video over the texts plus that of each text over the videos, at `temp`.
 
-        As released, the pairs of another sample with the same video count as wrong; a missing video has no loss.
+        As released, pairs with another sample of the same video are negatives; a missing video has no loss.
         """
         scores = self.match_matrix(model, batch).float() / self.config.temp
         scores = scores.masked_fill(self.shared_text(batch), -torch.inf)

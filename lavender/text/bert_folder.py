@@ -1,4 +1,4 @@
-"""Where a BERT model lives: a folder, a folder under `_models`, or the Hugging Face hub."""
+"""Location of a BERT model: a folder, a folder under `_models`, or the Hugging Face hub."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ _TEXT_FILES = ["config.json", "vocab.txt", "tokenizer_config.json"]
 
 
 def bert_of(config: Config, option: str) -> Path:
-    """The folder of `txt_backbone` or `fusion_encoder`; an error also tells if a checkpoint's `args.json` named it."""
+    """Folder of `txt_backbone` or `fusion_encoder`; errors mention a checkpoint's `args.json` if that named it."""
     try:
         return find_bert(getattr(config, option))
     except WeightsError as error:
@@ -28,13 +28,13 @@ def bert_of(config: Config, option: str) -> Path:
 
 
 def find_bert(name: str) -> Path:
-    """The folder of a BERT model (config, vocabulary and, perhaps, weights).
+    """Finds the folder of a BERT model (config, vocabulary and, optionally, weights).
 
     Args:
         name: a folder; else a name under `_models/huggingface_transformers/`; else a name on the hub.
 
     Raises:
-        WeightsError: none of the three; says where to put the folder.
+        WeightsError: none of the three exists; the message says where to put the folder.
     """
     for folder in (Path(name), LOCAL_MODELS / name):
         if folder.is_dir():
@@ -43,12 +43,12 @@ def find_bert(name: str) -> Path:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether the folder holds weights, or config and vocabulary alone."""
+    """Whether the folder holds weights besides config and vocabulary."""
     return any((folder / name).is_file() for name in WEIGHT_FILES) or has_shards(folder)
 
 
 def lowercases(folder: Path) -> bool:
-    """`do_lower_case` of the folder's tokenizer; true where it does not say."""
+    """`do_lower_case` of the folder's tokenizer; true by default."""
     path = folder / "tokenizer_config.json"
     if not path.is_file():
         return True
@@ -87,7 +87,7 @@ def _download(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 
     try:
-        for weights in WEIGHT_FILES:  # the second only where the hub has not the first
+        for weights in WEIGHT_FILES:  # the second only if the hub lacks the first
             folder = Path(snapshot_download(name, allow_patterns=[*_TEXT_FILES, weights], etag_timeout=10))
             if has_weights(folder):
                 break

@@ -6,8 +6,8 @@ import numpy as np
 
 from lavender.text.tokens import TextTokenizer
 
-NOWHERE = -1  # position of a `[MASK]` that truncation has cut away
-_INSERT_AT = 10  # where `mask_pos: insert` puts it
+NOWHERE = -1  # position of a `[MASK]` that truncation removed
+_INSERT_AT = 10  # index of `[MASK]` with `mask_pos: insert`
 
 
 def answer_at_mask(tokenizer: TextTokenizer, question: str, length: int) -> tuple[np.ndarray, int]:
@@ -27,7 +27,7 @@ def choice_at_mask(tokenizer: TextTokenizer, text: str, length: int, mask_pos: s
 
     Args:
         mask_pos: `append` `[CLS] … [MASK] [SEP]`, `prepend` `[MASK] [CLS] … [SEP]`, `replace` `[MASK] … [SEP]`, or
-            `insert`: `[CLS] … [SEP]` with `[MASK]` put in at index 10. Pads follow.
+            `insert`: `[CLS] … [SEP]` with `[MASK]` inserted at index 10. Padding follows.
 
     Returns:
         ids (length + 3,) int64, one fewer for `replace`; and the position of `[MASK]`.
@@ -49,10 +49,10 @@ def choice_at_mask(tokenizer: TextTokenizer, text: str, length: int, mask_pos: s
 
 
 def blank_in_place(tokenizer: TextTokenizer, sentence: str, length: int) -> tuple[np.ndarray, int]:
-    """`[CLS] sentence [SEP] [PAD] …` of a sentence that holds its `[MASK]`.
+    """`[CLS] sentence [SEP] [PAD] …` for a sentence that contains its `[MASK]`.
 
     Returns:
-        ids (length,) int64; and the position of the first `[MASK]`, `NOWHERE` where it was cut away.
+        ids (length,) int64; and the position of the first `[MASK]`, `NOWHERE` if truncation removed it.
     """
     ids, _ = tokenizer.encode(sentence, length)
     found = np.flatnonzero(ids == tokenizer.mask_id)

@@ -1,4 +1,4 @@
-"""The tokenizer of a BERT folder, and texts as fixed-length rows of ids."""
+"""Tokenizer of a BERT folder: texts to fixed-length rows of ids."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +13,13 @@ from lavender.text.bert_folder import lowercases
 
 
 class TextTokenizer:
-    """BERT's WordPiece tokenizer, read from the `vocab.txt` of a folder.
+    """BERT's WordPiece tokenizer, built from the `vocab.txt` of a folder.
 
     Args:
-        folder: holds `vocab.txt`, and perhaps `tokenizer_config.json` with `do_lower_case`.
+        folder: folder with `vocab.txt` and, optionally, `tokenizer_config.json` with `do_lower_case`.
 
     Raises:
-        WeightsError: no vocabulary there, or one without BERT's special tokens or the words true and false.
+        WeightsError: the vocabulary is missing, or lacks BERT's special tokens or the words "true" and "false".
     """
 
     def __init__(self, folder: Path):
@@ -29,7 +29,7 @@ class TextTokenizer:
             raise WeightsError(
                 f"{folder}: no vocab.txt{looked_from(folder)}; give the folder of a BERT model, vocabulary included"
             )
-        words = read_text(vocabulary, WeightsError).rstrip().split("\n")  # blank lines at the end are no words
+        words = read_text(vocabulary, WeightsError).rstrip().split("\n")  # blank lines at the end are not words
         ids = {word.rstrip(): number for number, word in enumerate(words)}
         try:
             wordpiece = BertWordPieceTokenizer(ids, lowercase=lowercases(self.folder))
@@ -45,18 +45,18 @@ class TextTokenizer:
         self.true_id, self.false_id = self.word_id("true"), self.word_id("false")
 
     def word_id(self, word: str) -> int:
-        """The id of one vocabulary word."""
+        """Id of a vocabulary word."""
         found = self.find(word)
         if found is None:
             raise WeightsError(f'{self.folder / "vocab.txt"}: the vocabulary has no "{word}"')
         return found
 
     def find(self, word: str) -> int | None:
-        """The id of a word that is one vocabulary entry as it stands; None where it is not."""
+        """Id of a word that is a vocabulary entry unchanged; else None."""
         return self._tokenizer.token_to_id(word)
 
     def answer_id(self, text: str) -> int | None:
-        """The id of a text that is one vocabulary word, as it stands or as the tokenizer reads it; else None."""
+        """Id of a text that is one vocabulary entry, unchanged or after tokenization; else None."""
         found = self.find(text)
         if found is None:
             ids = self.wordpieces(text)
@@ -64,30 +64,30 @@ class TextTokenizer:
         return None if found == self.unknown_id else found
 
     def word(self, token_id: int) -> str:
-        """The vocabulary word of an id; "" for an id past the end."""
+        """Vocabulary word of an id; "" for an id past the end."""
         return self._tokenizer.id_to_token(token_id) or ""
 
     def wordpieces(self, text: str) -> list[int]:
-        """Ids of the text's wordpieces, none added; "[MASK]" and "[SEP]" in the text are the tokens of that name."""
+        """Ids of the text's wordpieces, without added tokens; "[MASK]" and "[SEP]" in the text become those tokens."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def text(self, ids: Sequence[int]) -> str:
-        """Token ids as text: wordpieces joined, special tokens left out, no space before a full stop or in "man's"."""
+        """Decodes token ids: joins wordpieces, drops special tokens, no space before a full stop or in "man's"."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=True).replace(" ' ", "'").strip()
 
     def prompt(self, text: str) -> np.ndarray:
-        """`[CLS] … [SEP]` of a prompt: (P,) int64."""
+        """Encodes a prompt as `[CLS] … [SEP]`: (P,) int64."""
         return np.array([self.cls_id, *self.wordpieces(text), self.sep_id], dtype=np.int64)
 
     def encode(self, text: str, length: int, append_mask: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """A text as `[CLS] … [SEP] [PAD] …`, cut to `length` and filled up.
+        """Encodes a text as `[CLS] … [SEP] [PAD] …`, truncated or padded to `length`.
 
         Args:
-            length: tokens, specials included.
-            append_mask: put one `[MASK]` after the pads (its position is `length`), where matching is answered.
+            length: number of tokens, including special tokens.
+            append_mask: append a `[MASK]` after the padding (position `length`), for matching.
 
         Returns:
-            ids and mask, (length,) or (length + 1,) int64; the mask is 0 on pads.
+            ids and mask, (length,) or (length + 1,) int64; the mask is 0 for padding.
         """
         kept = self.wordpieces(text)[: length - 2]
         row = np.full(length + append_mask, self.pad_id, dtype=np.int64)

@@ -1,1 +1,1 @@
-"""What sees the frames: one protocol (`base.py`), a file for each kind of backbone, and the table that chooses one."""
+"""Video backbones: one protocol (`base.py`), one file per kind of backbone, and the table of all kinds."""

@@ -1,4 +1,4 @@
-"""The protocol of a video backbone. The rest of the code knows a backbone by these methods alone."""
+"""Protocol of a video backbone; the rest of the code uses only these methods."""
 
 import re
 from abc import ABC, abstractmethod
@@ -20,19 +20,19 @@ NO_DECAY = ("bias", "LayerNorm.bias", "LayerNorm.weight")  # so Swin's `norm1.we
 
 
 def decays_as_released(name: str) -> bool:
-    """Whether the released optimizer decays the weight of this name."""
+    """Whether the released optimizer applies weight decay to the weight of this name."""
     return not any(part in name for part in NO_DECAY)
 
 
 class VideoBackbone(nn.Module, ABC):
-    """Frames (B, T, 3, H, W) → features (B, T, H / pixels, W / pixels, width), one token a patch.
+    """Frames (B, T, 3, H, W) → features (B, T, H / pixels, W / pixels, width), one token per patch.
 
-    A new backbone is a subclass in a file of its own and a row of `table.BACKBONES`.
+    A new backbone is a subclass in its own file and a row of `table.BACKBONES`.
 
     Attributes:
-        place: name of the module in the video encoder; checkpoints have its weights under `enc_img.<place>.`.
+        place: name of the module in the video encoder; its weights in checkpoints begin with `enc_img.<place>.`.
         width: width of the features.
-        pixels: pixels a side of the patch that one token stands for.
+        pixels: side in pixels of the patch of one token.
         mean, std: the normalisation of frames in [0, 1] that the weights expect.
     """
 
@@ -45,10 +45,10 @@ class VideoBackbone(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def from_config(cls, config: Config) -> Self:
-        """The backbone of a configuration, with random weights.
+        """Builds the backbone of a configuration with random weights.
 
         Raises:
-            ConfigError: there is no such backbone, or not for frames of this size.
+            ConfigError: the backbone is unknown, or does not support frames of this size.
         """
 
     @abstractmethod
@@ -57,30 +57,30 @@ class VideoBackbone(nn.Module, ABC):
 
     @abstractmethod
     def blocks(self) -> list[nn.Module]:
-        """The repeated modules, in the order of the forward pass: units of activation checkpointing and compilation."""
+        """Repeated modules in forward order: the units of activation checkpointing and compilation."""
 
     @abstractmethod
     def read_weights(self, config: Config) -> tuple[State, str] | None:
-        """The weights that `vis_backbone_init` and `vis_backbone_path` name.
+        """Reads the weights selected by `vis_backbone_init` and `vis_backbone_path`.
 
         Args:
-            config: vis_backbone_init, vis_backbone_path, and what a backbone's file name depends on.
+            config: vis_backbone_init, vis_backbone_path, and the options that determine the file name.
 
         Returns:
-            the weights under this module's names, and what they are from; None where they are to be random.
+            the weights under this module's names, and their source; None for random weights.
 
         Raises:
-            WeightsError: missing, broken, or of another kind of model.
+            WeightsError: the weights are missing, damaged, or of another kind of model.
         """
 
     @classmethod
     @abstractmethod
     def describe(cls, state: Mapping[str, Tensor], config: Config, source: Path) -> dict[str, Any]:
-        """The options that build the backbone of a checkpoint again, as `config.json` of an exported folder holds them.
+        """Options that rebuild the backbone of a checkpoint, as stored in `config.json` of an exported folder.
 
         Args:
             state: the tensors of the whole checkpoint.
-            config: options of the run that wrote the checkpoint; defaults where they are not known.
+            config: options of the run that wrote the checkpoint; defaults if unknown.
             source: the checkpoint's file, for messages.
 
         Raises:
@@ -88,23 +88,23 @@ class VideoBackbone(nn.Module, ABC):
         """
 
     def compile_blocks(self, backend: str) -> None:
-        """Compiles the blocks in place, by a backend of `torch.compile`; names of weights stay."""
+        """Compiles the blocks in place with a backend of `torch.compile`; names of weights do not change."""
         for block in self.blocks():
             block.compile(backend=backend)
 
     def initialise(self, std: float) -> None:
-        """Draws random weights anew, for `initializer_range` = `std`; by default the constructor's stay."""
+        """Draws random weights again for `initializer_range` = `std`; by default keeps those of the constructor."""
 
     def decays(self, name: str, weight: nn.Parameter) -> bool:
-        """Whether weight decay applies to a parameter (its name is this module's); by default as released."""
+        """Whether weight decay applies to a parameter, by its name in this module; by default as released."""
         return decays_as_released(name)
 
     def resize(self, state: State) -> State:
-        """Weights of this module for another size of frame → for this one; by default they do not depend on it."""
+        """Adapts weights trained for another frame size; by default weights do not depend on it."""
         return state
 
     def check_frames(self, config: Config) -> None:
-        """Raises ConfigError where the table of patch positions has too few rows for frames of `size_img`."""
+        """Raises ConfigError if the position table has too few rows for frames of `size_img`."""
         patches = config.size_img // self.pixels
         if patches > config.max_size_patch and not config.swinbert:  # SwinBERT has no position tables
             raise ConfigError(
@@ -113,7 +113,7 @@ class VideoBackbone(nn.Module, ABC):
             )
 
     def repeated(self) -> tuple[str, ...]:
-        """What the names of the blocks begin with: a file with more of them is of another model."""
+        """Name prefixes of the blocks: a file with more blocks belongs to another model."""
         blocks = {id(block) for block in self.blocks()}
         names = (name for name, module in self.named_modules() if id(module) in blocks)
         return tuple(dict.fromkeys(re.split(r"(?<=\.)\d", name)[0] for name in names))

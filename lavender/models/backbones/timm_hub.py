@@ -1,4 +1,4 @@
-"""timm, imported when it is needed: its models by name, and their pretrained weights from the hub."""
+"""Lazy import of timm: its models by name, and their pretrained weights from the hub."""
 
 import difflib
 from types import ModuleType
@@ -7,14 +7,14 @@ from lavender.models.checkpoint_file import State, reason
 from lavender.runtime.errors import ConfigError, WeightsError
 from lavender.runtime.torchvision_ops import ensure_torchvision
 
-TIMM = "timm:"  # before the name of one of its models
+TIMM = "timm:"  # prefix of timm model names
 
 
 def import_timm() -> ModuleType:
-    """The package. Its import takes seconds, and a run with Video Swin does not need it.
+    """Imports timm, which takes seconds; a run with Video Swin does not need it.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: timm is not installed.
     """
     try:
         ensure_torchvision()
@@ -25,7 +25,7 @@ def import_timm() -> ModuleType:
 
 
 def check_timm_name(name: str) -> None:
-    """Raises ConfigError where timm has no model of this name; a tag, as in `resnet50.a1_in1k`, is not looked at."""
+    """Raises ConfigError if timm has no model of this name; a tag, as in `resnet50.a1_in1k`, is not checked."""
     timm = import_timm()
     known, bare = timm.list_models(), name.partition(".")[0]
     if bare not in known:
@@ -35,13 +35,13 @@ def check_timm_name(name: str) -> None:
 
 
 def fetch_timm(name: str, **options: object) -> State:
-    """The weights of a model, from timm's cache or the hub; no code in them is run.
+    """Fetches the weights of a model from timm's cache or the hub; no code in them can run.
 
     Args:
-        name: as timm has it, with or without a tag; options: of the model that is to be filled.
+        name: timm's name, with or without a tag; options: constructor options of the model.
 
     Raises:
-        WeightsError: there are none, or the hub cannot be reached.
+        WeightsError: there are no such weights, or the hub cannot be reached.
     """
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
 

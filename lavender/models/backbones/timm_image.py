@@ -1,4 +1,4 @@
-"""Any image model of timm that has a feature map or patch tokens, applied to each frame on its own."""
+"""Any timm image model with a feature map or patch tokens, applied to each frame separately."""
 
 import re
 import sys
@@ -17,24 +17,24 @@ from lavender.models.checkpoint_file import UNREADABLE, State, plain_names, reas
 from lavender.models.checkpoint_folder import read_state
 from lavender.runtime.errors import ConfigError, WeightsError
 
-ITSELF = "model."  # timm's model in this module
+ITSELF = "model."  # name prefix of timm's model in this module
 SEQUENCES = (nn.Sequential, nn.ModuleList)
 
 
 class TimmImage(VideoBackbone):
-    """An image model of timm: frames (B, T, 3, H, W) → (B, T, h, w, C).
+    """A timm image model as a video backbone: frames (B, T, 3, H, W) → (B, T, h, w, C).
 
-    The features are those of timm's `forward_features`, without prefix tokens such as [CLS]. Each frame is encoded on
-    its own: only the fusion encoder relates frames. Weights that the features do not depend on, such as those of a
+    The features are those of timm's `forward_features`, without prefix tokens such as [CLS]. Each frame is encoded
+    separately; only the fusion encoder relates frames. Weights that do not affect the features, such as those of a
     pooling head, are frozen.
 
     Args:
-        name: as in `timm.create_model`, with or without a tag of its weights.
-        size_img: pixels a side; models that are built for one size are built for this one.
-        drop_path: stochastic depth, for models that have it.
+        name: as for `timm.create_model`, with or without a tag of its weights.
+        size_img: side of the frames in pixels; models of fixed size are built for it.
+        drop_path: stochastic depth rate, for models that support it.
 
     Raises:
-        ConfigError: timm has no such model, or it has no feature map of such frames.
+        ConfigError: timm has no such model, or the model gives no feature map of such frames.
     """
 
     place = "timm"
@@ -50,7 +50,7 @@ class TimmImage(VideoBackbone):
             raise ConfigError(f"{TIMM}{name}, {size_img}×{size_img} pixels: timm says {reason(error)}") from error
         self.mean, self.std = (tuple(self.model.pretrained_cfg[key]) for key in ("mean", "std"))
         self.channels_last = getattr(self.model, "output_fmt", "") == "NHWC"
-        self.tokens: dict[str, Any] = {}  # options of `forward_intermediates`, for models whose features are no maps
+        self.tokens: dict[str, Any] = {}  # options of `forward_intermediates`, for models without feature maps
         self._measure(size_img)
         spared = self.model.no_weight_decay() if hasattr(self.model, "no_weight_decay") else ()
         self._no_decay = {ITSELF + parameter for parameter in spared}
@@ -60,7 +60,7 @@ class TimmImage(VideoBackbone):
         return cls(config.vis_backbone.removeprefix(TIMM), config.size_img, config.vis_backbone_drop_path)
 
     def _create(self, size_img: int) -> Any:
-        """The model with random weights; what its constructor does not know is removed from `self.options`."""
+        """Creates the model with random weights; removes options that its constructor lacks from `self.options`."""
         timm = import_timm()
         released = timm.get_pretrained_cfg(self.name)
         if released is not None and released.fixed_input_size:
@@ -75,9 +75,9 @@ class TimmImage(VideoBackbone):
                 self.options = {name: value for name, value in self.options.items() if name not in unknown}
 
     def _measure(self, size_img: int) -> None:
-        """Sets `width` and `pixels`, finds out how features are laid out, and freezes what has no part in them.
+        """Sets `width` and `pixels`, determines the layout of features, and freezes weights that do not affect them.
 
-        Two images pass on the meta device, which computes shapes alone.
+        Two images are passed through on the meta device, which computes only shapes.
         """
         weights = {name: weight.detach().to("meta").requires_grad_() for name, weight in self.named_parameters()}
         tensors = weights | {name: buffer.to("meta") for name, buffer in self.named_buffers()}
@@ -98,7 +98,7 @@ class TimmImage(VideoBackbone):
             weight.requires_grad_(gradient is not None)
 
     def _as_map(self, tensors: dict[str, Tensor], images: Tensor) -> Tensor:
-        """Sets `self.tokens`: timm arranges tokens as a map. Models with their last norm in the head have no `norm`."""
+        """Sets `self.tokens`: timm arranges tokens as a map. Models with their last norm in the head lack `norm`."""
         self.tokens = {"indices": 1, "output_fmt": "NCHW", "intermediates_only": True, "norm": True}
         try:
             return functional_call(self, tensors, (images,))
@@ -120,7 +120,7 @@ class TimmImage(VideoBackbone):
         return list(named_blocks(self.model)) or list(innermost_blocks(self.model))
 
     def decays(self, name: str, weight: nn.Parameter) -> bool:
-        """As timm does it: vectors are spared, and tables that the model names."""
+        """Weight decay by timm's rule: none for vectors and for tables that the model names."""
         return weight.dim() > 1 and name not in self._no_decay
 
     def read_weights(self, config: Config) -> tuple[State, str] | None:
@@ -147,14 +147,14 @@ class TimmImage(VideoBackbone):
         return {ITSELF + name: weight for name, weight in self._converted(own).items()}
 
     def _converted(self, state: State) -> State:
-        """Weights of the model's own repository, or for frames of another size, by timm's rules for its own files."""
+        """Converts weights of the original repository, or for another frame size, by timm's own rules."""
         fits = (name in state and state[name].shape == weight.shape for name, weight in self.model.state_dict().items())
         convert = getattr(sys.modules[type(self.model).__module__], "checkpoint_filter_fn", None)
         if convert is None or all(fits):
             return state
         try:
             return dict(convert(dict(state), self.model))
-        except UNREADABLE:  # not a file of this model: whoever loads it says what is missing
+        except UNREADABLE:  # not a file of this model: loading reports what is missing
             return state
 
     @classmethod
@@ -167,7 +167,7 @@ class TimmImage(VideoBackbone):
 
 
 def named_blocks(module: nn.Module, name: str = "") -> Iterator[nn.Module]:
-    """The members of every sequence that is called `blocks`, which is timm's word for them."""
+    """Members of every sequence named `blocks`, timm's usual name."""
     inner = [block for name, child in module.named_children() for block in named_blocks(child, name)]
     yield from inner or (_members(module) if name == "blocks" else ())
 
@@ -181,7 +181,7 @@ def _members(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def innermost_blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The smallest members of sequences that are made of several layers."""
+    """Members of sequences that have several layers but contain no such members themselves."""
     for child in module.children():
         inner = list(innermost_blocks(child))
         if inner or not isinstance(module, SEQUENCES) or isinstance(child, SEQUENCES) or not any(child.children()):

@@ -1,7 +1,7 @@
 """Video Swin Transformer (Liu et al., CVPR 2022) with LAVENDER's temporal stride of 1: T frames in, T frames out.
 
 Names and shapes of `state_dict()` are those of the released checkpoints. Features are channels-last throughout, so that
-windows are cut and joined by views.
+windows can be split and joined by views.
 """
 
 import math
@@ -26,7 +26,7 @@ from lavender.runtime.errors import WeightsError
 
 
 def effective_window(size: Size3, window: Size3, shift: Size3) -> tuple[Size3, Size3]:
-    """Window and shift actually used: a dimension no longer than its window uses the whole dimension, unshifted."""
+    """Window and shift in effect: a dimension not longer than its window is one unshifted window."""
     fits = [s <= w for s, w in zip(size, window, strict=True)]
     used = tuple(s if fit else w for s, w, fit in zip(size, window, fits, strict=True))
     moved = tuple(0 if fit else m for m, fit in zip(shift, fits, strict=True))
@@ -34,7 +34,7 @@ def effective_window(size: Size3, window: Size3, shift: Size3) -> tuple[Size3, S
 
 
 def partition_windows(x: Tensor, window: Size3) -> Tensor:
-    """(B, T, H, W, C), each a multiple of its window → (B, windows, N, C) with N tokens a window."""
+    """(B, T, H, W, C), each a multiple of its window → (B, windows, N, C) with N tokens per window."""
     batch, time, height, width, channels = x.shape
     t, h, w = window
     x = x.view(batch, time // t, t, height // h, h, width // w, w, channels)
@@ -42,7 +42,7 @@ def partition_windows(x: Tensor, window: Size3) -> Tensor:
 
 
 def join_windows(windows: Tensor, window: Size3, size: Size3) -> Tensor:
-    """The inverse of `partition_windows`: (B, windows, N, C) → (B, T, H, W, C) with `size` = (T, H, W)."""
+    """Inverse of `partition_windows`: (B, windows, N, C) → (B, T, H, W, C) with `size` = (T, H, W)."""
     batch, channels = windows.shape[0], windows.shape[-1]
     (t, h, w), (time, height, width) = window, size
     x = windows.view(batch, time // t, height // h, width // w, t, h, w, channels)
@@ -51,8 +51,8 @@ def join_windows(windows: Tensor, window: Size3, size: Size3) -> Tensor:
 
 @lru_cache(maxsize=64)
 def shifted_window_mask(size: Size3, window: Size3, shift: Size3, device: torch.device) -> Tensor:
-    """Additive mask (windows, N, N) for windows cut after a cyclic shift: −100 between tokens of different regions."""
-    with torch.inference_mode(False):  # cached: a tensor made in inference mode could not be used in training later
+    """Additive mask (windows, N, N) of windows after a cyclic shift: −100 between tokens of different regions."""
+    with torch.inference_mode(False):  # cached: a tensor from inference mode could not be used in training
         region = torch.zeros(1, *size, 1, device=device)
         bands = [
             (slice(0, -w), slice(-w, -m), slice(-m, None)) if m else (slice(None),)
@@ -65,9 +65,9 @@ def shifted_window_mask(size: Size3, window: Size3, shift: Size3, device: torch.
 
 
 def relative_position_index(window: Size3) -> Tensor:
-    """(N, N) rows of the relative-position table for each pair of the N tokens of a full window.
+    """Rows of the relative-position table for each pair of the N tokens of a full window, (N, N).
 
-    By NumPy: on the device "meta", on which checkpoints are looked at, torch would import its compiler for these lines.
+    Computed with NumPy: on the meta device, used to inspect checkpoints, torch would import its compiler for it.
     """
     coordinates = np.indices(window).reshape(3, -1)  # (3, N)
     offsets = coordinates[:, :, None] - coordinates[:, None, :]  # (3, N, N)
@@ -76,10 +76,10 @@ def relative_position_index(window: Size3) -> Tensor:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    """softmax(q·kᵀ/√d + bias)·v over the last two dimensions, in the fastest way that the device has.
+    """softmax(q·kᵀ/√d + bias)·v over the last two dimensions, by the fastest method of the device.
 
-    On a CPU no fused kernel gives the bias a gradient, and torch's fallback looks for rows of −inf that do not occur
-    here: written out, a training step of a small model takes a fifth less time.
+    On a CPU no fused kernel gives the bias a gradient, and torch's fallback checks for rows of −inf, which do not occur
+    here. The explicit formula makes a training step of a small model a fifth faster.
     """
     if query.device.type == "cpu" and torch.is_grad_enabled() and bias.requires_grad:
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
@@ -88,7 +88,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
 
 
 class WindowAttention(nn.Module):
-    """Multi-head self-attention inside each window, with a learned bias for each relative position."""
+    """Multi-head self-attention within each window, with a learned bias per relative position."""
 
     relative_position_index: Tensor
 
@@ -102,7 +102,7 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def relative_position_bias(self, tokens: int) -> Tensor:
-        """(heads, N, N). The top-left N×N of the full index is taken, as the released model does."""
+        """Bias (heads, N, N). It is indexed by the top-left N×N of the full index, as in the released model."""
         index = self.relative_position_index[:tokens, :tokens].reshape(-1)
         return self.relative_position_bias_table.index_select(0, index).view(tokens, tokens, -1).permute(2, 0, 1)
 
@@ -114,7 +114,7 @@ class WindowAttention(nn.Module):
         if mask is None:
             bias = bias[None]
             folded = (batch * windows, self.heads, tokens, -1)
-        else:  # windows are folded into the heads: one bias for all samples instead of a copy for each
+        else:  # windows are folded into the heads: one bias for all samples, without copies
             bias = (bias[None] + mask[:, None]).reshape(1, windows * self.heads, tokens, tokens)
             folded = (batch, windows * self.heads, tokens, -1)
         query, key, value = qkv.permute(3, 0, 1, 4, 2, 5).reshape(3, *folded).unbind(0)
@@ -124,7 +124,7 @@ class WindowAttention(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (Huang et al., 2016): a sample's branch is left out with chance `drop_prob`, or scaled up."""
+    """Stochastic depth (Huang et al., 2016): drops a sample's branch with probability `drop_prob`, or scales it up."""
 
     def __init__(self, drop_prob: float):
         super().__init__()
@@ -139,7 +139,7 @@ class DropPath(nn.Module):
 
 
 class Mlp(nn.Module):
-    """The wide layer of a block: (…, C) → (…, C)."""
+    """Feed-forward network of a block: (…, C) → (…, C)."""
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
@@ -151,7 +151,7 @@ class Mlp(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """Window attention and an MLP, each behind a LayerNorm and beside a residual connection."""
+    """Window attention and MLP, each with pre-LayerNorm and a residual connection."""
 
     def __init__(self, dim: int, heads: int, window: Size3, shift: Size3, drop_path: float):
         super().__init__()
@@ -163,7 +163,7 @@ class SwinBlock(nn.Module):
         self.mlp = Mlp(dim, 4 * dim)
 
     def mask(self, x: Tensor) -> Tensor | None:
-        """The mask of the shifted windows of x (B, T, H, W, C), see `shifted_window_mask`; None without a shift."""
+        """Mask of the shifted windows of x (B, T, H, W, C), see `shifted_window_mask`; None without a shift."""
         size: Size3 = (x.shape[1], x.shape[2], x.shape[3])
         window, shift = effective_window(size, self.window, self.shift)
         if not any(shift):
@@ -172,11 +172,11 @@ class SwinBlock(nn.Module):
         return shifted_window_mask((t, h, w), window, shift, x.device)
 
     def attend(self, x: Tensor) -> Tensor:
-        """Attention inside each window, (B, T, H, W, C) → the same."""
+        """Attention within each window, (B, T, H, W, C) → the same."""
         return self.in_windows(x, self.mask(x))
 
     def in_windows(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Pads to whole windows (the pads are attended to), shifts, attends, and undoes both: (B, T, H, W, C)."""
+        """Pads to whole windows (padding is attended to), shifts, attends, and reverts both: (B, T, H, W, C)."""
         time, height, width = x.shape[1:4]
         size: Size3 = (time, height, width)
         window, shift = effective_window(size, self.window, self.shift)
@@ -192,7 +192,7 @@ class SwinBlock(nn.Module):
         return x[:, :time, :height, :width]
 
     def widen(self, x: Tensor) -> Tensor:
-        """The second branch, behind its norm: (…, C) → (…, C)."""
+        """MLP branch, after its norm: (…, C) → (…, C)."""
         return self.mlp(self.norm2(x))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -202,14 +202,14 @@ class SwinBlock(nn.Module):
     def compile_branches(self, backend: str) -> None:
         """Compiles both branches in place.
 
-        Not the whole block: each has a drop rate of its own, for which it would be compiled anew.
+        The whole block would be compiled again for each drop rate.
         """
         self.in_windows = torch.compile(self.in_windows, backend=backend, fullgraph=True)  # type: ignore[method-assign]
         self.widen = torch.compile(self.widen, backend=backend, fullgraph=True)  # type: ignore[method-assign]
 
 
 class PatchMerging(nn.Module):
-    """Joins 2×2 neighbours and halves their width: (B, T, H, W, C) → (B, T, ⌈H/2⌉, ⌈W/2⌉, 2C)."""
+    """Concatenates 2×2 neighbours and halves the width: (B, T, H, W, C) → (B, T, ⌈H/2⌉, ⌈W/2⌉, 2C)."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -225,7 +225,7 @@ class PatchMerging(nn.Module):
 
 
 class SwinStage(nn.Module):
-    """Blocks that alternate plain and shifted windows, then patch merging (not in the last stage)."""
+    """Blocks with alternating plain and shifted windows, then patch merging (except in the last stage)."""
 
     def __init__(self, dim: int, heads: int, window: Size3, drop_paths: list[float], merge: bool):
         super().__init__()
@@ -243,9 +243,9 @@ class SwinStage(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-    """A 3-D convolution, kernel (2, 4, 4), stride (1, 4, 4), over the frames and one zero frame after the last.
+    """3-D convolution, kernel (2, 4, 4), stride (1, 4, 4), over the frames and a zero frame at the end.
 
-    Computed as one matrix product over the patches of frames t and t+1: the same numbers, and fast in every precision.
+    Computed as one matrix product over the patches of frames t and t+1, which is fast in every precision.
     """
 
     def __init__(self, embed_dim: int):
@@ -264,11 +264,11 @@ class PatchEmbedding(nn.Module):
 
 
 class VideoSwin(VideoBackbone):
-    """The backbone: frames (B, T, 3, H, W), H and W multiples of 32 → features (B, T, H/32, W/32, C).
+    """Video Swin backbone: frames (B, T, 3, H, W), H and W multiples of 32 → features (B, T, H/32, W/32, C).
 
     Args:
         size: a key of `SWIN_SIZES`.
-        drop_path: the rate of the last block; it grows linearly from 0 at the first.
+        drop_path: stochastic depth rate of the last block; it grows linearly from 0 at the first.
     """
 
     place = "swin"
@@ -322,8 +322,8 @@ class VideoSwin(VideoBackbone):
 def draw(module: nn.Module, std: float) -> None:
     """Draws the weights of one module from N(0, std).
 
-    The bias of the patch embedding is not zero: on a blank video every LayerNorm behind it would divide by √eps,
-    and the gradient would overflow.
+    The bias of the patch embedding is not zero: for a blank video every later LayerNorm would divide by √eps, and the
+    gradient would overflow.
     """
     if isinstance(module, nn.Linear | nn.Conv3d):
         nn.init.normal_(module.weight, std=std)
@@ -336,10 +336,10 @@ def draw(module: nn.Module, std: float) -> None:
 
 
 def size_of(state: Mapping[str, Tensor], source: Path) -> str:
-    """The key of `SWIN_SIZES` whose widths, depths and window a checkpoint has.
+    """Key of `SWIN_SIZES` with the widths, depths and window of a checkpoint.
 
     Raises:
-        WeightsError: it has no Video Swin, or one of another size.
+        WeightsError: the checkpoint has no Video Swin, or one of another size.
     """
     swin = f"enc_img.{VideoSwin.place}."
     kernel = state.get(f"{swin}patch_embed.proj.weight")

@@ -28,5 +28,5 @@ SWIN_SIZES = {
 
 
 def swin_size(config: Config) -> str:
-    """The key of `SWIN_SIZES`: at 384 pixels the large backbone has a window of its own."""
+    """Key of `SWIN_SIZES`; at 384 pixels the large backbone has a different window."""
     return "large_384" if (config.vis_backbone_size, config.size_img) == ("large", 384) else config.vis_backbone_size

@@ -1,6 +1,6 @@
-"""Weights for Video Swin from outside: the released files, 2D Swin (inflated) and torchvision's Video Swin.
+"""Pretrained weights for Video Swin: the released files, 2D Swin (inflated) and torchvision's Video Swin.
 
-Facts about others are from their public code; tests compare them with the installed timm and torchvision.
+Layouts of other projects follow their public code; tests compare them with the installed timm and torchvision.
 """
 
 import math
@@ -23,9 +23,9 @@ from lavender.runtime.torchvision_ops import ensure_torchvision
 
 VIDEO_SWIN_FOLDER = Path("_models/video_swin_transformer")
 SWIN_FOLDER = Path("_models/swin_transformer")
-PATCH_FRAMES = 2  # frames that Video Swin's patch kernel spans
+PATCH_FRAMES = 2  # frames in Video Swin's patch kernel
 PATCH_KERNEL = "patch_embed.proj.weight"
-TORCHVISION = {  # our size → torchvision's model and its weights, all of Kinetics-400
+TORCHVISION = {  # our size → torchvision's model and its Kinetics-400 weights
     "tiny": ("swin3d_t", "KINETICS400_V1"),
     "small": ("swin3d_s", "KINETICS400_V1"),
     "base": ("swin3d_b", "KINETICS400_IMAGENET22K_V1"),
@@ -33,13 +33,13 @@ TORCHVISION = {  # our size → torchvision's model and its weights, all of Kine
 
 
 def read_backbone(config: Config, own: Iterable[str]) -> tuple[State, str]:
-    """The weights of the video backbone under our names, as `vis_backbone_init` says, and what they are from.
+    """Reads the weights of the video backbone by `vis_backbone_init`, under our names, with their source.
 
     Args:
-        own: the names of a Video Swin of this size.
+        own: names in a Video Swin of this size.
 
     Raises:
-        WeightsError: missing, broken, or of another kind than `vis_backbone_init` says.
+        WeightsError: the weights are missing, damaged, or of another kind than `vis_backbone_init`.
     """
     kind = config.vis_backbone_init
     state, source = _read_backbone(config)
@@ -53,7 +53,7 @@ def read_backbone(config: Config, own: Iterable[str]) -> tuple[State, str]:
 
 
 def _read_backbone(config: Config) -> tuple[State, str]:
-    """The tensors under their own names, and what they are from."""
+    """Reads the tensors under their original names, with their source."""
     kind, named = config.vis_backbone_init, config.vis_backbone_path
     if named.startswith(TIMM):
         if kind != "2d":
@@ -77,7 +77,7 @@ def _read_backbone(config: Config) -> tuple[State, str]:
 
 
 def backbone_file(config: Config) -> Path:
-    """Where the released weights are looked for, such as `swin_base_patch244_window877_kinetics600_22k.pth`."""
+    """Path of the released weights, such as `swin_base_patch244_window877_kinetics600_22k.pth`."""
     if config.vis_backbone_init == "torchvision":
         return VIDEO_SWIN_FOLDER / torchvision_weights(config.vis_backbone_size)[0]
     if config.vis_backbone_init == "2d":
@@ -86,12 +86,12 @@ def backbone_file(config: Config) -> Path:
 
 
 def swin_files(config: Config) -> list[str]:
-    """The released names of an ImageNet backbone, such as `swin_base_patch4_window7_224_22k.pth`; first the usual."""
+    """Released file names of an ImageNet backbone, such as `swin_base_patch4_window7_224_22k.pth`; usual one first."""
     window = "window12_384" if swin_size(config) == "large_384" else "window7_224"
     name = f"swin_{config.vis_backbone_size}_patch4_{window}"
     if config.vis_backbone_size in ("base", "large"):
         return [f"{name}_22k.pth"]
-    return [f"{name}.pth", f"{name}_22k.pth"]  # the released code looks for the second at size small
+    return [f"{name}.pth", f"{name}_22k.pth"]  # the released code uses the second for size small
 
 
 def _first_there(*paths: Path) -> Path:
@@ -99,7 +99,7 @@ def _first_there(*paths: Path) -> Path:
 
 
 def video_swin_file(config: Config) -> str:
-    """The released name of a Kinetics backbone, e.g. `swin_base_patch244_window877_kinetics600_22k.pth`."""
+    """Released file name of a Kinetics backbone, e.g. `swin_base_patch244_window877_kinetics600_22k.pth`."""
     pretraining = "22k" if config.vis_backbone_size in ("base", "large") else "1k"
     size, window = swin_size(config), "window81212" if swin_size(config) == "large_384" else "window877"
     return f"swin_{size}_patch244_{window}_kinetics{config.kinetics}_{pretraining}.pth"
@@ -109,7 +109,7 @@ def video_swin_file(config: Config) -> str:
 
 
 def backbone_kind(state: State) -> str:
-    """Which `vis_backbone_init` reads a state: 3d, 2d, torchvision; "" where it is no Swin that we know."""
+    """Value of `vis_backbone_init` for a state: 3d, 2d, torchvision; "" if it is not a known Swin."""
     kernel = state.get(PATCH_KERNEL)
     if kernel is None or kernel.dim() not in (4, 5):
         return ""
@@ -119,7 +119,7 @@ def backbone_kind(state: State) -> str:
 
 
 def backbone_names(own: Iterable[str]) -> set[str]:
-    """What weights that our Video Swin calls so are called in files of every kind, for `plain_names`."""
+    """Names in files of all kinds for the weights `own` of our Video Swin; for `plain_names`."""
     merging, blocks = re.compile(r"layers\.(\d+)\.downsample\.(.+)"), re.compile(r"layers\.(\d+)\.blocks\.(.+)")
     names = set(own)
     for name in list(names):
@@ -133,13 +133,13 @@ def backbone_names(own: Iterable[str]) -> set[str]:
 
 
 def to_video_swin(state: State, kind: str, window: Size3) -> State:
-    """A backbone of any kind under the names of our Video Swin, without its classification head.
+    """Converts a backbone of any kind to the names of our Video Swin, without its classification head.
 
     Args:
-        kind: as `backbone_kind` says; window: (time, height, width) of the model that is to be filled.
+        kind: result of `backbone_kind`; window: (time, height, width) of the target model.
 
     Raises:
-        WeightsError: a table of biases that is not square.
+        WeightsError: a bias table is not square.
     """
     state = {name: tensor for name, tensor in state.items() if not name.startswith(("head.", "cls_head."))}
     if kind == "torchvision":
@@ -148,7 +148,7 @@ def to_video_swin(state: State, kind: str, window: Size3) -> State:
 
 
 def from_torchvision(state: State) -> State:
-    """torchvision's `swin3d_*`: blocks stand at even numbers of `features`, patch merging at the odd ones."""
+    """Renames torchvision's `swin3d_*`: even numbers of `features` are blocks, odd ones patch merging."""
     return {_from_torchvision(name): tensor for name, tensor in state.items()}
 
 
@@ -162,7 +162,7 @@ def _from_torchvision(name: str) -> str:
 
 
 def from_timm(state: State) -> State:
-    """2D Swin under the names of its own repository: timm (from 0.9) counts patch merging to the stage after it.
+    """Renames timm's 2D Swin to its original names: timm (from 0.9) counts patch merging to the next stage.
 
     The four patches are merged in the same order, so no weight is permuted.
     """
@@ -177,11 +177,11 @@ def from_timm(state: State) -> State:
 
 
 def inflate(state: State, window: Size3) -> State:
-    """A 2D Swin as a Video Swin (Liu et al., Video Swin Transformer, "Initialization from Pre-trained Model").
+    """Inflates a 2D Swin to Video Swin (Liu et al., Video Swin Transformer, "Initialization from Pre-trained Model").
 
-    The patch kernel (C, 3, 4, 4) is repeated over its two frames and halved, so that two equal frames give what one
-    gave; a table of biases ((2h−1)(2w−1), heads) is repeated for each of the 2·time−1 offsets in time, after bicubic
-    resizing where the window differs.
+    The patch kernel (C, 3, 4, 4) is repeated over its two frames and halved, so that two equal frames give the same
+    output as one frame before. A bias table ((2h−1)(2w−1), heads) is repeated for the 2·time−1 temporal offsets, after
+    bicubic resizing if the window differs.
     """
     inflated = {}
     for name, tensor in state.items():
@@ -196,7 +196,7 @@ def inflate(state: State, window: Size3) -> State:
 
 
 def resize_bias(name: str, table: Tensor, height: int, width: int) -> Tensor:
-    """Biases of a square window, ((2n−1)², heads), for one of height × width: ((2h−1)(2w−1), heads)."""
+    """Resizes biases of a square window, ((2n−1)², heads), to height × width: ((2h−1)(2w−1), heads)."""
     side, size = math.isqrt(table.shape[0]) if table.dim() == 2 else 0, (2 * height - 1, 2 * width - 1)
     if not side or side**2 != len(table):
         shape = "×".join(map(str, table.shape))
@@ -211,7 +211,7 @@ def resize_bias(name: str, table: Tensor, height: int, width: int) -> Tensor:
 
 
 def torchvision_weights(size: str) -> tuple[str, str]:
-    """The file name and the address of torchvision's weights for one of our sizes.
+    """File name and URL of torchvision's weights for one of our sizes.
 
     Raises:
         WeightsError: torchvision has no such size.
@@ -234,7 +234,7 @@ def _torchvision(size: str) -> Any:  # an enum of torchvision, which has no type
 
 
 def fetch_torchvision(size: str) -> State:
-    """torchvision's weights for one of our sizes, from its cache or the network; no code in the file is run."""
+    """Fetches torchvision's weights for one of our sizes from its cache or the network; no code in them can run."""
     weights = _torchvision(size)
     try:
         return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
@@ -246,10 +246,10 @@ def fetch_torchvision(size: str) -> State:
 
 
 def fetch_timm_swin(name: str) -> State:
-    """The state of a 2D Swin that timm fetches from the hub (or has in its cache).
+    """Fetches the state of a 2D Swin through timm, from the hub or its cache.
 
     Raises:
-        WeightsError: timm does not know the name, it is no Swin, or the hub cannot be reached.
+        WeightsError: timm does not know the name, the model is not a Swin, or the hub cannot be reached.
     """
     known = import_timm().list_models("swin_*")
     if name.split(".")[0] not in known:

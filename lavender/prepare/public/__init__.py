@@ -1,1 +1,1 @@
-"""The annotation files of public data sets, read as their authors publish them. `names.py` is the table of all."""
+"""Annotation files of public data sets, as published by their authors. `names.py` lists all."""

@@ -1,4 +1,4 @@
-"""Published annotations, from their folder to the text files of the tasks, with a report."""
+"""Conversion of published annotations to the text files of the tasks, with a report."""
 
 import shlex
 import sys
@@ -31,23 +31,23 @@ def convert(
     skip_bad: bool = False,
     overwrite: bool = False,
 ) -> bool:
-    """Writes the text files of a public data set and prints what they hold.
+    """Writes the text files of a public data set and prints a summary.
 
     Args:
-        name: a key of `NAMES`; folder: of its annotation files; output: where the text files go.
-        videos: what `Clips` takes, or frames: a frame TSV; the videos are looked for there.
+        name: a key of `NAMES`; folder: folder of its annotation files; output: folder for the text files.
+        videos: path as for `Clips`, or frames: a frame TSV; the videos are looked up there.
         drop_missing: leave out items whose video is missing.
-        split: of MSR-VTT retrieval, one of `SPLITS_OF_MSRVTT`; by default the first.
-        share: of the training videos that are held out for validation; seed: of that choice.
+        split: split of MSR-VTT retrieval, one of `SPLITS_OF_MSRVTT`; by default the first.
+        share: fraction of training videos held out for validation; seed: seed of that draw.
         size_vocab: classes of the task-specific head; 0: as in the released configuration.
-        encoding: of the annotation files, if not UTF-8.
+        encoding: encoding of the annotation files, if not UTF-8.
         skip_bad: leave out malformed rows; overwrite: replace existing files.
 
     Returns:
-        whether all videos are there (or nobody looked) and no row was left out
+        whether all videos exist (or were not looked up) and no row was left out
 
     Raises:
-        DataError: a file is missing or not as it should be; something would be overwritten; an option has no effect.
+        DataError: a file is missing or malformed, would be overwritten, or an option has no effect.
     """
     where, ids = _look(videos, frames, NAMES[name].dataset)
     source = Source(folder, encoding, skip_bad)
@@ -84,7 +84,7 @@ def convert(
 
 
 def _look(videos: str, frames: Path | None, dataset: str) -> tuple[list[str], VideoIds | None]:
-    """The options with which a run finds the frames, and the videos that are there; None where nobody looks."""
+    """Options with which a run finds the frames, and the ids of existing videos; None if not looked up."""
     if videos:
         clips = Clips(videos)
         options = {key: value for key, value in clips.options(0).items() if key != "stored_frames"}
@@ -93,7 +93,7 @@ def _look(videos: str, frames: Path | None, dataset: str) -> tuple[list[str], Vi
         return [], None
     if not frames.is_file():
         raise DataError(f"{frames}: no such file{looked_from(frames)}; check --frames")
-    named = frames.name == f"img_{dataset}.tsv"  # as a run looks for it
+    named = frames.name == f"img_{dataset}.tsv"  # the name that a run expects
     return ["--img_tsv_dir", str(frames.parent.resolve())] if named else [], VideoIds(index_of(frames), frames)
 
 
@@ -116,9 +116,9 @@ def _resize(outputs: Sequence[Output], size_vocab: int, name: str) -> None:
 
 
 def _command(made: Output, dataset: str, folder: Path, where: list[str], size_vocab: int) -> str:
-    """What trains on an output."""
+    """Training command for an output."""
     words = [*made.command, "--data_dir", str(folder.resolve())]
-    if "--img_tsv_dir" not in where or isinstance(made, Items):  # others have their own place for a frame TSV
+    if "--img_tsv_dir" not in where or isinstance(made, Items):  # others have their own option for a frame TSV
         words += where
     if size_vocab:
         words += ["--size_vocab", str(size_vocab)]

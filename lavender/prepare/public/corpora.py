@@ -1,4 +1,4 @@
-"""WebVid and Conceptual Captions 3M: one caption a video or an image, for pretraining."""
+"""WebVid and Conceptual Captions 3M: one caption per video or image, for pretraining."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -8,11 +8,11 @@ from lavender.prepare.public.outputs import Output, Pretraining
 from lavender.prepare.public.source import Row, Source
 
 WEBVID = {"webvid2.5m": "2M", "webvid10m": "10M"}  # our name → theirs
-DIGITS = 8  # of an image's id
+DIGITS = 8  # digits of an image id
 
 
 def read_webvid(source: Source, split: str) -> list[Output]:
-    """`webvid2.5m` of `results_2M_*.csv`, `webvid10m` of `results_10M_*.csv`, or both; an id is `videoid`."""
+    """Reads `webvid2.5m` from `results_2M_*.csv`, `webvid10m` from `results_10M_*.csv`, or both; ids are `videoid`."""
     outputs: list[Output] = []
     for name, size in WEBVID.items():
         train = source.look(f"results_{size}_train.csv")
@@ -36,7 +36,7 @@ def read_webvid(source: Source, split: str) -> list[Output]:
 
 
 def read_cc3m(source: Source, split: str) -> list[Output]:
-    """`cc3m`: an image's id is the number of its line in eight digits; those of `val` follow those of `train`."""
+    """Reads `cc3m`: an image's id is its line number in eight digits; numbers of `val` follow those of `train`."""
     train = source.find("Train_GCC-training.tsv", "Train-GCC-training.tsv", "GCC-training.tsv")
     names = ("Validation_GCC-1.1.0-Validation.tsv", "Validation-GCC-1.1.0-Validation.tsv", "GCC-1.1.0-Validation.tsv")
     return [
@@ -62,7 +62,7 @@ def _cc3m(source: Source, path: Path, before: Path | None) -> Iterator[tuple[str
 
 
 def _captioned(source: Source, path: Path) -> Iterator[Row]:
-    """Rows of caption and address; img2dataset's users put the names of the columns in front."""
+    """Rows of caption and URL; img2dataset's users add a header."""
     for number, row in enumerate(source.bare_tsv(path, ["caption", "url"])):
         if number or [str(value).strip() for value in row.values.values()] != ["caption", "url"]:
             yield row

@@ -1,4 +1,4 @@
-"""DiDeMo: the descriptions of a video's moments, together, as a paragraph to retrieve the video by."""
+"""DiDeMo: all descriptions of a video's moments form a paragraph for retrieval."""
 
 from lavender.data.ids import without_extension
 from lavender.prepare.public.outputs import Item, Output, Retrieval
@@ -9,7 +9,7 @@ from lavender.runtime.quoting import shown
 
 
 def read_didemo(source: Source, split: str) -> list[Output]:
-    """`didemo-retrieval`: an item a video, its caption the list of its descriptions in the order of the file."""
+    """Reads `didemo-retrieval`: one item per video, with its descriptions in file order as caption."""
     items: list[Item] = []
     for name in SPLITS:
         path = source.find(f"{name}_data.json")

@@ -32,7 +32,7 @@ _GAP = re.compile(r"_{2,}")
 
 
 def read_lsmdc(source: Source, split: str) -> list[Output]:
-    """`lsmdc-retrieval`: a clip and its sentence; the test split is the public 1,000."""
+    """Reads `lsmdc-retrieval`: a clip and its sentence; the test split is the public set of 1,000."""
     items: list[Item] = []
     for name, file in RETRIEVAL.items():
         rows = _rows(source, source.find(file), [*CLIP, "sentence"])
@@ -42,10 +42,10 @@ def read_lsmdc(source: Source, split: str) -> list[Output]:
 
 
 def read_lsmdc_mc(source: Source, split: str) -> list[Output]:
-    """`lsmdc-mc`: five sentences a clip.
+    """Reads `lsmdc-mc`: five sentences per clip.
 
-    Training and validation files have the right one first; they are shuffled here, always alike. The test file is
-    shuffled by its authors, and counts its answers from 1.
+    In training and validation files the right sentence comes first; they are shuffled here with a fixed seed. The test
+    file is already shuffled, and its answers count from 1.
     """
     items: list[Item] = []
     for name, file in CHOICE.items():
@@ -60,7 +60,7 @@ def read_lsmdc_mc(source: Source, split: str) -> list[Output]:
 
 
 def read_lsmdc_fib(source: Source, split: str) -> list[Output]:
-    """`lsmdc-fib`: the gap, written _____, becomes `[MASK]`."""
+    """Reads `lsmdc-fib`: the gap, written _____, becomes `[MASK]`."""
     items: list[Item] = []
     for name, file in BLANK.items():
         rows = _rows(source, source.find(file), [*CLIP, "sentence", "fill_in", "blank"])

@@ -1,4 +1,4 @@
-"""MSR-VTT: captions with the official splits, retrieval with JSFusion's 1k-A test, and its multiple choice."""
+"""MSR-VTT: captions with the official splits, retrieval with JSFusion's 1k-A test split, and its multiple choice."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,11 +15,11 @@ OPTIONS = 5
 
 
 def read_msrvtt(source: Source, split: str) -> list[Output]:
-    """The captioning folder, and `msrvtt-retrieval`.
+    """Reads the captioning folder and `msrvtt-retrieval`.
 
     Args:
-        split: of retrieval. `7k` and `9k` test on the 1,000 pairs of 1k-A and train on the 7,010 videos of the official
-            train and val splits, or on 9,000 (all others); videos in neither are `val`. `full` is the official splits.
+        split: split of retrieval. `7k` and `9k` test on the 1,000 pairs of 1k-A and train on the 7,010 videos of the
+            official train and val splits, or on the other 9,000; remaining videos are `val`. `full`: official splits.
     """
     official, captions = _read_captions(source)
     everything: list[Item] = [
@@ -35,7 +35,7 @@ def read_msrvtt(source: Source, split: str) -> list[Output]:
 
 
 def read_msrvtt_mc(source: Source, split: str) -> list[Output]:
-    """`msrvtt-mc`: a test split of videos with five captions, one of them right."""
+    """Reads `msrvtt-mc`: a test split of videos with five captions, one of them right."""
     path = source.find(
         "MSR_MC_test.csv", "msrvtt_mc_test.jsonl", "mc_test.jsonl", "msrvtt_mc_test.json", "mc_test.json"
     )
@@ -52,7 +52,7 @@ def read_msrvtt_mc(source: Source, split: str) -> list[Output]:
 
 
 def _choice(row: Row) -> Item:
-    """One question: a table has `a1` … `a5`, JSON a list under `options` (ClipBERT) or `caption` (ALPRO)."""
+    """One question: tables have `a1` … `a5`, JSON a list under `options` (ClipBERT) or `caption` (ALPRO)."""
     if "a1" in row.values:
         options = [row.text(f"a{number}") for number in range(1, OPTIONS + 1)]
     else:
@@ -67,7 +67,7 @@ def _choice(row: Row) -> Item:
 
 
 def _read_captions(source: Source) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Video → official split, and video → captions, in the order of the files."""
+    """Video → official split, and video → captions, in file order."""
     whole = None if source.look(TRAIN_VAL) else source.look(WHOLE)
     paths = [whole] if whole else [source.find(TRAIN_VAL, WHOLE)]
     if whole is None:

@@ -1,4 +1,4 @@
-"""MSVD (Microsoft Research Video Description): captions for captioning and retrieval, and the names of its videos."""
+"""MSVD (Microsoft Research Video Description): captions for captioning and retrieval, and video names."""
 
 import re
 from collections import Counter
@@ -18,11 +18,11 @@ CAPTIONS = (
 )
 MAPPING = "youtube_mapping.txt"
 CORPUS = ("VideoID", "Start", "End", "Language", "Description")
-LAST = {"train": 1200, "val": 1300, "test": 1970}  # the last vidN of each split
+LAST = {"train": 1200, "val": 1300, "test": 1970}  # last vidN of each split
 
 
 def read_msvd(source: Source, split: str) -> list[Output]:
-    """The captioning folder, and `msvd-retrieval` with the same splits and all captions."""
+    """Reads the captioning folder, and `msvd-retrieval` with the same splits and all captions."""
     of = _splits(source)
     path = source.find(*CAPTIONS)
     items: list[Item] = []
@@ -45,7 +45,7 @@ def read_msvd(source: Source, split: str) -> list[Output]:
 
 
 def read_mapping(source: Source) -> dict[int, str]:
-    """N → the YouTube name of vidN."""
+    """N → YouTube name of vidN."""
     path = source.find(MAPPING)
     names: dict[int, str] = {}
     for line, text in source.lines(path):
@@ -57,7 +57,7 @@ def read_mapping(source: Source) -> dict[int, str]:
 
 
 def _splits(source: Source) -> dict[str, str]:
-    """Video → split: by the three lists, else by the numbers of the mapping."""
+    """Video → split: from the three lists, else by the numbers of the mapping."""
     lists = {split: source.look(f"{split}_list.txt", f"{split}list.txt") for split in SPLITS}
     of: dict[str, str] = {}
     if all(path is None for path in lists.values()):
@@ -83,7 +83,7 @@ def _splits(source: Source) -> dict[str, str]:
 
 
 def _from_text(source: Source, path: Path, of: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """`NAME caption` on each line. The lines in front of them are a comment: their first word is no video."""
+    """Reads `NAME caption` lines. A comment precedes them: its first words are not videos."""
 
     def pair(row: Row) -> tuple[str, str]:
         name, *text = row.text("line").split(maxsplit=1)
@@ -95,7 +95,7 @@ def _from_text(source: Source, path: Path, of: Mapping[str, str]) -> Iterator[tu
 
 
 def _from_csv(source: Source, path: Path) -> Iterator[tuple[str, str]]:
-    """A description a row; those in other languages than English, and blank ones, are left out."""
+    """Reads one description per row; blank and non-English ones are left out."""
     rows = source.csv(path, CORPUS, ("WorkerID", "Source", "AnnotationTime"))
     left_out: Counter[str] = Counter()
     for reason, video, text in source.convert(rows, _description):
@@ -108,7 +108,7 @@ def _from_csv(source: Source, path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _description(row: Row) -> tuple[str, str, str]:
-    """Why a row is left out, or "", and its video and text."""
+    """Reason for leaving a row out, or "", and its video and text."""
     if row.text("Language").lower() != "english":
         return "in other languages", "", ""
     if not row.optional("Description"):

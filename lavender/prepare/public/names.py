@@ -1,4 +1,4 @@
-"""Which public annotations can be read: the names that a user gives them, and what reads each."""
+"""Table of supported public annotations: their names and readers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ SPLITS_OF_MSRVTT = ("7k", "9k", "full")
 
 @dataclass(frozen=True)
 class Annotations:
-    """What reads the annotations of a data set.
+    """Reader of a data set's annotations.
 
     Args:
-        read: the folder and the split of retrieval that is asked for → what is to be written.
-        dataset: its frames are `img_<dataset>.tsv`; "" of pretraining, whose frames are in parts.
+        read: (folder, requested retrieval split) → outputs to write.
+        dataset: its frames are `img_<dataset>.tsv`; "" for pretraining, whose frames are in parts.
     """
 
     read: Callable[[Source, str], list[Output]]

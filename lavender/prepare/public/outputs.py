@@ -1,4 +1,4 @@
-"""What is made of published annotations: text files of items, captioning folders and captions for pretraining."""
+"""Outputs made from published annotations: item files, captioning folders and pretraining captions."""
 
 import json
 import random
@@ -20,30 +20,30 @@ from lavender.runtime.quoting import shown
 from lavender.text.masking import IGNORED
 
 Item = dict[str, Any]
-_NAMED = 5  # missing videos that a report names
+_NAMED = 5  # number of missing videos named in a report
 _WORD = re.compile(r"\w+")
 
 
 class Presence:
-    """Which videos of the annotations are there.
+    """Which annotated videos exist.
 
     Args:
-        ids: the videos that are there; None: nobody looked, all count as there.
-        drop: items of missing videos are left out.
+        ids: existing videos; None: not looked up, all count as existing.
+        drop: leave out items of missing videos.
     """
 
     def __init__(self, ids: VideoIds | None, drop: bool = False):
         self._ids, self._drop = ids, drop
         self._seen: dict[str, bool] = {}
-        self._items: Counter[str] = Counter()  # split → items without their video
+        self._items: Counter[str] = Counter()  # split → number of items without their video
 
     @property
     def missing(self) -> list[str]:
-        """The videos that are not there, in the order of the annotations."""
+        """Missing videos, in the order of the annotations."""
         return [name for name, there in self._seen.items() if not there]
 
     def keep(self, video: str, split: str) -> bool:
-        """Notes a video; whether its item is written."""
+        """Records a video; returns whether its item is written."""
         if self._ids is None:
             return True
         if video not in self._seen:
@@ -52,7 +52,7 @@ class Presence:
         return self._seen[video] or not self._drop
 
     def report(self) -> list[str]:
-        """What was found, a line each."""
+        """Result, one line per fact."""
         if self._ids is None:
             return []
         missing = self.missing
@@ -71,11 +71,11 @@ class Presence:
 
 @dataclass
 class Output:
-    """Something to write for a task.
+    """Output for a task.
 
     Attributes:
         task: its name in the configurations, `args_<task>.json`.
-        script: what trains it.
+        script: its training script.
     """
 
     task: str
@@ -83,23 +83,23 @@ class Output:
     @property
     @abstractmethod
     def script(self) -> str:
-        """What trains the task."""
+        """Training script of the task."""
 
     @abstractmethod
     def paths(self, folder: Path) -> list[Path]:
-        """The files in a folder that a run is given."""
+        """Files in a folder that are passed to a run."""
 
     def files(self, folder: Path) -> list[Path]:
-        """All files that `write` makes there, but indices."""
+        """All files that `write` creates there, except indices."""
         return self.paths(folder)
 
     @abstractmethod
     def write(self, folder: Path, presence: Presence) -> list[str]:
-        """Writes them. Returns a report, a line each, beginning with the counts of each split."""
+        """Writes the files. Returns report lines that begin with the number of items per split."""
 
     @property
     def command(self) -> list[str]:
-        """The script that trains on it, and its options, `--data_dir` and the frames' apart."""
+        """Training script and its options, without `--data_dir` and those of the frames."""
         return [self.script, "--config", f"_args/args_{self.task}.json"]
 
 
@@ -108,9 +108,9 @@ class Items(Output):
     """`txt_<task>.json`.
 
     Args:
-        items: objects with `video`, `split` and what their kind has: `caption`; `question` and `answer_text`;
+        items: objects with `video`, `split` and the keys of their kind: `caption`; `question` and `answer_text`;
             `question`, `options` and `answer` (None: withheld).
-        size_vocab: of QA, the classes of the task-specific head.
+        size_vocab: for QA, the number of classes of the task-specific head.
     """
 
     items: list[Item]
@@ -127,7 +127,7 @@ class Items(Output):
         return report
 
     def finish(self, splits: dict[str, Any]) -> list[str]:
-        """Brings the items of all splits into their final form; returns lines of the report."""
+        """Converts the items of all splits to their final form; returns report lines."""
         return []
 
 
@@ -142,7 +142,7 @@ class Retrieval(Items):
 
 
 class Questions(Items):
-    """Questions with one word as answer."""
+    """Questions with one-word answers."""
 
     @property
     def script(self) -> str:
@@ -177,10 +177,10 @@ class Choices(Items):
 
 @dataclass
 class Captions(Output):
-    """A captioning folder with `<split>_32frames.yaml`, as the released configurations name them.
+    """Captioning folder with `<split>_32frames.yaml`, named as in the released configurations.
 
     Args:
-        folder: its name; dataset: whose `img_<dataset>.tsv`, beside the folder, has the frames.
+        folder: its name; dataset: name of the frame file `img_<dataset>.tsv` beside the folder.
         items: objects with `video`, `caption`, `split`.
     """
 
@@ -218,11 +218,11 @@ class Captions(Output):
 
 @dataclass
 class Pretraining(Output):
-    """`txt_<dataset>.json`, written as it is read: a corpus can have ten million captions.
+    """`txt_<dataset>.json`, written while it is read: a corpus can have ten million captions.
 
     Args:
-        task: the corpus; config, options: which configuration trains on it, and what it needs besides.
-        splits: split → what begins a new pass over its pairs of id and caption.
+        task: the corpus; config, options: training configuration, and additional options.
+        splits: split → function that begins a new pass over its pairs of id and caption.
     """
 
     config: str
@@ -265,7 +265,7 @@ class Pretraining(Output):
 
 
 def hold_out(items: Iterable[Item], share: float, seed: int) -> None:
-    """Moves whole training videos to `val`, `share` of them, at random but always the same for a seed."""
+    """Moves a fraction `share` of the training videos to `val`, at random, reproducible for a seed."""
     training = [item for item in items if item["split"] == "train"]
     videos = sorted({item["video"] for item in training})
     drawn = set(random.Random(seed).sample(videos, round(share * len(videos))))
@@ -275,7 +275,7 @@ def hold_out(items: Iterable[Item], share: float, seed: int) -> None:
 
 
 def present(items: Iterable[Item], presence: Presence, task: str) -> dict[str, list[Item]]:
-    """The items of each split that are to be written. DataError where none is."""
+    """Items of each split to write. DataError if there are none."""
     splits = by_split(item for item in items if presence.keep(item["video"], item["split"]))
     if not any(splits.values()):
         raise DataError(f"{task}: no items are left; " + "; ".join(presence.report() or ["the files have none"]))

@@ -1,4 +1,4 @@
-"""A folder of published annotation files: its lines, tables and JSON entries, each row with its place for messages."""
+"""Folder of published annotation files: lines, tables and JSON entries, each row with its location for messages."""
 
 import json
 import re
@@ -16,23 +16,23 @@ from lavender.runtime.jsons import load_json
 from lavender.runtime.quoting import shown, shown_json
 
 T = TypeVar("T")
-_NAMED = 12  # files of the folder that a message lists
+_NAMED = 12  # number of files listed in a message
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table or an object of a JSON list: key → value, where it is, and why it cannot be read at all."""
+    """Row of a table or object of a JSON list: key → value, its location, and any fault that makes it unreadable."""
 
     where: str
     values: Mapping[str, Any]
     fault: str = ""
 
     def text(self, key: str) -> str:
-        """The text under a key, without blanks around it.
+        """Text of a key, stripped.
 
         Raises:
-            DataError: it is missing, blank, no text, or longer than any caption or question.
+            DataError: the text is missing, blank, not a text, or longer than any caption or question.
         """
         text = self.optional(key)
         if not text:
@@ -40,7 +40,7 @@ class Row:
         return text
 
     def optional(self, key: str) -> str:
-        """The same; "" where the key is missing or its text is blank."""
+        """Like `text`, but "" if it is missing or blank."""
         value = self._value(key)
         if value is None:
             return ""
@@ -51,14 +51,14 @@ class Row:
         return check_text(value.strip(), f'"{key}"', self.where)
 
     def video(self, key: str) -> str:
-        """A video id. DataError where the text cannot be one."""
+        """Video id. DataError if the text cannot be one."""
         name = self.text(key)
         if fault := unfit(name):
             raise DataError(f'{self.where}: "{key}", {shown(name)}, {fault}')
         return name
 
     def number(self, key: str, first: int, last: int) -> int:
-        """A whole number from `first` to `last`. DataError where it is not."""
+        """Integer from `first` to `last`. DataError otherwise."""
         text = self.text(key)
         if not re.fullmatch(r"-?\d{1,9}", text) or not first <= int(text) <= last:
             raise DataError(
@@ -67,7 +67,7 @@ class Row:
         return int(text)
 
     def texts(self, key: str, count: int) -> list[str]:
-        """A list of `count` texts. DataError where it is not."""
+        """List of `count` texts. DataError otherwise."""
         value = self._value(key)
         if not isinstance(value, list) or len(value) != count:
             raise DataError(f'{self.where}: "{key}" is {shown_json(value)}; a list of {count} texts is expected')
@@ -80,15 +80,15 @@ class Row:
 
 
 class Source:
-    """The folder of a data set's annotation files.
+    """Folder of a data set's annotation files.
 
     Args:
-        encoding: of its text files; UTF-8 by default.
-        skip_bad: leave out malformed rows and count them, instead of an error at the first.
+        encoding: encoding of its text files; UTF-8 by default.
+        skip_bad: leave out and count malformed rows, instead of an error at the first.
 
     Attributes:
-        notes: what a user should know of the files, a line each.
-        bad: how many rows were left out; first_bad: what is wrong with the first.
+        notes: remarks for the user about the files, one line each.
+        bad: number of rows left out; first_bad: fault of the first.
     """
 
     def __init__(self, folder: Path, encoding: str = "", skip_bad: bool = False):
@@ -99,12 +99,12 @@ class Source:
         self.bad, self.first_bad = 0, ""
 
     def look(self, *names: str) -> Path | None:
-        """The first of these files that is there, whatever the case of its name."""
+        """First existing file of these names, case-insensitive; None if there is none."""
         here = {path.name.lower(): path for path in sorted(self.folder.iterdir()) if path.is_file()}
         return next((here[name.lower()] for name in names if name.lower() in here), None)
 
     def find(self, *names: str) -> Path:
-        """The same. DataError where none is there."""
+        """Like `look`. DataError if none exists."""
         path = self.look(*names)
         if path is None:
             files = sorted(file.name for file in self.folder.iterdir() if file.is_file())
@@ -117,12 +117,12 @@ class Source:
         return path
 
     def note(self, line: str) -> None:
-        """Keeps a line for the user, once."""
+        """Adds a remark for the user, once."""
         if line not in self.notes:
             self.notes.append(line)
 
     def convert(self, rows: Iterable[Row], make: Callable[[Row], T]) -> Iterator[T]:
-        """`make` of each row; with `skip_bad`, rows that it refuses are left out and counted."""
+        """Yields `make` of each row; with `skip_bad`, rejected rows are left out and counted."""
         for row in rows:
             try:
                 yield make(row)
@@ -133,7 +133,7 @@ class Source:
                 self.first_bad = self.first_bad or str(fault)
 
     def lines(self, path: Path) -> Iterator[tuple[int, str]]:
-        """The lines that are not blank, each with its number; LF, CR LF and CR end one."""
+        """Yields lines that are not blank, with their numbers; lines end with LF, CR LF or CR."""
         number = 0
         with self._opened(path, None) as file:
             try:
@@ -144,13 +144,13 @@ class Source:
                 raise self._undecoded(path, number, fault) from None
 
     def csv(self, path: Path, columns: Iterable[str], known: Iterable[str] = ()) -> Iterator[Row]:
-        """The rows of a comma-separated file with a header.
+        """Rows of a comma-separated file with a header.
 
         Args:
-            columns: that it must have; known: that it may have. Other columns are named in a note.
+            columns: required columns; known: optional columns. Other columns are listed in a note.
 
         Raises:
-            DataError: a column is missing or is there twice, or a row has more or fewer cells than the header.
+            DataError: a column is missing or repeated, or a row has more or fewer cells than the header.
         """
         with self._opened(path, "") as file:
             rows = csv_rows(path, file, ",")
@@ -164,7 +164,7 @@ class Source:
                 raise self._undecoded(path, line, fault) from None
 
     def tsv(self, path: Path, columns: Iterable[str], known: Iterable[str] = ()) -> Iterator[Row]:
-        """The same of a tab-separated file, a row a line; a cell may be in quotes, as tables written by pandas are."""
+        """Like `csv`, for a tab-separated file with one row per line; cells may be quoted, as pandas does."""
         lines = self.lines(path)
         _, header = next(lines, (0, ""))
         names = self._header(path, _unquoted(header), columns, known)
@@ -172,12 +172,12 @@ class Source:
             yield _row(path, number, names, _unquoted(line))
 
     def bare_tsv(self, path: Path, columns: list[str]) -> Iterator[Row]:
-        """A tab-separated file without a header, whose quotes are part of the text; `columns` in their order."""
+        """Rows of a tab-separated file without a header, with `columns` in order; quotes are part of the text."""
         for number, line in self.lines(path):
             yield _row(path, number, columns, line.split("\t"))
 
     def json(self, path: Path) -> Any:
-        """A JSON file. DataError where it is not valid, with line and column."""
+        """Reads a JSON file. DataError with line and column if it is invalid."""
         with self._opened(path, "") as file:
             try:
                 return load_json(file.read())
@@ -189,13 +189,13 @@ class Source:
                 ) from None
 
     def entries(self, path: Path, content: Any = None, key: str = "") -> Iterator[Row]:
-        """The objects of a JSON list, counted from 0.
+        """Objects of a JSON list, numbered from 0.
 
         Args:
-            content: the file's value, where it was read before; key: of the list in it, "" where it is the list.
+            content: value of the file, if already read; key: key of the list in it, "" if it is the list itself.
 
         Raises:
-            DataError: it is no list of objects, or empty.
+            DataError: it is not a list of objects, or is empty.
         """
         content = self.json(path) if content is None else content
         if key:
@@ -211,7 +211,7 @@ class Source:
             yield Row(where, entry)
 
     def json_lines(self, path: Path) -> Iterator[Row]:
-        """The objects of a file that has one on each line."""
+        """Objects of a file with one per line."""
         for number, line in self.lines(path):
             where = f"{path}, line {number}"
             try:
@@ -223,7 +223,7 @@ class Source:
             yield Row(where, entry)
 
     def _header(self, path: Path, header: list[str], columns: Iterable[str], known: Iterable[str]) -> list[str]:
-        """The file's columns in our spelling: case and blanks around a name do not count."""
+        """Columns of the file in our spelling: case and surrounding blanks are ignored."""
         spelling = {name.lower(): name for name in (*columns, *known)}
         names = [spelling.get(name.strip().lower(), name.strip()) for name in header]
         there = ", ".join(map(shown, filter(None, names))) or "none"
@@ -254,7 +254,7 @@ class Source:
 
 
 def _row(path: Path, line: int, names: list[str], cells: list[str]) -> Row:
-    """A row by the names of its columns; where its cells do not fit, reading it raises, so that it can be skipped."""
+    """Row by column names; if its cells do not fit, reading from it raises, so that it can be skipped."""
     where = f"{path}, line {line}"
     if len(cells) < len(names) or any(cell.strip() for cell in cells[len(names) :]):
         return Row(where, {}, f"{where}: {len(cells)} cells, but {len(names)} columns ({', '.join(names)})")
@@ -262,7 +262,7 @@ def _row(path: Path, line: int, names: list[str], cells: list[str]) -> Row:
 
 
 def _unquoted(line: str) -> list[str]:
-    """The cells of a line of a tab-separated file: one in quotes without them, and inner quotes once."""
+    """Cells of a tab-separated line; quoted ones without their quotes, inner quotes unescaped."""
     return [
         match[1].replace('""', '"') if (match := _QUOTED.fullmatch(cell.strip())) else cell for cell in line.split("\t")
     ]

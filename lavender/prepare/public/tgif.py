@@ -1,4 +1,4 @@
-"""TGIF-QA: its tab-separated tables of questions about action, transition and single frames."""
+"""TGIF-QA: tab-separated tables of questions about actions, transitions and single frames."""
 
 from collections.abc import Callable
 
@@ -10,17 +10,17 @@ OPTIONS = ("a1", "a2", "a3", "a4", "a5")
 
 
 def read_tgif_action(source: Source, split: str) -> list[Output]:
-    """`tgif-action`: what is repeated, and how often."""
+    """Reads `tgif-action`: what is repeated, and how often."""
     return [Choices("tgif-action", _read(source, "action", OPTIONS, _choice))]
 
 
 def read_tgif_transition(source: Source, split: str) -> list[Output]:
-    """`tgif-transition`: what comes before or after."""
+    """Reads `tgif-transition`: what comes before or after."""
     return [Choices("tgif-transition", _read(source, "transition", OPTIONS, _choice))]
 
 
 def read_tgif_frame(source: Source, split: str) -> list[Output]:
-    """`tgif-frame`: questions that one frame answers."""
+    """Reads `tgif-frame`: questions answered by one frame."""
     return [Questions("tgif-frame", _read(source, "frameqa", (), _question), size_vocab=1540)]
 
 

@@ -1,4 +1,4 @@
-"""MSRVTT-QA and MSVD-QA, the question lists of Xu et al. (2017): `train_qa.json`, `val_qa.json`, `test_qa.json`."""
+"""MSRVTT-QA and MSVD-QA: question lists of Xu et al. (2017), `train_qa.json`, `val_qa.json`, `test_qa.json`."""
 
 import re
 
@@ -11,12 +11,12 @@ from lavender.runtime.quoting import shown
 
 
 def read_msrvtt_qa(source: Source, split: str) -> list[Output]:
-    """`msrvtt-qa`; the videos are named `video<video_id>`."""
+    """Reads `msrvtt-qa`; video ids are `video<video_id>`."""
     return [Questions("msrvtt-qa", _read(source, {}, "video"), size_vocab=1500)]
 
 
 def read_msvd_qa(source: Source, split: str) -> list[Output]:
-    """`msvd-qa`; the videos have their YouTube names where the mapping is there, else `vid<video_id>`."""
+    """Reads `msvd-qa`; video ids are YouTube names if the mapping exists, else `vid<video_id>`."""
     names = {}
     if source.look(MAPPING):
         names = read_mapping(source)
