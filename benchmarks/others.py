@@ -12,9 +12,9 @@ from benchmarks.start import start as start_once
 from benchmarks.timing import matrix_rate, peak, reset_peak, turns
 from lavender.config.schema import Config
 from lavender.engine.checkpoint import save_weights
+from lavender.engine.engines import TorchEngine
 from lavender.engine.optim import build_optimizer
-from lavender.engine.parallel import TorchEngine
-from lavender.engine.resume import Position, ProcessState, save_state
+from lavender.engine.resume import RankState, TrainState, save_state
 from lavender.runtime.device import PRECISIONS
 
 BEAMS = 4
@@ -88,7 +88,7 @@ def save(machine: Machine) -> list[Row]:
         run = Path(folder)
         works = (
             lambda: save_weights(engine.weights(), run / "checkpoint.pt"),
-            lambda: save_state(run, Position(), ProcessState(), engine, 1),
+            lambda: save_state(run, TrainState(), RankState(), engine, 1),
         )
         taken = turns(works, min(machine.rounds, 2), machine.device)
         for name, path, spent in zip(

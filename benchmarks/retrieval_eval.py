@@ -70,11 +70,11 @@ class Bench:
         self.config = Config(txt_backbone=kit, fusion_encoder=kit, path_output=output, save_minutes=1e6)
         self.task = RetrievalTask(self.config)
         self.videos = torch.randn(n_videos, FRAMES * (1 + PATCHES), WIDTH, dtype=dtype, device=device)
-        stream = np.random.default_rng(0)
-        lengths = np.sort(stream.integers(*WORDS, n_texts, endpoint=True))
+        rng = np.random.default_rng(0)
+        lengths = np.sort(rng.integers(*WORDS, n_texts, endpoint=True))
         self.masks = torch.from_numpy(np.arange(SIZE_TXT) < lengths[:, None]).long()
         self.masks = torch.cat([self.masks, torch.ones(n_texts, 1, dtype=torch.long)], dim=1)  # the appended [MASK]
-        ids = torch.from_numpy(stream.integers(1000, 30000, (n_texts, SIZE_TXT + 1)))
+        ids = torch.from_numpy(rng.integers(1000, 30000, (n_texts, SIZE_TXT + 1)))
         with torch.inference_mode():
             self.texts = self.model.encode_text(ids.to(device), self.masks.to(device)).states.to(dtype)
             self.groups = [self._group(np.flatnonzero(lengths == length)) for length in np.unique(lengths)]

@@ -12,11 +12,11 @@ from benchmarks.plain import plainly
 from benchmarks.rows import BERT, SIZES, Machine, Row, Size, Skipped
 from benchmarks.timing import peak, reset_peak, turns
 from lavender.config.schema import Config
+from lavender.engine.engines import TorchEngine
 from lavender.engine.optim import build_optimizer
-from lavender.engine.parallel import TorchEngine
+from lavender.models.activation_checkpoint import checkpoint_activations
 from lavender.models.compiling import compile_model
 from lavender.models.lavender import Lavender
-from lavender.models.recompute import checkpoint_activations
 from lavender.runtime.errors import TrainingError
 from lavender.tasks.pretrain import PretrainTask
 from lavender.tasks.qaoe import QAOETask
@@ -48,7 +48,7 @@ def batch_of(task: str, samples: int, side: int, device: torch.device) -> dict[s
         "ids": ids,
         "mask": torch.ones_like(ids),
         "labels": labels,
-        "same": torch.eye(samples, dtype=torch.bool),
+        "is_match": torch.eye(samples, dtype=torch.bool),
         "negatives": negatives % samples,
     }
     return {name: value.to(device) for name, value in batch.items()}

@@ -113,19 +113,19 @@ def _options(arguments: argparse.Namespace) -> dict[str, str]:
 
 def _caption(predictor: "Predictor", arguments: argparse.Namespace) -> int:
     results = predictor.caption(arguments.clips, arguments.num_beams, arguments.keep)
-    return _tell(results, arguments.json)
+    return _print_results(results, arguments.json)
 
 
 def _answer(predictor: "Predictor", arguments: argparse.Namespace) -> int:
-    return _tell([predictor.answer(arguments.clip, arguments.question, arguments.k)], arguments.json)
+    return _print_results([predictor.answer(arguments.clip, arguments.question, arguments.k)], arguments.json)
 
 
 def _choose(predictor: "Predictor", arguments: argparse.Namespace) -> int:
-    return _tell([predictor.choose(arguments.clip, arguments.question, arguments.options)], arguments.json)
+    return _print_results([predictor.choose(arguments.clip, arguments.question, arguments.options)], arguments.json)
 
 
 def _match(predictor: "Predictor", arguments: argparse.Namespace) -> int:
-    return _tell([predictor.match(arguments.clip, arguments.texts)], arguments.json)
+    return _print_results([predictor.match(arguments.clip, arguments.texts)], arguments.json)
 
 
 def _index(predictor: "Predictor", arguments: argparse.Namespace) -> int:
@@ -142,7 +142,7 @@ def _search(predictor: "Predictor", arguments: argparse.Namespace) -> int:
     from lavender.inference.index import GalleryIndex
 
     found = GalleryIndex(arguments.index).search(predictor, arguments.texts, arguments.k, arguments.shortlist)
-    _tell(found, arguments.json)
+    _print_results(found, arguments.json)
     if arguments.sheet:
         from lavender.inference.sheet import contact_sheet
 
@@ -152,7 +152,7 @@ def _search(predictor: "Predictor", arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _tell(results: Sequence[Any], as_json: bool) -> int:
+def _print_results(results: Sequence[Any], as_json: bool) -> int:
     for result in results:
         if as_json:
             facts = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}

@@ -200,9 +200,9 @@ PLANTED = {
         "pass\n" * (LONGEST + 1),
         f"lavender/metrics/matching.py:{LONGEST + 1}: {LONGEST + 1} lines, more than {LONGEST}",
     ),
-    "lavender/engine/parallel.py": (
+    "lavender/engine/engines.py": (
         "try:\n    import deepspeed\nexcept ImportError:\n    pass\n",
-        "lavender/engine/parallel.py:2: deepspeed is imported at the top; a machine may lack it",
+        "lavender/engine/engines.py:2: deepspeed is imported at the top; a machine may lack it",
     ),
     "lavender/attic/old.py": (
         "import lavender.runtime.seed\n",

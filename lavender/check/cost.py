@@ -16,7 +16,7 @@ from lavender.data.loaders import steps_in_epoch
 from lavender.models.backbones.table import build_backbone
 from lavender.models.encoders import Encoded
 from lavender.models.lavender import Heads, Lavender
-from lavender.models.pairs import gather
+from lavender.models.pairs import select_rows
 from lavender.models.shapes import shapes_only
 from lavender.models.weights import bert_config
 from lavender.runtime.errors import LavenderError
@@ -123,7 +123,7 @@ def _fused(model: Lavender, config: Config, video: Encoded, pairs: int) -> Tenso
     """Fuses each clip with `pairs` texts."""
     ids = torch.zeros(len(video.states) * pairs, config.size_txt + 1, dtype=torch.long, device="meta")
     rows = torch.zeros(len(ids), dtype=torch.long, device="meta")
-    return model.fuse(gather(video, rows), model.encode_text(ids, torch.ones_like(ids)))
+    return model.fuse(select_rows(video, rows), model.encode_text(ids, torch.ones_like(ids)))
 
 
 def _flops(model: Lavender, config: Config) -> tuple[float, float]:

@@ -146,13 +146,15 @@ def _same_ids(
 ) -> Finding:
     """Finding about ids in both splits with different or unknown contents: perhaps frames of one video in two files."""
     by_content = {name for mark in trained.keys() & evaluated.keys() for name in evaluated[mark]}
-    same = sorted((set(train.videos) & set(held.videos)) - by_content)
+    shared = sorted((set(train.videos) & set(held.videos)) - by_content)
     of_one_task = train.task == held.task
     level = ERROR if of_one_task and held.name == "test" else WARNING
     advice = "their frames differ or are missing; if they are one video, it must go from one of the two"
     total = len(set(held.videos))
     where = f"{train.title}, {held.title}"
-    return Finding("one id in training and evaluation", level, where, len(same), total, advice, tuple(same[:EXAMPLES]))
+    return Finding(
+        "one id in training and evaluation", level, where, len(shared), total, advice, tuple(shared[:EXAMPLES])
+    )
 
 
 def _equated(names: Set[str]) -> str:
@@ -162,14 +164,14 @@ def _equated(names: Set[str]) -> str:
 
 
 def _leak(train: Split, held: Split, trained: Mapping[bytes, set[str]], evaluated: Mapping[bytes, set[str]]) -> Finding:
-    same = [_equated(trained[mark] | evaluated[mark]) for mark in trained.keys() & evaluated.keys()]
+    shared = [_equated(trained[mark] | evaluated[mark]) for mark in trained.keys() & evaluated.keys()]
     level = ERROR if held.name == "test" else WARNING
     advice = "figures of videos that were trained on say nothing; take them out of one of the two"
     if train.task != held.task:
         advice += " (_tools/multi_task_vid_filter.py does so for the public data sets)"
     where = f"{train.title}, {held.title}"
     return Finding(
-        "trained and evaluated on", level, where, len(same), len(evaluated), advice, tuple(sorted(same)[:EXAMPLES])
+        "trained and evaluated on", level, where, len(shared), len(evaluated), advice, tuple(sorted(shared)[:EXAMPLES])
     )
 
 

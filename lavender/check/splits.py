@@ -170,8 +170,8 @@ def _lengths(dataset: ItemDataset, items: list[Item]) -> np.ndarray:
         texts = (paragraph(item["caption"]) for item in items)
         return np.array([_tokens(dataset.tokenizer, text) for text in texts], np.int64)
     whole.items = ItemTable(items)
-    stream, guard = np.random.default_rng(0), Guard(True)
-    return np.array([whole.text(number, stream, guard)["mask"].sum(-1).max() for number in range(len(items))], np.int64)
+    rng, guard = np.random.default_rng(0), Guard(True)
+    return np.array([whole.text(number, rng, guard)["mask"].sum(-1).max() for number in range(len(items))], np.int64)
 
 
 def _captions(config: Config, tokenizer: TextTokenizer) -> Iterator[Split]:

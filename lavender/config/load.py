@@ -144,12 +144,12 @@ def _read_command_line(arguments: Sequence[str] | None, kind: str) -> tuple[dict
             raise unknown_option(word[2:].split("=")[0], options(), COMMAND_LINE)
         raise ConfigError(f"{COMMAND_LINE}: {shown_json(word)} belongs to no option; write --NAME VALUE")
     spoken, remarks = {}, []
-    for name, said in vars(words).items():
+    for name, value in vars(words).items():
         if name in LEGACY:
             if name != "local_rank":
                 remarks.append(_legacy_remark(name, COMMAND_LINE))
         else:
-            spoken[name] = options()[name].parse(said)
+            spoken[name] = options()[name].parse(value)
     if "datasets" in spoken:
         spoken["datasets"], entry_remarks = _checked_entries(spoken["datasets"], COMMAND_LINE, strict=True)
         remarks += entry_remarks
@@ -169,8 +169,8 @@ def _build_parser(kind: str) -> _Parser:
     for option in options().values():
         if option.group not in groups:
             groups[option.group] = parser.add_argument_group(option.group)
-        told = _help(option) if option.name not in others else argparse.SUPPRESS
-        groups[option.group].add_argument(f"--{option.name}", **_accepted_words(option), help=told)
+        help_text = _help(option) if option.name not in others else argparse.SUPPRESS
+        groups[option.group].add_argument(f"--{option.name}", **_accepted_words(option), help=help_text)
     for name in LEGACY:  # launchers have two spellings of the local rank
         flags = {f"--{name}", f"--{name.replace('_', '-')}"} if name == "local_rank" else {f"--{name}"}
         parser.add_argument(*flags, dest=name, nargs="*", help=argparse.SUPPRESS)

@@ -180,7 +180,7 @@ class CaptionTable:
             raise DataError(f"{where}: the caption is empty or not text; a text or a list of texts is expected")
         return check_caption(text, where)
 
-    def places_of(self, video_ids: Sequence[str]) -> list[int]:
+    def positions_of(self, video_ids: Sequence[str]) -> list[int]:
         """Positions of the ids that have a caption, whatever its value.
 
         Raises:

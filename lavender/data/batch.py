@@ -8,7 +8,7 @@ from typing import Any, NotRequired, TypedDict
 
 from torch import Tensor
 
-from lavender.text.masking import places_of
+from lavender.text.masking import label_positions
 
 
 class Batch(TypedDict):
@@ -34,7 +34,7 @@ class LabelledBatch(TextBatch):
     """Texts with labels."""
 
     labels: Tensor  # int64, −1 for none: token ids at `[MASK]`, shape of ids; or (B,) classes (task-specific)
-    places: NotRequired[Tensor]  # (K,) int64: where `labels`, flattened, are not −1; see `with_places`
+    label_positions: NotRequired[Tensor]  # (K,) int64: positions in flattened `labels` that are not −1
 
 
 class AnsweredBatch(LabelledBatch):
@@ -60,7 +60,7 @@ class RetrievalBatch(TextBatch):
     """Retrieval: all pairs of B videos and B texts."""
 
     caption: list[str]  # B texts
-    same: Tensor  # (B, B) bool: whether two samples show the same video
+    is_match: Tensor  # (B, B) bool: whether two samples show the same video
     shared_text: NotRequired[Tensor]  # (B, B) bool: two videos, one text (unless vtm_negatives is released)
 
 
@@ -89,6 +89,6 @@ class ChoiceBatch(AnsweredBatch):
     options: list[list[str]]  # B lists of O texts
 
 
-def with_places(batch: dict[str, Any]) -> dict[str, Any]:
+def with_label_positions(batch: dict[str, Any]) -> dict[str, Any]:
     """Adds the positions of the labels to a batch on the CPU: finding them on a GPU would block the host."""
-    return {**batch, "places": places_of(batch["labels"])} if "labels" in batch else batch
+    return {**batch, "label_positions": label_positions(batch["labels"])} if "labels" in batch else batch

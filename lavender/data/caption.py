@@ -67,17 +67,17 @@ class CaptionDataset(ClipDataset):
     def video(self, index: int) -> StoredVideo:
         return self.folder.video(int(self.samples[index, 0]))
 
-    def text(self, index: int, stream: np.random.Generator, guard: Any) -> dict[str, Any]:
+    def text(self, index: int, rng: np.random.Generator, guard: Any) -> dict[str, Any]:
         row, number = self.samples[index].tolist()
         sample: dict[str, Any] = {"video": self.folder.videos[row]}
         if self.training:
             tokenizer = self.tokenizer
             ids, mask = tokenizer.encode(self.folder.caption(row, number), self.config.size_txt)
             keep = (tokenizer.pad_id, tokenizer.mask_id)
-            hidden, labels = mask_words(ids, stream.random(ids.shape), self.config.p_mask, keep, tokenizer.mask_id)
+            hidden, labels = mask_words(ids, rng.random(ids.shape), self.config.p_mask, keep, tokenizer.mask_id)
             sample |= {"ids": hidden, "mask": mask, "labels": labels}
         elif self.config.do_sample:
-            sample["draws"] = stream.random(self.config.max_gen_length)
+            sample["draws"] = rng.random(self.config.max_gen_length)
         return sample
 
 

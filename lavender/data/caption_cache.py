@@ -70,8 +70,8 @@ def open_captions(path: Path) -> Captions:
     cache = path.with_suffix(".captions.bin")
     try:
         if (kept := _open(cache, path)) is None:
-            with _alone(path):
-                kept = _open(cache, path, told=True) or _build(cache, path)
+            with _build_lock(path):
+                kept = _open(cache, path, quiet=True) or _build(cache, path)
         if kept is not None:
             return kept
     except OSError as error:
@@ -188,13 +188,13 @@ class _OfSplit:
         return {"file": self.file, "split": self.split}
 
 
-def _open(cache: Path, path: Path, told: bool = False) -> Captions | None:
-    """Opens the cache of `path`; None if it is missing or unfit. Logs the reason unless `told`."""
+def _open(cache: Path, path: Path, quiet: bool = False) -> Captions | None:
+    """Opens the cache of `path`; None if it is missing or unfit. Logs the reason unless `quiet`."""
     file, size = CaptionFile(cache, _source(path)), path.stat().st_size
     try:
         contents = file.contents
     except (FileNotFoundError, _UnfitError) as error:
-        if not told:
+        if not quiet:
             fault = error if isinstance(error, _UnfitError) else "is missing"
             LOGGER.info("%s %s: building it from %s (%.1f GB)", cache, fault, path.name, size / 1e9)
         return None
@@ -213,7 +213,7 @@ def _source(path: Path) -> list[int]:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _build_lock(path: Path) -> Iterator[None]:
     """Locks a text file, after waiting for the process that holds the lock. The system frees a dead process's lock."""
     with open(path, "rb") as file:
         with suppress(OSError):  # without file locks the cache is built several times, which is harmless

@@ -274,11 +274,11 @@ class CaptionFolder:
                     where, video = self.where(int(first) + lonely[0]), videos[lonely[0]]
                     fault = f"{where}: video {shown(video)} is not in {frames.path}{known.hint(video)}"
                     self._fault(f"{fault} ({len(lonely)} of {len(videos)} annotations have no video)")
-                self._tell_unused(frames, ids, {name for name in names if name is not None}, file)
+                self._log_unused(frames, ids, {name for name in names if name is not None}, file)
             parts += [(NO_FRAMES, NO_FRAMES) if line is None else (file, line) for line in lines]
         return np.array(parts, dtype=np.int64)
 
-    def _tell_unused(self, frames: FrameSource, shown: list[str], used: set[str], file: int) -> None:
+    def _log_unused(self, frames: FrameSource, shown: list[str], used: set[str], file: int) -> None:
         """Logs the number of unused frames: the same TSV may hold frames of other splits."""
         if unused := sum(name not in used for name in shown):
             captions = self.texts[file].path

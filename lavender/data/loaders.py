@@ -49,7 +49,7 @@ class EpochSampler(DistributedSampler):
         return np.concatenate([own, again])
 
 
-class WholeBatchSampler(Sampler[list[SampleKey]]):
+class DistributedEvalBatchSampler(Sampler[list[SampleKey]]):
     """Distributes the batches of a single-process loader over the processes: each sample once, in the same batch."""
 
     def __init__(self, length: int, size_batch: int):
@@ -64,7 +64,7 @@ class WholeBatchSampler(Sampler[list[SampleKey]]):
         return len(self.starts)
 
 
-class FromBatch(Sampler):
+class SkipBatches(Sampler):
     """Batches of a sampler from number `first` on: a resumed run skips those it has trained on."""
 
     def __init__(self, batches: Sampler | BatchSampler):
@@ -97,7 +97,7 @@ class Loader:
     def __init__(
         self, dataset: Any, batches: Sampler | BatchSampler, title: str, epochs: Any = None, lasting: bool = False
     ):
-        self.dataset, self.title, self._epochs, self._batches = dataset, title, epochs, FromBatch(batches)
+        self.dataset, self.title, self._epochs, self._batches = dataset, title, epochs, SkipBatches(batches)
         self._shared, self._lasting = SharedDataset(dataset), lasting
         self._loader = self._make()
         self._in_pass = False
@@ -182,7 +182,7 @@ def training_loader(dataset: ClipDataset) -> Loader:
 
 def evaluation_loader(dataset: ClipDataset, size_batch: int = 0, lasting: bool = False) -> Loader:
     """Loader of every sample exactly once over all processes; the default `size_batch` is the configuration's."""
-    batches = WholeBatchSampler(len(dataset), size_batch or dataset.config.size_batch)
+    batches = DistributedEvalBatchSampler(len(dataset), size_batch or dataset.config.size_batch)
     return Loader(dataset, batches, f"evaluation loader ({_content(dataset)})", lasting=lasting)
 
 

@@ -69,9 +69,9 @@ class MixedBatchSampler(Sampler[list[MixedKey]]):
 
     def drawn(self) -> list[str]:
         """Data set of each batch of the epoch; equal on all processes."""
-        stream = np.random.Generator(np.random.PCG64(np.random.SeedSequence((self.seed, self.epoch, _DRAWS))))
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((self.seed, self.epoch, _DRAWS))))
         names = list(self.datasets)
-        return [names[number] for number in stream.choice(len(names), size=len(self), p=self.probs)]
+        return [names[number] for number in rng.choice(len(names), size=len(self), p=self.probs)]
 
     def __iter__(self) -> Iterator[list[MixedKey]]:
         batches = {name: self._endless(dataset) for name, dataset in self.datasets.items()}

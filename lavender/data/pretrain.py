@@ -12,7 +12,7 @@ from lavender.data.batch import PretrainBatch
 from lavender.data.samples import ClipDataset, Failure, draw_share
 from lavender.data.sources.base import FrameSource, StoredVideo
 from lavender.runtime.errors import DataError
-from lavender.runtime.seed import EVALUATION, sample_stream
+from lavender.runtime.seed import EVALUATION, sample_rng
 from lavender.text.masking import mask_words
 from lavender.text.tokens import TextTokenizer
 
@@ -78,13 +78,13 @@ class PretrainDataset(ClipDataset):
             return self.source.caption(int(self.rows[index]))
         return self.captions.caption(video)
 
-    def text(self, index: int, stream: np.random.Generator, guard: Any) -> dict[str, Any]:
+    def text(self, index: int, rng: np.random.Generator, guard: Any) -> dict[str, Any]:
         tokenizer = self.tokenizer
         video = guard.attempt(lambda: self._video_id(index), "")
         caption = guard.attempt(lambda: self._caption(index, video), "")
         ids, mask = tokenizer.encode(caption, self.config.size_txt, self.append_mask)
         keep = (tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id, tokenizer.mask_id)
-        hidden, labels = mask_words(ids, stream.random(ids.shape), self.config.p_mask, keep, tokenizer.mask_id)
+        hidden, labels = mask_words(ids, rng.random(ids.shape), self.config.p_mask, keep, tokenizer.mask_id)
         return {"video": video, "caption": caption, "ids": hidden, "mask": mask, "labels": labels}
 
     def collate(self, samples: list[Any]) -> PretrainBatch | Failure:
@@ -102,15 +102,15 @@ class PretrainDataset(ClipDataset):
         size = len(indices)
         rows = []
         for own, (epoch, index) in enumerate(zip(epochs, indices, strict=True)):
-            stream = sample_stream(self.config.seed, epoch if self.training else EVALUATION, index, _NEGATIVES)
+            rng = sample_rng(self.config.seed, epoch if self.training else EVALUATION, index, _NEGATIVES)
             others = np.delete(np.arange(size), own)
-            drawn = stream.choice(others, min(size, MAX_PAIRS) - 1, replace=False)
+            drawn = rng.choice(others, min(size, MAX_PAIRS) - 1, replace=False)
             if texts and self.config.vtm_negatives == "distinct":
                 is_own = np.array([text == texts[own] for text in texts])
                 for place in np.flatnonzero(is_own[drawn]):  # drawn after the released draws
                     different = others[~is_own[others]]
                     unused = np.setdiff1d(different, drawn)
                     if len(different):
-                        drawn[place] = stream.choice(unused if len(unused) else different)
+                        drawn[place] = rng.choice(unused if len(unused) else different)
             rows.append(drawn)
         return torch.from_numpy(np.stack(rows)).long()

@@ -107,7 +107,7 @@ class CorpusFrames:
             return np.arange(len(source))
         if captions.where not in self._rows_of:
             source.check_ids()
-            rows = captions.places_of(_Ids(source))
+            rows = captions.positions_of(_Ids(source))
             if not rows:
                 raise DataError(
                     f"{captions.where}: no caption is of one of the {len(source)} videos of {source.path}, whose ids "

@@ -36,7 +36,7 @@ class MultipleChoiceDataset(ItemDataset):
         else:
             require_index(item, "answer", size, f"size_option is {size}", where)
 
-    def text(self, index: int, stream: np.random.Generator, guard: Any) -> dict[str, Any]:
+    def text(self, index: int, rng: np.random.Generator, guard: Any) -> dict[str, Any]:
         item = self.items[index]
         options = [item[f"option_{number}"] for number in range(self.config.size_option)]
         answer = IGNORED if is_missing(item.get("answer")) else item["answer"]

@@ -153,7 +153,7 @@ class QuestionDataset(ItemDataset):
         """The answer at every `[MASK]`, −1 elsewhere."""
         return np.where(ids == self.tokenizer.mask_id, answer_id, IGNORED)
 
-    def text(self, index: int, stream: np.random.Generator, guard: Any) -> dict[str, Any]:
+    def text(self, index: int, rng: np.random.Generator, guard: Any) -> dict[str, Any]:
         item = self.items[index]
         answer_id = self.answer_id(item, f"item {index}")
         ids, position = self.encode(item["question"])

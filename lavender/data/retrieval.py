@@ -44,7 +44,7 @@ class RetrievalDataset(ItemDataset):
 
     In evaluation each video occurs once, with its first caption; all captions are evaluated by the gallery.
 
-    A batch: `img`, `present`, `ids`, `mask` (B, X), `same` (B, B) whether two samples show the same video,
+    A batch: `img`, `present`, `ids`, `mask` (B, X), `is_match` (B, B) whether two samples show the same video,
     `shared_text` (B, B) whether two different videos have the same text (unless `vtm_negatives` is `released`), `video`
     and `caption`: lists of B strings.
     """
@@ -62,12 +62,12 @@ class RetrievalDataset(ItemDataset):
     def check(self, item: Item, where: str) -> None:
         check_captions(item, where)
 
-    def text(self, index: int, stream: np.random.Generator, guard: Any) -> dict[str, Any]:
+    def text(self, index: int, rng: np.random.Generator, guard: Any) -> dict[str, Any]:
         item = self.items[index]
         caption = item["caption"]
         if self.training and isinstance(caption, list):
-            size = stream.integers(1, len(caption), endpoint=True)
-            caption = [caption[number] for number in stream.permutation(len(caption))[:size]]
+            size = rng.integers(1, len(caption), endpoint=True)
+            caption = [caption[number] for number in rng.permutation(len(caption))[:size]]
         text = paragraph(caption)
         ids, mask = self.tokenizer.encode(text, self.config.size_txt, self.append_mask)
         return {"video": item["video"], "caption": text, "ids": ids, "mask": mask}
@@ -76,11 +76,11 @@ class RetrievalDataset(ItemDataset):
         batch = cast(RetrievalBatch | Failure, super().collate(samples))
         if not isinstance(batch, Failure):
             shown = [self.frames.identity(video) for video in batch["video"]]
-            batch["same"] = torch.tensor([[one == other for other in shown] for one in shown])
+            batch["is_match"] = torch.tensor([[one == other for other in shown] for one in shown])
             if self.config.vtm_negatives == "distinct":
                 texts = [self.tokenizer.wordpieces(caption) for caption in batch["caption"]]
                 same_text = torch.tensor([[one == other for other in texts] for one in texts])
-                batch["shared_text"] = same_text & ~batch["same"]
+                batch["shared_text"] = same_text & ~batch["is_match"]
         return batch
 
 
@@ -173,20 +173,20 @@ class Gallery(ClipDataset):
     def video(self, index: int) -> StoredVideo:
         return self.frames.find(self.videos[index])
 
-    def text(self, index: int, stream: np.random.Generator, guard: Any) -> dict[str, Any]:
+    def text(self, index: int, rng: np.random.Generator, guard: Any) -> dict[str, Any]:
         return {"video": self.videos[index]}
 
-    def clip(self, index: int, stream: np.random.Generator) -> Tensor:
+    def clip(self, index: int, rng: np.random.Generator) -> Tensor:
         """Clips of a video, uint8 (C, T, 3, size_img, size_img)."""
         if not self.config.multi_clip_testing:
-            return super().clip(index, stream)[None]
+            return super().clip(index, rng)[None]
         video = self.video(index)
         size, repeat = self.size_frame, self.config.repeat_frames
         starts = range(max(1, number_of_clips(len(video), size)))
         chosen = [training_indices(len(video), size, start, repeat, where=video.where) for start in starts]
         numbers = sorted({number for clip in chosen for number in clip})
         decoded = dict(zip(numbers, video.frames(numbers), strict=True))
-        return torch.stack([self.transform([decoded[n] for n in numbers], stream) for numbers in chosen])
+        return torch.stack([self.transform([decoded[n] for n in numbers], rng) for numbers in chosen])
 
     def joined(self, clips: list[Tensor]) -> dict[str, Tensor]:
         clips = [img if img.dim() == 5 else img[None] for img in clips]  # a video replaced by zeros has one clip

@@ -16,7 +16,7 @@ from lavender.data.frames import evaluation_indices, number_of_clips, training_i
 from lavender.data.sources.base import StoredVideo
 from lavender.data.transforms import ClipTransform
 from lavender.runtime.errors import DataError
-from lavender.runtime.seed import EVALUATION, sample_stream
+from lavender.runtime.seed import EVALUATION, sample_rng
 
 Value = TypeVar("Value")
 
@@ -67,7 +67,7 @@ class ClipDataset(Dataset, ABC):
         """Stored frames of a sample. DataError if there are none."""
 
     @abstractmethod
-    def text(self, index: int, stream: np.random.Generator, guard: "Guard") -> dict[str, Any]:
+    def text(self, index: int, rng: np.random.Generator, guard: "Guard") -> dict[str, Any]:
         """Text of a sample: arrays and strings by name."""
 
     def check_frames(self) -> None:
@@ -105,13 +105,13 @@ class ClipDataset(Dataset, ABC):
         return {"img": default_collate([clip.permute(0, 2, 3, 1) for clip in clips]).permute(0, 1, 4, 2, 3)}
 
     def __getitem__(self, key: SampleKey) -> dict[str, Any] | Failure:
-        stream = sample_stream(self.config.seed, key.epoch if self.training else EVALUATION, key.index)
+        rng = sample_rng(self.config.seed, key.epoch if self.training else EVALUATION, key.index)
         guard = Guard(self.tolerant)
         blank = torch.zeros(self.size_frame, 3, self.config.size_img, self.config.size_img, dtype=torch.uint8)
         try:
-            img = guard.attempt(lambda: self.clip(key.index, stream), blank)
+            img = guard.attempt(lambda: self.clip(key.index, rng), blank)
             present = img is not blank
-            sample = self.text(key.index, stream, guard)
+            sample = self.text(key.index, rng, guard)
         except DataError as error:
             return Failure(str(error))
         return {
@@ -123,17 +123,17 @@ class ClipDataset(Dataset, ABC):
             **sample,
         }
 
-    def clip(self, index: int, stream: np.random.Generator) -> Tensor:
+    def clip(self, index: int, rng: np.random.Generator) -> Tensor:
         """Clip of a sample, uint8 (T, 3, size_img, size_img)."""
         video = self.video(index)
-        return self.transform(video.frames(self.chosen_frames(video, stream)), stream)
+        return self.transform(video.frames(self.chosen_frames(video, rng)), rng)
 
-    def chosen_frames(self, video: StoredVideo, stream: np.random.Generator) -> list[int]:
+    def chosen_frames(self, video: StoredVideo, rng: np.random.Generator) -> list[int]:
         """Indices of the `size_frame` frames of a clip: a random clip in training, else spread over the video."""
         repeat = self.config.repeat_frames
         if not self.training:
             return evaluation_indices(len(video), self.size_frame, repeat, where=video.where)
-        start = int(stream.integers(number_of_clips(len(video), self.size_frame)))
+        start = int(rng.integers(number_of_clips(len(video), self.size_frame)))
         return training_indices(len(video), self.size_frame, start, repeat, where=video.where)
 
 

@@ -10,10 +10,10 @@ from lavender.tasks.splits import Entry, evaluated, is_validation, task_and_spli
 Choice = tuple[str, Callable]  # a metric, and min or max
 
 
-def by_task(figures: dict[str, Metrics]) -> dict[str, Any]:
+def by_task(by_split: dict[str, Metrics]) -> dict[str, Any]:
     """Nests metrics by split for results.json: `{"val": …}`; with several tasks `{"tasks": {task: {"val": …}}}`."""
     nested: dict[str, Any] = {}
-    for key, metrics in figures.items():
+    for key, metrics in by_split.items():
         task, split = task_and_split(key)
         place = nested.setdefault("tasks", {}).setdefault(task, {}) if task else nested
         place[split] = metrics

@@ -24,7 +24,7 @@ _UNREADABLE = (
 
 
 @contextmanager
-def told_as_unwritable(path: Path) -> Iterator[None]:
+def explain_write_errors(path: Path) -> Iterator[None]:
     """Turns a failed write into a TrainingError that gives the reason and a remedy."""
     try:
         yield
@@ -37,7 +37,7 @@ def told_as_unwritable(path: Path) -> Iterator[None]:
 @contextmanager
 def _output(path: Path) -> Iterator[BinaryIO]:
     """Opens a file of the run for atomic writing."""
-    with told_as_unwritable(path):
+    with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as file:
             yield file

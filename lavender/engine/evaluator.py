@@ -12,8 +12,8 @@ import torch
 from lavender.data.loaders import KeptLoaders, Loader, evaluation_loader
 from lavender.data.samples import ClipDataset
 from lavender.engine.checkpoint import write_jsonl
+from lavender.engine.engines import Engine
 from lavender.engine.output import LATEST, RunFolder
-from lavender.engine.parallel import Engine
 from lavender.engine.trackers import EXAMPLES
 from lavender.models.weights import weights_digest
 from lavender.runtime import distributed

@@ -22,7 +22,7 @@ from lavender.engine.run import run
 from lavender.models.all_pairs import TextGroup, blocks, encode_texts, whole
 from lavender.models.encoders import Encoded
 from lavender.models.lavender import Lavender
-from lavender.models.pairs import gather
+from lavender.models.pairs import select_rows
 from lavender.models.weights import build_model
 from lavender.runtime import distributed
 from lavender.runtime.device import PRECISIONS, autocast, choose_precision, memory_in_use, to_device
@@ -70,7 +70,7 @@ def evaluate_gallery(task: GalleryTask, config: Config, device: torch.device, fo
         shape = (len(gallery.captions), len(gallery))
         file = ScoreFile(config, fingerprint(task, gallery, precision), shape, share.columns)
         score_pairs(task, model, share, groups, file, device, config.size_pairs)
-    scores = file.gather()
+    scores = file.collect()
     LOGGER.info("scored; %s", memory_in_use(device))
     metrics = write_results(config, gallery, scores, folder, share.replaced) if distributed.is_main() else None
     results = distributed.broadcast_object(metrics)
@@ -124,7 +124,7 @@ def encode_videos(model: Lavender, gallery: Gallery, device: torch.device, preci
         gallery.refuse_missing([all_faults[number] for number in sorted(all_faults)], f"of {len(gallery)} videos")
         renumbered = gallery.without(set(all_faults))
         kept = [row for row, number in enumerate(numbers) if number in renumbered]
-        features = gather(features, torch.tensor(kept, dtype=torch.long, device=features.states.device))
+        features = select_rows(features, torch.tensor(kept, dtype=torch.long, device=features.states.device))
         numbers, tiles, all_faults = [renumbered[numbers[row]] for row in kept], tiles[kept], {}
     return Share(np.asarray(numbers, dtype=np.int64), features, tiles, len(all_faults))
 
@@ -175,7 +175,7 @@ def score_pairs(
                 if not np.isnan(file.values[rows, cells]).any():
                     continue
                 index = torch.from_numpy(np.stack([v, t])).to(device, non_blocking=True)
-                scores = task.pair_scores(model, gather(videos, index[0]), gather(texts, index[1]))
+                scores = task.pair_scores(model, select_rows(videos, index[0]), select_rows(texts, index[1]))
                 if waiting:  # the last block's scores are fetched while the device works on this one's
                     bar.update(file.put(*waiting))
                 waiting = rows, cells, scores

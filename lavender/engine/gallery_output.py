@@ -90,7 +90,7 @@ class ScoreFile:
         if kind is not None and not np.isnan(self.values).all():
             self.save()
 
-    def gather(self) -> np.ndarray:
+    def collect(self) -> np.ndarray:
         """Collects the whole matrix from all processes."""
         if distributed.world_size() > 1:  # another process may fail while this one waits
             self.save()
@@ -139,11 +139,11 @@ def _lines(config: Config, gallery: Gallery, scores: np.ndarray, own: Sequence[i
 def _write_released(config: Config, metrics: dict[str, float], split: str) -> None:
     """Writes `<ckpt>_results.json` in the released form: all text; percent with two decimals, integer median."""
     checkpoint = Path(config.path_ckpt)
-    figures = {name: f"{100 * metrics[name]:.2f}" for name in ("r@1", "r@5", "r@10")}
-    figures["median"] = f"{int(metrics['median_rank'])}"
+    released = {name: f"{100 * metrics[name]:.2f}" for name in ("r@1", "r@5", "r@10")}
+    released["median"] = f"{int(metrics['median_rank'])}"
     try:
         write_json(
-            {split: figures, "multi_clip_testing": config.multi_clip_testing},
+            {split: released, "multi_clip_testing": config.multi_clip_testing},
             checkpoint.with_name(f"{checkpoint.stem}_results.json"),
         )
     except TrainingError as fault:  # the checkpoint's folder may be read-only

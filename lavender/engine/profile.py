@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, record_function, schedule
 
-from lavender.engine.checkpoint import told_as_unwritable
-from lavender.engine.parallel import Engine
+from lavender.engine.checkpoint import explain_write_errors
+from lavender.engine.engines import Engine
 from lavender.runtime import distributed
 from lavender.runtime.logging import LOGGER
 
@@ -140,7 +140,7 @@ class StepProfile:
         self.is_done = True
         table = self.table(_communication(trace.events() or []))
         operators = trace.key_averages().table(sort_by=_order(self.device), row_limit=LONGEST, max_name_column_width=60)
-        with told_as_unwritable(self.folder):
+        with explain_write_errors(self.folder):
             self.folder.mkdir(exist_ok=True)
             trace.export_chrome_trace(str(self.folder / "trace_rank0.json"))
             (self.folder / "profile.txt").write_text(f"{table}\n\nOperators, the longest first:\n{operators}\n")

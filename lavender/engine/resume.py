@@ -12,9 +12,9 @@ from pathlib import Path
 from lavender.config.load import from_dict, read_object
 from lavender.config.options import options
 from lavender.config.schema import Config
-from lavender.engine.checkpoint import load_tensors, save_tensors, told_as_unwritable, write_json
+from lavender.engine.checkpoint import explain_write_errors, load_tensors, save_tensors, write_json
+from lavender.engine.engines import ZERO, Engine
 from lavender.engine.output import make_folder
-from lavender.engine.parallel import ZERO, Engine
 from lavender.runtime import distributed, ownership
 from lavender.runtime.errors import ConfigError, LavenderError, TrainingError
 from lavender.runtime.files import looked_from, remove_leftovers
@@ -28,7 +28,7 @@ STARTING = ".starting.lock"
 
 
 @dataclass
-class Position:
+class TrainState:
     """Progress of a run.
 
     Args:
@@ -60,14 +60,14 @@ class Position:
 
 
 @dataclass
-class ProcessState:
+class RankState:
     """State of one process: its bad samples and its number of samples in the current part."""
 
     faults: list[str] = field(default_factory=list)
     samples: int = 0
 
 
-def save_state(run: Path, position: Position, process: ProcessState, engine: Engine, keep_last: int) -> Path:
+def save_state(run: Path, position: TrainState, process: RankState, engine: Engine, keep_last: int) -> Path:
     """Saves a resume state; every process must call it.
 
     The files are written to a temporary folder, which is renamed once all of them are on disk. After a kill or on a
@@ -75,7 +75,7 @@ def save_state(run: Path, position: Position, process: ProcessState, engine: Eng
     """
     final = run / FOLDER / position.name
     unfinished = final.with_name(f".{final.name}.unfinished")
-    with told_as_unwritable(unfinished):
+    with explain_write_errors(unfinished):
         if distributed.is_main():
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)
@@ -86,7 +86,7 @@ def save_state(run: Path, position: Position, process: ProcessState, engine: Eng
     distributed.barrier()
     if distributed.is_main():
         write_json(dataclasses.asdict(position), unfinished / POSITION)
-        with told_as_unwritable(final):
+        with explain_write_errors(final):
             _settle(unfinished, final)
         for old in _states(run)[:-keep_last]:
             shutil.rmtree(old, ignore_errors=True)
@@ -104,7 +104,7 @@ def _settle(unfinished: Path, final: Path) -> None:
     os.replace(unfinished, final)
 
 
-def load_state(state: Path, engine: Engine) -> tuple[Position, ProcessState]:
+def load_state(state: Path, engine: Engine) -> tuple[TrainState, RankState]:
     """Restores weights, optimizer and random generators; returns the position and the state of this process.
 
     With a different number of processes, batches are shared differently, so the interrupted part starts again.
@@ -113,7 +113,7 @@ def load_state(state: Path, engine: Engine) -> tuple[Position, ProcessState]:
         TrainingError: the state belongs to another engine or, under ZeRO, to another number of processes.
     """
     try:
-        position = Position(**read_object(state / POSITION))
+        position = TrainState(**read_object(state / POSITION))
     except TypeError as error:
         raise TrainingError(f"{state / POSITION}: this state cannot be read ({error}); resume from another") from error
     zero = engine.kind == ZERO
@@ -121,24 +121,24 @@ def load_state(state: Path, engine: Engine) -> tuple[Position, ProcessState]:
         raise TrainingError(
             f"{state} is of {position.engine}, and this run trains with {engine.name}: choose --deepspeed as it was"
         )
-    same = position.processes == distributed.world_size()
-    if not same and zero:
+    is_match = position.processes == distributed.world_size()
+    if not is_match and zero:
         raise TrainingError(
             f"{state}: ZeRO split the optimizer over {position.processes} processes, and these are "
             f"{distributed.world_size()}: start as many, or start a new run from the weights with --path_ckpt"
         )
     engine.load_state(state)
-    if same:
+    if is_match:
         own = load_tensors(state / f"process_{distributed.rank()}.pt")
         restore_random_state(own.pop("random"))
-        return position, ProcessState(**own)
+        return position, RankState(**own)
     LOGGER.warning(
         "%s is of %d processes, these are %d: weights and optimizer go on, the interrupted part starts again",
         *(state, position.processes, distributed.world_size()),
     )
     if position.figures is None:
         position = dataclasses.replace(position, batches=0, running={"sums": {}, "steps": {}})
-    return position, ProcessState()
+    return position, RankState()
 
 
 def tidy(run: Path) -> None:
@@ -147,7 +147,7 @@ def tidy(run: Path) -> None:
         remove_leftovers(run.rglob(".*.tmp"))
 
 
-def forget(run: Path) -> None:
+def remove_state(run: Path) -> None:
     """Removes the resume states of a finished run."""
     if distributed.is_main():
         shutil.rmtree(run / FOLDER, ignore_errors=True)

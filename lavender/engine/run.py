@@ -11,14 +11,14 @@ from lavender.config.inherit import inherit_from_checkpoint, other_task
 from lavender.config.load import read_object
 from lavender.config.schema import Config
 from lavender.data.workers import start_server
+from lavender.engine.engines import build_engine, import_deepspeed
 from lavender.engine.optim import build_optimizer
 from lavender.engine.output import RunFolder
-from lavender.engine.parallel import build_engine, import_deepspeed
 from lavender.engine.resume import claimed_run
 from lavender.engine.start import PEER_LOST, end, refuse_random_weights
 from lavender.engine.trainer import Trainer
+from lavender.models.activation_checkpoint import checkpoint_activations
 from lavender.models.compiling import compile_model
-from lavender.models.recompute import checkpoint_activations
 from lavender.models.weights import build_model
 from lavender.runtime import distributed
 from lavender.runtime.device import choose_device, keep_freed_memory

@@ -16,9 +16,9 @@ class RunningMeans:
         self._sums: dict[str, float] = defaultdict(float)
         self._steps: dict[str, int] = defaultdict(int)
 
-    def add(self, figures: Metrics) -> None:
+    def add(self, metrics: Metrics) -> None:
         """Adds the metrics of a step, which are means over the processes."""
-        for name, value in figures.items():
+        for name, value in metrics.items():
             self._sums[name] += value
             self._steps[name] += 1
 

@@ -12,7 +12,7 @@ from lavender.config.load import load_config
 from lavender.config.schema import Config
 from lavender.runtime.errors import ConfigError, LavenderError, Stopped
 from lavender.runtime.files import looked_from
-from lavender.runtime.launcher_report import tell_end
+from lavender.runtime.launcher_report import report_end
 from lavender.runtime.launchers import find_launch, leave
 
 BAD_INPUT = 2
@@ -96,7 +96,7 @@ def guarded(work: Callable[[], object]) -> None:
 
 def end(message: str, code: int, consequence: bool = False) -> None:
     """Exits at once: waiting for the other processes could hang."""
-    tell_end(message, consequence)
+    report_end(message, consequence)
     with suppress(LavenderError):  # the launcher's variables themselves may be faulty
         launch = find_launch(os.environ)
         if launch and launch.world_size > 1:

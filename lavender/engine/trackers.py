@@ -17,7 +17,7 @@ from lavender.runtime.logging import LOGGER
 EXAMPLES = 8  # samples per picture
 _HEIGHT, _LINE = 112, 14  # height of a frame and of a line of text, in pixels
 Record = Mapping[str, Any]  # a prediction
-_TOLD = ("question", "caption", "answer", "prediction")  # keys of a record that are shown under its frames
+_SHOWN_KEYS = ("question", "caption", "answer", "prediction")  # keys of a record that are shown under its frames
 
 
 class Tracker(ABC):
@@ -126,7 +126,7 @@ class Trackers:
         Args:
             frames: frames of each sample, uint8 (T, H, W, 3); records: their predictions.
         """
-        pairs = list(zip(frames, map(told, records), strict=False))
+        pairs = list(zip(frames, map(record_line, records), strict=False))
         if self._open and pairs:
             self._each("picture", name, draw(pairs), step)
 
@@ -143,9 +143,9 @@ class Trackers:
                 self._open.remove(tracker)
 
 
-def told(record: Record) -> str:
+def record_line(record: Record) -> str:
     """A record as one line of text."""
-    facts = {key: record[key] for key in _TOLD if record.get(key) not in (None, "")}
+    facts = {key: record[key] for key in _SHOWN_KEYS if record.get(key) not in (None, "")}
     facts |= {f"[{word['word']}]": word["prediction"] for word in record.get("words", ())}
     return "   ".join(f"{key}: {value}" for key, value in facts.items())
 

@@ -10,16 +10,16 @@ from torch import Tensor
 
 from lavender.config.load import read_object
 from lavender.config.schema import Config
-from lavender.data.batch import with_places
+from lavender.data.batch import with_label_positions
 from lavender.data.loaders import KeptLoaders, Loader
 from lavender.engine.best import best_number, best_on_test, by_task, evaluated_tasks, has_validation, history
 from lavender.engine.checkpoint import save_weights
+from lavender.engine.engines import Engine, StepMetrics
 from lavender.engine.evaluator import digest_of, evaluate, in_words, report_faults
 from lavender.engine.optim import set_learning_rates
 from lavender.engine.output import RunFolder
-from lavender.engine.parallel import Engine, StepFigures
 from lavender.engine.profile import StepProfile
-from lavender.engine.resume import Position, ProcessState, forget, load_state, save_state, tidy
+from lavender.engine.resume import RankState, TrainState, load_state, remove_state, save_state, tidy
 from lavender.engine.running import RunningMeans
 from lavender.runtime import distributed
 from lavender.runtime.device import memory_in_use, to_device
@@ -69,18 +69,18 @@ class Trainer:
 
     def run_parts(self) -> dict[str, Any]:
         """Like `run`, but leaves the DataLoader workers running."""
-        start, process = self.go_on(self.folder.state) if self.folder.state else (self.begin(), ProcessState())
+        start, process = self.resume(self.folder.state) if self.folder.state else (self.begin(), RankState())
         for epoch, number in product(range(1, self.config.size_epoch + 1), range(len(self.parts))):
             if (epoch, number) < start.place:
                 continue
             if (epoch, number) != start.place:
-                start, process = Position(epoch, number), ProcessState()
+                start, process = TrainState(epoch, number), RankState()
             self.run_part(start, process)
         self.choose_best()
-        forget(self.folder.path)
+        remove_state(self.folder.path)
         return self.results
 
-    def begin(self) -> Position:
+    def begin(self) -> TrainState:
         """Saves checkpoint 0 and runs the zero-shot evaluation; a run that only evaluates saves no checkpoint."""
         self.results["epochs"] = []
         if self.config.size_epoch or self.config.save_evaluated:
@@ -89,13 +89,13 @@ class Trainer:
             if not self.config.path_ckpt:
                 LOGGER.warning("path_ckpt is empty and size_epoch 0: random weights are evaluated (allow_random)")
             checkpoint = Path(self.config.path_ckpt or self.checkpoint(0, None))
-            figures = self.evaluate(self.task.evaluation_sets(), checkpoint)
-            self.results = {"zero_shot": by_task(figures), "epochs": []}
+            by_split = self.evaluate(self.task.evaluation_sets(), checkpoint)
+            self.results = {"zero_shot": by_task(by_split), "epochs": []}
             self.write_results()
             self.keep_predictions(self.results["zero_shot"])
-        return Position()
+        return TrainState()
 
-    def go_on(self, state: Path) -> tuple[Position, ProcessState]:
+    def resume(self, state: Path) -> tuple[TrainState, RankState]:
         """Resumes a run from a saved state; returns its position and the state of this process."""
         tidy(self.folder.path)
         self.results = read_object(self.folder.path / "results.json")
@@ -114,7 +114,7 @@ class Trainer:
         (part,) = (part for part in self.parts if (part.dataset, part.number) == (entry["dataset"], entry["part"]))
         return entry["epoch"], part
 
-    def run_part(self, start: Position, process: ProcessState) -> None:
+    def run_part(self, start: TrainState, process: RankState) -> None:
         """Trains on one part of an epoch from `start` on, then evaluates and saves."""
         epoch, part = start.epoch, self.parts[start.part]
         place: dict[str, Any] = {"epoch": epoch, "dataset": part.dataset, "part": part.number}
@@ -143,7 +143,7 @@ class Trainer:
         done = (place[0] - 1) * len(self.parts) + place[1] + 1
         return done % self.config.eval_every == 0 or done == self.config.size_epoch * len(self.parts)
 
-    def save_state(self, position: Position, process: ProcessState) -> Path | None:
+    def save_state(self, position: TrainState, process: RankState) -> Path | None:
         """Saves a resume state; returns its folder, or None in the middle of an accumulated step."""
         if self.batches % self.config.gradient_accumulation:
             return None
@@ -155,7 +155,7 @@ class Trainer:
         """Returns the exception that ends a run after a stop request; its message names the state to resume from."""
         return Stopped(f"stopped after step {self.step} of {self.total_steps}; to go on: --resume {saved}")
 
-    def train(self, part: TrainingPart, start: Position, process: ProcessState) -> Metrics:
+    def train(self, part: TrainingPart, start: TrainState, process: RankState) -> Metrics:
         """Trains one pass over a part; returns each loss's mean over the steps that have it, and sums of `count_*`."""
         loader = self.loaders.of("training", part, part.loader)
         loader.set_epoch(start.epoch)
@@ -172,11 +172,11 @@ class Trainer:
         return {**running.means(), **running.counts(), **({"bad_samples": bad} if bad else {})}
 
     def train_batches(
-        self, loader: Loader, description: str, position: Position, running: RunningMeans, process: ProcessState
+        self, loader: Loader, description: str, position: TrainState, running: RunningMeans, process: RankState
     ) -> None:
         """Trains on the remaining batches of a part, logs, and saves resume states."""
         self.engine.model.train()
-        figures: Metrics = {}
+        newest: Metrics = {}
         pace = Pace()
         watched = self.profile.batches(loader)
         bar = progress(watched, False, desc=description, unit="batch", initial=position.batches, total=len(loader))
@@ -186,7 +186,7 @@ class Trainer:
             rate = set_learning_rates(self.engine.optimizer, self.step, self.total_steps)
             latest = self.train_batch(batch)
             running.add(latest)
-            figures |= latest
+            newest |= latest
             clips = len(batch["index"]) * distributed.world_size() * (bar.format_dict["rate"] or 0)
             shown = {"loss": f"{latest['loss']:.3f}", "lr": f"{rate:.1e}", "clips_per_second": f"{clips:.1f}"}
             bar.set_postfix(shown | running.of_task(batch.get("task", "")), refresh=False)
@@ -198,7 +198,7 @@ class Trainer:
                         *(clips, memory_in_use(self.device)),
                         extra=BAR_SHOWS_IT,
                     )
-                for name, value in {**figures, "learning_rate": rate, "gradient_norm": self.engine.grad_norm}.items():
+                for name, value in {**newest, "learning_rate": rate, "gradient_norm": self.engine.grad_norm}.items():
                     self.folder.curve(f"train/{name}", value, self.step)
             position.batches, position.running = number, running.state()
             stepped = self.batches % self.config.gradient_accumulation == 0
@@ -211,13 +211,13 @@ class Trainer:
     def train_batch(self, batch: dict[str, Any]) -> Metrics:
         """Trains on one batch, with an optimizer step if due; returns its losses, averaged over the processes."""
         ends_step = self.engine.completes_step
-        figures = BatchFigures(self, batch)
-        losses = self.engine.train_batch(self.task.loss, to_device(with_places(batch), self.device), figures)
+        metrics = BatchMetrics(self, batch)
+        losses = self.engine.train_batch(self.task.loss, to_device(with_label_positions(batch), self.device), metrics)
         if not math.isfinite(self.engine.grad_norm):
             self.stop("gradient", losses, batch)
         self.clock.step += ends_step
         self.batches += 1
-        return figures.means
+        return metrics.means
 
     def stop(self, what: str, losses: dict[str, Tensor], batch: dict[str, Any]) -> None:
         """Ends the run on all processes because the loss or the gradient is not finite."""
@@ -243,17 +243,17 @@ class Trainer:
         Raises:
             TrainingError: a metric is NaN or Inf; the weights are not saved.
         """
-        figures, weights = {}, digest_of(self.engine)
+        by_split, weights = {}, digest_of(self.engine)
         for split, dataset in sets.items():
             words = (self.task, self.engine, split, dataset, self.device, self.folder, checkpoint, self.step)
-            figures[split] = evaluate(*words, self.loaders, weights)
+            by_split[split] = evaluate(*words, self.loaders, weights)
         draw_as_loaders(len(sets))
-        for split, metrics in figures.items():
+        for split, metrics in by_split.items():
             for name, value in metrics.items():
                 if not math.isfinite(value):
                     raise TrainingError(f"{name} on {split} is not finite after step {self.step}; {self.kept()}")
                 self.folder.curve(f"{split}/{name}", value, self.step)
-        return figures
+        return by_split
 
     def checkpoint(self, epoch: int, part: TrainingPart | None) -> Path:
         """Path of the checkpoint after a part of an epoch."""
@@ -333,7 +333,7 @@ class Trainer:
         return best
 
 
-class BatchFigures(StepFigures):
+class BatchMetrics(StepMetrics):
     """Losses of a batch, averaged over the processes; `read` ends a run whose loss is not finite.
 
     The same all-reduce tells all processes whether one of them was asked to stop.

@@ -153,7 +153,7 @@ def _is_image(path: Path) -> bool:
     return path.suffix[1:].lower() in EXTENSIONS
 
 
-class Seen(StoredVideo):
+class FrameRecorder(StoredVideo):
     """Wrapper of a video that records the frames last read, which are shown beside the result."""
 
     def __init__(self, video: StoredVideo):
@@ -174,7 +174,7 @@ class Seen(StoredVideo):
 class GivenVideos(FrameSource):
     """Videos in the given order; an id is the index."""
 
-    def __init__(self, videos: Sequence[Seen]):
+    def __init__(self, videos: Sequence[FrameRecorder]):
         self.path = Path("the given videos")
         self.videos = list(videos)
 
@@ -187,7 +187,7 @@ class GivenVideos(FrameSource):
     def where(self, number: int) -> str:
         return self.videos[number].where
 
-    def video(self, number: int) -> Seen:
+    def video(self, number: int) -> FrameRecorder:
         return self.videos[number]
 
     def fingerprint(self, number: int) -> bytes:

@@ -10,7 +10,7 @@ import numpy as np
 from lavender.config.schema import Config
 from lavender.data.items import Item, Items
 from lavender.data.samples import ClipDataset
-from lavender.inference.clips import GivenVideos, Seen
+from lavender.inference.clips import FrameRecorder, GivenVideos
 from lavender.runtime.errors import DataError
 from lavender.runtime.quoting import shown
 
@@ -70,9 +70,9 @@ class GivenClips(ClipDataset):
     def __len__(self) -> int:
         return len(self.source)
 
-    def video(self, index: int) -> Seen:
+    def video(self, index: int) -> FrameRecorder:
         return self.source.video(index)
 
-    def text(self, index: int, stream: np.random.Generator, guard: Any) -> dict[str, Any]:
+    def text(self, index: int, rng: np.random.Generator, guard: Any) -> dict[str, Any]:
         video = {"video": self.source.video(index).video_id}
-        return {**video, "draws": stream.random(self.config.max_gen_length)} if self.config.do_sample else video
+        return {**video, "draws": rng.random(self.config.max_gen_length)} if self.config.do_sample else video

@@ -17,7 +17,7 @@ from lavender.inference.shortlist import CaptionRanking
 from lavender.models.all_pairs import whole
 from lavender.models.weights import weights_digest
 from lavender.runtime.errors import DataError
-from lavender.runtime.files import atomic_file, hold_alone, looked_from
+from lavender.runtime.files import atomic_file, lock_file, looked_from
 from lavender.runtime.logging import progress
 
 HEAD, CLIPS, FEATURES = "index.json", "clips.jsonl", "features.f16"
@@ -143,7 +143,7 @@ def build_index(predictor: Predictor, clips: Path, folder: Path, captions: bool 
         with atomic_file(folder / HEAD) as file:
             file.write(json.dumps(head).encode())
     with open(folder / CLIPS, "ab") as lines, open(folder / FEATURES, "ab") as features:
-        hold_alone(lines, folder, DataError)
+        lock_file(lines, folder, DataError)
         index = GalleryIndex(folder)
         index.check_model(predictor)
         rows, size_of_row = index.rows, 2 * index.shape[0] * index.shape[1]

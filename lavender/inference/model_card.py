@@ -191,8 +191,8 @@ def _curves(run: Path, epoch: int | None) -> tuple[str, list[tuple[str, str, str
 def _retrieval(checkpoint: Path) -> list[tuple[str, str, str, str]]:
     """Metrics of `eval_retrieval_…`, which writes them beside the checkpoint, in percent."""
     path = checkpoint.with_name(f"{checkpoint.stem}_results.json")
-    figures = read_object(path) if path.is_file() else {}
-    splits = ((split, metrics) for split, metrics in figures.items() if isinstance(metrics, dict))
+    results = read_object(path) if path.is_file() else {}
+    splits = ((split, metrics) for split, metrics in results.items() if isinstance(metrics, dict))
     return [
         ("", split, name, str(value) if name == "median" else f"{value} %")
         for split, metrics in splits

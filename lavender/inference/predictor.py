@@ -15,7 +15,7 @@ from lavender.config.schema import Config
 from lavender.data.formats import format_of
 from lavender.data.items import Item, ItemDataset, ItemFile
 from lavender.data.samples import ClipDataset, Failure, SampleKey
-from lavender.inference.clips import GivenVideos, Seen, Video, is_frames, open_video
+from lavender.inference.clips import FrameRecorder, GivenVideos, Video, is_frames, open_video
 from lavender.inference.given import SPLIT, GivenClips, GivenItems, check_count, texts_of
 from lavender.inference.heads import find_task, trained_formats
 from lavender.inference.opening import open_checkpoint
@@ -23,7 +23,7 @@ from lavender.inference.results import Answer, Caption, Choice, Found, Guess, Hi
 from lavender.models.all_pairs import blocks, encode_texts, whole
 from lavender.models.encoders import Encoded
 from lavender.models.lavender import Lavender
-from lavender.models.pairs import gather
+from lavender.models.pairs import select_rows
 from lavender.runtime.device import PRECISIONS, autocast, choose_device, choose_precision, to_device
 from lavender.runtime.errors import ConfigError, DataError, LavenderError
 from lavender.tasks.base import Record, Task
@@ -204,7 +204,7 @@ class Predictor:
             raise DataError("no video is given")
         count = max(config.stored_frames, config.size_frame)
         opened = (open_video(video, f"video {number}", count) for number, video in enumerate(videos))
-        return GivenVideos([Seen(video) for video in opened])
+        return GivenVideos([FrameRecorder(video) for video in opened])
 
     def _asked(self, task: Task, source: GivenVideos, items: list[Item], content: Any = None) -> list[Record]:
         """Predictions for items of these videos."""
@@ -242,9 +242,9 @@ class Predictor:
             groups = encode_texts(self.model, map(task.encode_caption, texts), self.device, self.precision)
             for rows, columns, group, v, t in blocks(np.arange(len(videos.states)), groups, AT_ONCE):
                 index = torch.from_numpy(np.stack([v, t])).to(self.device)
-                some = gather(videos, index[0].to(videos.states.device))
+                some = select_rows(videos, index[0].to(videos.states.device))
                 states = some.states.to(self.device, PRECISIONS[self.precision])
-                pairs = Encoded(states, some.mask.to(self.device)), gather(group, index[1])
+                pairs = Encoded(states, some.mask.to(self.device)), select_rows(group, index[1])
                 scores[rows, columns] = task.pair_scores(self.model, *pairs).float().cpu().numpy()
         return scores
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 RECALL_AT = (1, 5, 10)
-SAME = 5e-6  # tie tolerance relative to the largest score; rounding errors of 2e-6 were seen
+TIE_TOLERANCE = 5e-6  # tie tolerance relative to the largest score; rounding errors of 2e-6 were seen
 
 
 def text_ranks(scores: np.ndarray, own: Sequence[int]) -> np.ndarray:
@@ -45,7 +45,7 @@ def _equal(scores: np.ndarray, own: np.ndarray) -> np.ndarray:
 
 
 def _rounding(own: np.ndarray) -> float:
-    return SAME * float(abs(own).max())
+    return TIE_TOLERANCE * float(abs(own).max())
 
 
 def rank_metrics(ranks: np.ndarray, prefix: str = "") -> dict[str, float]:

@@ -112,12 +112,12 @@ def _one_by_one(
     return Captions(ids[:, None], (total / count)[:, None])
 
 
-def penalise_repetition(logits: Tensor, said: Tensor, penalty: float) -> Tensor:
-    """Logits (R, V) with those of the tokens `said` (R, n) made smaller by the factor `penalty`."""
+def penalise_repetition(logits: Tensor, generated_ids: Tensor, penalty: float) -> Tensor:
+    """Logits (R, V) with those of the tokens `generated_ids` (R, n) made smaller by the factor `penalty`."""
     if penalty == 1:
         return logits
-    chosen = logits.gather(1, said)
-    return logits.scatter(1, said, torch.where(chosen > 0, chosen / penalty, chosen * penalty))
+    chosen = logits.gather(1, generated_ids)
+    return logits.scatter(1, generated_ids, torch.where(chosen > 0, chosen / penalty, chosen * penalty))
 
 
 def word_probs(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:

@@ -26,7 +26,7 @@ class LoadReport:
     other_shape: list[str] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)
 
-    def tell(self) -> None:
+    def log(self) -> None:
         """Logs the report, at level INFO if a part of the file or of the model was left out, else DEBUG."""
         unlike = self.missing or self.left_over or self.other_shape or self.resized
         for line in self.lines():
@@ -63,7 +63,7 @@ class Origins:
             rest = sum(before.values()) - count  # rest of a partly filled table
             self._counts[report.prefix + name] = {report.source: count} | ({next(iter(before)): rest} if rest else {})
 
-    def tell(self) -> None:
+    def log(self) -> None:
         """Logs the number of parameters from each source in one line; with `-v` also by module."""
         sources: dict[str, int] = {}
         random = set()

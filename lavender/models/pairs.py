@@ -9,7 +9,7 @@ from lavender.models.encoders import Encoded
 from lavender.models.lavender import Lavender
 
 
-def gather(encoded: Encoded, index: Tensor) -> Encoded:
+def select_rows(encoded: Encoded, index: Tensor) -> Encoded:
     """Selects rows `index` (P,) of an encoded batch: (P, L, D) and (P, L)."""
     return Encoded(encoded.states.index_select(0, index), encoded.mask.index_select(0, index))
 

@@ -22,7 +22,7 @@ from lavender.models.backbones.table import build_backbone, describe_backbone
 from lavender.models.bert_config import BertConfig, read_bert
 from lavender.models.checkpoint_file import UNREADABLE, State, reason, refuse_not_finite
 from lavender.models.checkpoint_folder import WEIGHTS_FILE, read_state
-from lavender.models.foreign import from_swinbert, is_swinbert, model_names
+from lavender.models.convert import from_swinbert, is_swinbert, model_names
 from lavender.models.lavender import Heads, Lavender
 from lavender.models.shapes import shapes_only
 from lavender.models.weights import EXPORTED, KNOWN_EXTRAS, SHARED_BIAS, bert_config, exported_config, load_state

@@ -12,12 +12,12 @@ from lavender.models.backbones.table import build_backbone
 from lavender.models.bert_config import BertConfig, read_bert
 from lavender.models.checkpoint_file import UNREADABLE, plain_names, reason, refuse_not_finite, seen_names
 from lavender.models.checkpoint_folder import read_state
-from lavender.models.encoders import SwinBertVideoEncoder
-from lavender.models.foreign import (
+from lavender.models.convert import (
     from_swinbert,
     is_swinbert,
     swinbert_names,
 )
+from lavender.models.encoders import SwinBertVideoEncoder
 from lavender.models.heads import HEADS, classifier_name
 from lavender.models.lavender import Heads, Lavender
 from lavender.models.load_report import LoadReport, Origins
@@ -141,7 +141,7 @@ def build_model(config: Config, heads: Heads) -> Lavender:
         found = load_backbone(model, config)
         if found:
             origins.add(found)
-    origins.tell()
+    origins.log()
     return model
 
 
@@ -207,7 +207,7 @@ def load_bert(model: Lavender, config: Config) -> list[LoadReport]:
                 continue
             given = {k: v for k, v in bert.get_submodule(theirs).state_dict().items() if f"{theirs}.{k}" not in absent}
             report = load_state(model.get_submodule(ours), given, str(folder), f"{ours}.", f"{theirs} → {ours}")
-            report.tell()
+            report.log()
             reports.append(report)
     return reports
 
@@ -241,7 +241,7 @@ def load_backbone(model: Lavender, config: Config) -> LoadReport | None:
         return None
     state, source = found
     report = load_state(backbone, state, source, f"enc_img.{backbone.place}.")
-    report.tell()
+    report.log()
     more = [name for name in report.left_over if name.startswith(backbone.repeated())]
     faults = [*report.other_shape, *report.missing, *more]
     if faults:  # a model with fewer or more blocks is another model, even if names fit
@@ -274,7 +274,7 @@ def load_checkpoint(model: Lavender, path: Path, reinit_head: bool = False, own_
     seeing = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     state |= {prefix + name: tensor for name, tensor in model.backbone.resize(seeing).items()}
     report = load_state(model, state, str(path))
-    report.tell()
+    report.log()
     _refuse_poor_fit(report, str(path), names)
     return report
 

@@ -54,7 +54,7 @@ class Meaning:
         number = int(match[1]) - self.first if match else -1
         return number if 0 <= number < len(options) and options[number] else None
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """The interpretation with an example, for the user to check."""
         options, answer = next(row for row in self.rows if self.option(*row) is not None)
         words = f"{self.reading}, the first is {self.first}" if self.reading == "numbers" else self.reading
@@ -109,4 +109,4 @@ def read_choices(
             options = [option for option in item["options"] if option]
             right = None if number is None else sum(map(bool, item["options"][:number]))
             kept.append({**item, "options": options, "answer": right})
-    return kept, left, meaning.told() if meaning.is_any() else ""
+    return kept, left, meaning.describe() if meaning.is_any() else ""

@@ -43,7 +43,7 @@ class Columns:
     single: dict[str, int]
     options: list[int] = field(default_factory=list)
 
-    def told(self, table: Table) -> str:
+    def describe(self, table: Table) -> str:
         """The guessed roles, for the user to check."""
         words = [f"{meaning} = {table.columns[number]}" for meaning, number in self.single.items()]
         if self.options:

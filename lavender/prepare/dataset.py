@@ -119,7 +119,7 @@ def _rows(
     pairs = [(table, find_columns(table, columns)) for table in read]
     rows = read_rows(pairs, clips, clips.path, answers_from)
     used = {item["video"] for item in rows.all()}
-    for line in (*(found.told(table) for table, found in pairs), *rows.notes):
+    for line in (*(found.describe(table) for table, found in pairs), *rows.notes):
         print(line)
     print(f"{clips.path}: {len(clips):,} clips, {len(used):,} of them have texts")
     return rows

@@ -13,7 +13,7 @@ from lavender.data.tsv import TSVReader, TSVWriter
 from lavender.data.video_processes import in_processes
 from lavender.prepare.clips import Clip, Clips
 from lavender.runtime.errors import DataError
-from lavender.runtime.files import atomic_file, hold_alone
+from lavender.runtime.files import atomic_file, lock_file
 from lavender.runtime.quoting import one_line
 
 
@@ -133,7 +133,7 @@ class _Part:
         return self
 
     def _take_up(self) -> None:
-        hold_alone(self._file, self.path, DataError)
+        lock_file(self._file, self.path, DataError)
         self._file.seek(0)
         if (head := self._file.readline()) != self._head:
             if len(head) < (rest := self.path.stat().st_size):

@@ -119,9 +119,9 @@ def _read(table: Table, columns: Columns, ids: VideoIds, rows: Rows, answers_fro
         elif not texts:
             rows.leave_out("the text is empty", where)
     if choices:
-        kept, left, told = read_choices(table, choices, answers_from)
+        kept, left, note = read_choices(table, choices, answers_from)
         rows.choices += kept
-        rows.notes += [told] if told else []
+        rows.notes += [note] if note else []
         for kind, example in left:
             rows.leave_out(kind, example)
 

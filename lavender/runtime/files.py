@@ -89,7 +89,7 @@ def refuse_overwriting(
             raise error(f"{output} would overwrite {path}, which it is made from; give another {option}")
 
 
-def hold_alone(file: BinaryIO, path: str | Path, error: type[LavenderError]) -> None:
+def lock_file(file: BinaryIO, path: str | Path, error: type[LavenderError]) -> None:
     """Locks an open file for writing until it is closed; has no effect on file systems without locks.
 
     Raises:

@@ -19,7 +19,7 @@ from lavender.runtime.launchers import find_launch
 _LATER = 5  # seconds added to a consequence's time, so that its cause stays the earliest
 
 
-def tell_end(message: str, consequence: bool = False) -> None:
+def report_end(message: str, consequence: bool = False) -> None:
     """Prints why this process ends, unless another process on this host has already done so; informs torchrun.
 
     Args:
@@ -28,7 +28,7 @@ def tell_end(message: str, consequence: bool = False) -> None:
     place = _shared_folder()
     first = None
     if place is not None:
-        first = _failed_before(place) if consequence else _said_before(place, message)
+        first = _failed_before(place) if consequence else _reported_before(place, message)
     if first is None:
         message = f"{message}{_process()}"
         print(message, file=sys.stderr, flush=True)
@@ -53,7 +53,7 @@ def _shared_folder() -> Path | None:
     return file.parents[1] if known else None
 
 
-def _said_before(place: Path, message: str) -> str | None:
+def _reported_before(place: Path, message: str) -> str | None:
     """Local rank of the process that has reported the same message; None if this is the first."""
     note = place / f".said-{hashlib.sha256(message.encode(errors='replace')).hexdigest()[:16]}"
     try:

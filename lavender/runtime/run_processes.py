@@ -27,12 +27,12 @@ def main() -> None:
         torchrun()
     except ChildFailedError as failed:
         rank, failure = failed.get_first_failure()
-        if not _has_told(failure):
+        if not _has_reported(failure):
             print(f"error: process {rank} ended with {_way_to_end(failure)}", file=sys.stderr, flush=True)
         sys.exit(failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode)
 
 
-def _has_told(failure: ProcessFailure) -> bool:
+def _has_reported(failure: ProcessFailure) -> bool:
     """Whether the process reported why it ended: by a message, or a traceback."""
     return isinstance(failure.message, dict) or failure.exitcode == 1
 

@@ -45,6 +45,6 @@ def restore_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
-def sample_stream(seed: int, epoch: int, index: int, purpose: int = 0) -> np.random.Generator:
+def sample_rng(seed: int, epoch: int, index: int, purpose: int = 0) -> np.random.Generator:
     """Random generator of sample `index` in `epoch`; `purpose` separates independent uses."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch, index, purpose))))

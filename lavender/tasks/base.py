@@ -21,7 +21,7 @@ from lavender.models.encoders import Encoded
 from lavender.models.lavender import Heads, Lavender
 from lavender.runtime.errors import ConfigError
 from lavender.text.bert_folder import bert_of
-from lavender.text.masking import IGNORED, places_of
+from lavender.text.masking import IGNORED, label_positions
 from lavender.text.prompts import PROMPTS
 from lavender.text.tokens import TextTokenizer
 
@@ -211,18 +211,18 @@ def labelled_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def training_figures(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+def training_metrics(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Training metrics beside the loss: `acc` over labelled rows (K, n), (K,), and whether there are none."""
     known = (labels != IGNORED).sum()
     right = (logits.argmax(dim=-1) == labels).sum() / known.clamp(min=1)
     return {"acc": right.float(), "count_unlabelled_batches": (known == 0).float()}
 
 
-def select_labelled(states: Tensor, labels: Tensor, places: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def select_labelled(states: Tensor, labels: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Selects the K labelled positions of states (B, X, D) and labels (B, X): (K, D), (K,), row by row.
 
     Args:
-        places: the flat positions, (K,), as given by a batch; None: they are computed.
+        positions: flat positions, (K,), as given by a batch; None: they are computed.
     """
-    places = places_of(labels) if places is None else places
-    return states.flatten(0, 1).index_select(0, places), labels.flatten().index_select(0, places)
+    positions = label_positions(labels) if positions is None else positions
+    return states.flatten(0, 1).index_select(0, positions), labels.flatten().index_select(0, positions)

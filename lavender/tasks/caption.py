@@ -22,7 +22,7 @@ from lavender.runtime.errors import ConfigError, DataError
 from lavender.runtime.files import atomic_file
 from lavender.runtime.jsons import load_json
 from lavender.runtime.logging import LOGGER
-from lavender.tasks.base import Clock, Metrics, Record, Task, TrainingPart, select_labelled, training_figures
+from lavender.tasks.base import Clock, Metrics, Record, Task, TrainingPart, select_labelled, training_metrics
 from lavender.text.prompts import PROMPTS
 
 
@@ -95,7 +95,7 @@ class CaptionTask(Task[CaptionBatch]):
         video = model.encode_video(batch["img"], batch["present"])
         text = model.encode_text(batch["ids"], batch["mask"])
         states = model.fuse(video, text, self.prefix(model), attention="seq2seq")[:, -batch["ids"].shape[1] :]
-        states, labels = select_labelled(states, batch["labels"], batch.get("places"))
+        states, labels = select_labelled(states, batch["labels"], batch.get("label_positions"))
         return model.fc_mtm(states), labels
 
     def loss(self, model: Lavender, batch: CaptionBatch) -> dict[str, Tensor]:
@@ -103,7 +103,7 @@ class CaptionTask(Task[CaptionBatch]):
         config = self.config
         dropped = config.drop_worst_ratio if self.clock.step >= config.drop_worst_after else 0.0
         loss = caption_loss(logits, labels, config.label_smoothing, dropped)
-        return {"loss": loss, **training_figures(logits, labels)}
+        return {"loss": loss, **training_metrics(logits, labels)}
 
     def predict(self, model: Lavender, batch: CaptionBatch) -> list[Record]:
         video = model.encode_video(batch["img"], batch["present"])
@@ -164,12 +164,12 @@ class CaptionTask(Task[CaptionBatch]):
         if not path.is_file() or not origin.is_file():
             return None
         try:
-            same = load_json(origin.read_text(encoding="utf-8")) == self._made_from(split, weights())
+            is_match = load_json(origin.read_text(encoding="utf-8")) == self._made_from(split, weights())
             captions = read_predictions(path)
         except (OSError, ValueError, DataError) as fault:
             LOGGER.warning("%s is not used again: %s", path, fault)
             return None
-        if not same or [video for video, _ in captions] != self.datasets[split].video_ids():
+        if not is_match or [video for video, _ in captions] != self.datasets[split].video_ids():
             LOGGER.info("%s is of other weights, frames or options: captions are made again", path)
             return None
         LOGGER.info("%s is of these weights, frames and options: its captions are used again", path)

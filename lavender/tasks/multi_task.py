@@ -147,12 +147,12 @@ class MultiTask(Trainable[Batch]):
         """Loss of the batch's task; its metrics are also reported under its name."""
         name = batch["task"]
         task = self.tasks[name]
-        figures = task.loss(model, batch)
-        own = {of_task(name, key): value for key, value in figures.items() if not key.startswith("count_")}
+        metrics = task.loss(model, batch)
+        own = {of_task(name, key): value for key, value in metrics.items() if not key.startswith("count_")}
         idle = [parameter.flatten()[0] * 0.0 for parameter in self.idle_parameters(model, task)]
         return {
-            "loss": figures["loss"] + sum(idle),
-            "count_unlabelled_batches": figures["count_unlabelled_batches"],
+            "loss": metrics["loss"] + sum(idle),
+            "count_unlabelled_batches": metrics["count_unlabelled_batches"],
             **own,
         }
 

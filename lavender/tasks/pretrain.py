@@ -20,7 +20,7 @@ from lavender.data.pretrain import PretrainDataset
 from lavender.data.pretrain_frames import CorpusFrames, Piece
 from lavender.data.samples import ClipDataset, split_share
 from lavender.models.lavender import Lavender
-from lavender.models.pairs import gather, own_and_negatives
+from lavender.models.pairs import own_and_negatives, select_rows
 from lavender.runtime.errors import DataError
 from lavender.runtime.logging import LOGGER
 from lavender.tasks.base import Clock, Metrics, Record, Task, TrainingPart, labelled_loss, select_labelled
@@ -130,11 +130,11 @@ class PretrainingTask(Task[PretrainBatch]):
         outputs: dict[str, Tensor] = {}
         if "mtm" in self.config.pretrain_tasks:
             states = model.fuse(video, text)[:, -text.states.shape[1] :]
-            states, outputs["labels"] = select_labelled(states, batch["labels"], batch.get("places"))
+            states, outputs["labels"] = select_labelled(states, batch["labels"], batch.get("label_positions"))
             outputs["words"] = model.fc_mtm(states)
         if "vtm" in self.config.pretrain_tasks:
             videos, texts = own_and_negatives(batch["negatives"])
-            pairs, pair_texts = gather(video, videos), gather(text, texts)
+            pairs, pair_texts = select_rows(video, videos), select_rows(text, texts)
             states = model.fuse(pairs, pair_texts, self.prefix(model))[:, -text.states.shape[1] :]
             matches = self.matching.logits(model, states)
             outputs["matches"] = matches.view(len(batch["negatives"]), -1, matches.shape[-1])  # (B, O, V or 1)
@@ -219,8 +219,8 @@ class PretrainingTask(Task[PretrainBatch]):
             curve = curves[entry["dataset"]]
             for name in self.config.pretrain_tasks:
                 curve[f"ls_{name}"].append(entry["train"][name])
-                for figures in (value for split, value in entry.items() if is_validation(split)):
-                    curve[f"ac_{name}"].append(figures.get(f"acc_{name}"))
+                for metrics in (value for split, value in entry.items() if is_validation(split)):
+                    curve[f"ac_{name}"].append(metrics.get(f"acc_{name}"))
         return curves
 
 

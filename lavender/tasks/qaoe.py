@@ -97,9 +97,9 @@ class QuestionTask(AnsweredTask[QuestionBatch]):
         curves: dict[str, Any] = {"ls_tr": [entry["train"]["loss"] for entry in epochs]}
         for split, key in (("val", "vl"), ("test", "ts")):
             for k in (1, 5):
-                figures = [entry[split] for entry in epochs if split in entry]
+                evaluated = [entry[split] for entry in epochs if split in entry]
                 curves[f"ac_{k}_{key}"] = [
-                    figure.get(f"acc_{k}_adjusted", figure.get(f"acc_{k}")) for figure in figures
+                    metrics.get(f"acc_{k}_adjusted", metrics.get(f"acc_{k}")) for metrics in evaluated
                 ]
         return curves
 

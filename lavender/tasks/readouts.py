@@ -13,7 +13,7 @@ from lavender.config.schema import Config
 from lavender.data.batch import AnsweredBatch, ChoiceBatch
 from lavender.metrics.matching import matching_score, ranking_score
 from lavender.models.lavender import Heads, Lavender
-from lavender.tasks.base import labelled_loss, select_labelled, training_figures
+from lavender.tasks.base import labelled_loss, select_labelled, training_metrics
 from lavender.text.masking import IGNORED
 from lavender.text.tokens import TextTokenizer
 
@@ -43,7 +43,7 @@ class WordAtMask:
 
     def loss(self, model: Lavender, states: Tensor, batch: AnsweredBatch) -> dict[str, Tensor]:
         """MLM loss over the labelled positions of all texts."""
-        states, labels = select_labelled(states, batch["labels"], batch.get("places"))
+        states, labels = select_labelled(states, batch["labels"], batch.get("label_positions"))
         return counted_loss(model.fc_mtm(states), labels)
 
 
@@ -162,7 +162,7 @@ def counted_loss(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
 
     A batch without labels has loss 0 and accuracy 0, and counts in the means.
     """
-    return {"loss": labelled_loss(logits, labels), **training_figures(logits, labels)}
+    return {"loss": labelled_loss(logits, labels), **training_metrics(logits, labels)}
 
 
 def at_positions(states: Tensor, positions: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from lavender.data.batch import ChoiceBatch
 from lavender.data.retmc import MatchingChoiceDataset, MatchingTextDataset
 from lavender.metrics.matching import matching_score, ranking_score
 from lavender.models.lavender import Lavender
-from lavender.models.pairs import gather
+from lavender.models.pairs import select_rows
 from lavender.tasks.downstream import ChoiceTask
 from lavender.tasks.readouts import ScoreOnCls, WordPerOption
 from lavender.text.prompts import PROMPTS
@@ -24,7 +24,9 @@ class MatchingChoiceTask(ChoiceTask):
         video = model.encode_video(batch["img"], batch["present"])
         videos, options = batch["ids"].shape[:2]
         pairs = torch.arange(videos, device=batch["ids"].device).repeat_interleave(options)
-        return self.text_states(model, gather(video, pairs), batch["ids"].flatten(0, 1), batch["mask"].flatten(0, 1))
+        return self.text_states(
+            model, select_rows(video, pairs), batch["ids"].flatten(0, 1), batch["mask"].flatten(0, 1)
+        )
 
 
 class RetMCTask(MatchingChoiceTask):

@@ -14,7 +14,7 @@ from lavender.metrics.accuracy import accuracy
 from lavender.metrics.matching import ranking_score
 from lavender.models.encoders import Encoded
 from lavender.models.lavender import Lavender
-from lavender.models.pairs import all_pairs, fuse_at, gather
+from lavender.models.pairs import all_pairs, fuse_at, select_rows
 from lavender.runtime.device import constant
 from lavender.runtime.errors import ConfigError
 from lavender.tasks.base import GalleryTask, Metrics, Record
@@ -42,22 +42,22 @@ class PairTask(DownstreamTask[RetrievalBatch], GalleryTask):
         video = model.encode_video(batch["img"], batch["present"])
         text = model.encode_text(batch["ids"], batch["mask"])
         videos, texts = all_pairs(len(batch["ids"]), device=batch["ids"].device)
-        states = model.fuse(gather(video, videos), gather(text, texts), self.prefix(model))
+        states = model.fuse(select_rows(video, videos), select_rows(text, texts), self.prefix(model))
         return states[:, -text.states.shape[1] :][:, self.answer_at]
 
     def shared_text(self, batch: RetrievalBatch) -> Tensor:
         """Pairs of a video with its own text under another video: neither positive nor negative, (B, B)."""
-        return batch.get("shared_text", torch.zeros_like(batch["same"]))
+        return batch.get("shared_text", torch.zeros_like(batch["is_match"]))
 
     def match_matrix(self, model: Lavender, batch: RetrievalBatch) -> Tensor:
         """Scores of all pairs, (B videos, B texts); for the baseline not divided by `temp`."""
-        return self.scores(model, self.answer_states(model, batch)).view(batch["same"].shape)
+        return self.scores(model, self.answer_states(model, batch)).view(batch["is_match"].shape)
 
     def predict(self, model: Lavender, batch: RetrievalBatch) -> list[Record]:
         """In-batch prediction, as released: the text that matches each video best."""
         scores = self.match_matrix(model, batch)
         best = scores.argmax(dim=1)
-        right = batch["same"].gather(1, best[:, None]).squeeze(1) & batch["present"]
+        right = batch["is_match"].gather(1, best[:, None]).squeeze(1) & batch["present"]
         rows = zip(
             *(batch["index"].tolist(), batch["video"], batch["caption"]),
             *(best.tolist(), scores.tolist(), right.tolist()),
@@ -112,7 +112,7 @@ class RetrievalTask(PairTask):
     def loss(self, model: Lavender, batch: RetrievalBatch) -> dict[str, Tensor]:
         """Binary loss: pairs of the same video are true, others false; missing videos and equal texts have no label."""
         logits = model.fc_mtm(self.answer_states(model, batch))  # (B·B, V)
-        labels = torch.where(batch["same"], self.tokenizer.true_id, self.tokenizer.false_id)
+        labels = torch.where(batch["is_match"], self.tokenizer.true_id, self.tokenizer.false_id)
         unknown = ~batch["present"][:, None] | self.shared_text(batch)
         return counted_loss(logits, labels.masked_fill(unknown, IGNORED).flatten())
 

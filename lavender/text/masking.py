@@ -23,6 +23,6 @@ def mask_words(
     return np.where(hidden, mask_id, ids), np.where(hidden, ids, IGNORED)
 
 
-def places_of(labels: Tensor) -> Tensor:
+def label_positions(labels: Tensor) -> Tensor:
     """Positions of the labels that are not −1, in the flattened tensor: (K,) int64."""
     return (labels.flatten() != IGNORED).nonzero().squeeze(1)

@@ -27,11 +27,11 @@ def test_all_pairs_of_a_batch(kit, load, variant):
     run = load(RetrievalTask, "toy-retrieval", items=4, size_txt=25, variant=variant)
     assert np.array_equal(run.batch["ids"], case["txt"])
     assert np.array_equal(run.batch["mask"], case["mask"])
-    labels = torch.where(run.batch["same"], run.task.tokenizer.true_id, run.task.tokenizer.false_id)
+    labels = torch.where(run.batch["is_match"], run.task.tokenizer.true_id, run.task.tokenizer.false_id)
     assert np.array_equal(labels, case["ans_at_mask"])
     with torch.inference_mode():
         words = run.task.true_false(run.model, run.task.answer_states(run.model, run.batch))
-        true, false = words.view(*run.batch["same"].shape, 2).unbind(-1)
+        true, false = words.view(*run.batch["is_match"].shape, 2).unbind(-1)
         loss = run.task.loss(run.model, run.batch)["loss"]
     assert kit.agrees(true, case["logit_true"])
     assert kit.agrees(false, case["logit_false"])
@@ -41,7 +41,7 @@ def test_all_pairs_of_a_batch(kit, load, variant):
 def test_a_video_that_stands_twice_in_a_batch(kit, load):
     case = kit.case("retrieval_mlm_duplicate_video")
     run = load(RetrievalTask, "toy-retrieval", items=case["items"].tolist(), size_txt=25)
-    words = torch.where(run.batch["same"], run.task.tokenizer.true_id, run.task.tokenizer.false_id)
+    words = torch.where(run.batch["is_match"], run.task.tokenizer.true_id, run.task.tokenizer.false_id)
     assert np.array_equal(words, case["ans_at_mask"])
     with torch.inference_mode():
         assert kit.loss_agrees(run.task.loss(run.model, run.batch)["loss"], case["ls"])
@@ -97,7 +97,7 @@ def test_an_evaluation(kit, tmp_path, frames, texts, clips, size_frame, size_txt
         def scored(name: str) -> torch.Tensor:
             file = ScoreFile(config, name, (6, 6), share.columns)
             score_pairs(task, model, share, groups, file, kit.device, size_pairs=5)
-            return torch.from_numpy(file.gather())
+            return torch.from_numpy(file.collect())
 
         margin = scored("margin")
         for number, name in enumerate(("logit_true", "logit_false")):

@@ -18,8 +18,8 @@ from lavender.config.schema import Config  # noqa: E402
 from lavender.data.frames import decode_image, evaluation_indices  # noqa: E402
 from lavender.data.transforms import ClipTransform  # noqa: E402
 from lavender.data.tsv import TSVReader, split_columns  # noqa: E402
+from lavender.engine.engines import build_engine  # noqa: E402
 from lavender.engine.optim import build_optimizer, set_learning_rates  # noqa: E402
-from lavender.engine.parallel import build_engine  # noqa: E402
 from lavender.runtime import distributed  # noqa: E402
 from lavender.runtime.launchers import leave  # noqa: E402
 from lavender.tasks.base import labelled_loss, select_labelled  # noqa: E402

@@ -23,8 +23,8 @@ from transformers import BertConfig
 
 from lavender.config.schema import Config
 from lavender.engine.checkpoint import save_weights
+from lavender.engine.engines import TorchEngine
 from lavender.engine.optim import build_optimizer
-from lavender.engine.parallel import TorchEngine
 from lavender.models.backbones.video_swin import VideoSwin
 from lavender.models.lavender import Heads, Lavender
 from lavender.runtime.device import choose_device, choose_precision

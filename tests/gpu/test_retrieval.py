@@ -47,7 +47,7 @@ def score(tmp_path: Path) -> Callable[..., np.ndarray]:
             model.trsfr.to(PRECISIONS[precision])
             file = ScoreFile(task.config, "x", (6, 6), share.columns)
             score_pairs(task, model, share, groups, file, place, size_pairs=16)
-        return file.gather()
+        return file.collect()
 
     return run
 

@@ -86,4 +86,4 @@ def test_of_an_id_that_comes_again_the_last_caption_counts(monkeypatch: pytest.M
     table = CaptionTable.of(caption_arrays.InMemory(arrays), "t")
     assert [table.caption(name) for name in ("a", "b", "b.mp4", "c")] == ["five", "six", "six", "three"]
     assert not len(arrays.rivals), "an id is no rival of itself"
-    assert table.places_of(["c", "x", "b.avi", "a"]) == [0, 2, 3]
+    assert table.positions_of(["c", "x", "b.avi", "a"]) == [0, 2, 3]

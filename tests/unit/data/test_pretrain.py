@@ -14,7 +14,7 @@ from lavender.data.samples import Failure, SampleKey
 from lavender.data.sources.tsv import TSVSource
 from lavender.data.tsv import TSVReader, TSVWriter
 from lavender.runtime.errors import DataError
-from lavender.runtime.seed import sample_stream
+from lavender.runtime.seed import sample_rng
 from lavender.text.tokens import TextTokenizer
 
 
@@ -183,7 +183,7 @@ def test_negatives_repeat_and_follow_the_epoch_in_training_alone(make):
 def test_negatives_have_a_stream_of_their_own(make, config: Config):
     """Drawn from the stream of a sample's frames and masks, they would go with what those are."""
     drawn = make()._negatives([1] * 40, list(range(40)))
-    numbers = [sample_stream(config.seed, 1, index).choice(39, 3, replace=False) for index in range(40)]
+    numbers = [sample_rng(config.seed, 1, index).choice(39, 3, replace=False) for index in range(40)]
     of_the_masks = torch.tensor([[n + (n >= own) for n in row] for own, row in enumerate(numbers)])
     assert (drawn == of_the_masks).float().mean() < 0.2
 

@@ -119,17 +119,17 @@ def test_auto_takes_the_tsv_files_where_they_are(folder: Path, kit: Path, config
 
 def test_a_table_knows_which_videos_have_captions(caption_table: Callable):
     table = caption_table({"a.mp4": ["x"], "b": []}, "t")
-    assert table.places_of(["c", "a", "b.mkv", "x/b"]) == [1, 2, 3], "that a caption is empty is told when it is read"
+    assert table.positions_of(["c", "a", "b.mkv", "x/b"]) == [1, 2, 3], "an empty caption is reported when it is read"
     with pytest.raises(DataError, match=r"'a'.*a\.mkv.*a\.mp4|'a'.*a\.mp4.*a\.mkv"):
-        caption_table({"a.mp4": ["x"], "a.mkv": ["y"]}, "t").places_of(["a"])
+        caption_table({"a.mp4": ["x"], "a.mkv": ["y"]}, "t").positions_of(["a"])
 
 
 def test_a_caption_that_could_be_of_two_folders_files(caption_table: Callable):
     table = caption_table({"x": "a text", "y": "another"}, "t.json, train")
-    assert table.places_of(["x", "one/y", "z", "one/y.mp4"]) == [0, 1, 3]
+    assert table.positions_of(["x", "one/y", "z", "one/y.mp4"]) == [0, 1, 3]
     with pytest.raises(DataError, match=r"t\.json, train.*'y'.*'one/y'.*'two/y'"):
-        table.places_of(["one/y", "two/y"])
-    assert caption_table({"one/y": "a", "two/y": "b"}, "t").places_of(["one/y", "two/y"]) == [0, 1]
+        table.positions_of(["one/y", "two/y"])
+    assert caption_table({"one/y": "a", "two/y": "b"}, "t").positions_of(["one/y", "two/y"]) == [0, 1]
 
 
 @pytest.mark.parametrize(("name", "videos"), [("d", ["a", "b"]), ("cc3m", ["a/1", "a/2", "b/1"])])

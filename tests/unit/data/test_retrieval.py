@@ -151,7 +151,7 @@ def test_which_samples_of_a_batch_show_the_same_video(make):
     assert isinstance(batch, dict)
     expected = torch.eye(5, dtype=torch.bool)
     expected[0, 2] = expected[2, 0] = expected[1, 4] = expected[4, 1] = True
-    assert torch.equal(batch["same"], expected)
+    assert torch.equal(batch["is_match"], expected)
     assert batch["video"] == [item["video"] for item in TWICE]
 
 
@@ -276,4 +276,4 @@ def test_ids_with_dots_of_their_own_are_told_apart_by_their_rows(changed, kit: P
     assert found.captions == [("one", 0), ("two", 1), ("one again", 0)]
     dataset = RetrievalDataset(options, TextTokenizer(kit / "bert_micro"), found.frames, ItemFile(options), "train")
     batch = dataset.collate([sample(dataset, number) for number in range(3)])
-    assert batch["same"].tolist() == [[True, False, True], [False, True, False], [True, False, True]]
+    assert batch["is_match"].tolist() == [[True, False, True], [False, True, False], [True, False, True]]

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from lavender.config.schema import Config
+from lavender.engine.engines import TorchEngine
 from lavender.engine.evaluator import evaluate, in_words, report_faults
 from lavender.engine.output import RunFolder
-from lavender.engine.parallel import TorchEngine
 from lavender.runtime import distributed
 from lavender.tasks.pretrain import PretrainTask
 

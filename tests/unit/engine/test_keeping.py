@@ -11,9 +11,9 @@ import torch
 
 from lavender.config.schema import Config
 from lavender.engine.best import evaluated_tasks
+from lavender.engine.engines import build_engine
 from lavender.engine.optim import build_optimizer
 from lavender.engine.output import RunFolder
-from lavender.engine.parallel import build_engine
 from lavender.engine.trainer import Trainer
 from lavender.tasks.pretrain import PretrainTask
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from lavender.config.schema import Config
+from lavender.engine.engines import build_engine, no_mark
 from lavender.engine.optim import build_optimizer
 from lavender.engine.output import RunFolder
-from lavender.engine.parallel import build_engine, no_mark
 from lavender.engine.profile import PHASES, WARM_UP, StepProfile
 from lavender.engine.trainer import Trainer
 from lavender.tasks.pretrain import PretrainTask

@@ -12,7 +12,7 @@ import torch
 from lavender.config.schema import Config
 from lavender.engine import resume
 from lavender.engine.checkpoint import write_json
-from lavender.engine.resume import Claim, Position, ProcessState, claimed_run, forget, load_state, save_state
+from lavender.engine.resume import Claim, RankState, TrainState, claimed_run, load_state, remove_state, save_state
 from lavender.runtime import ownership
 from lavender.runtime.errors import ConfigError, TrainingError
 from lavender.runtime.ownership import LOCK, _place, take
@@ -31,8 +31,8 @@ class Scales:
         self.weight = torch.load(folder / "state.pt", weights_only=True)["weight"]
 
 
-def position(step: int, **more: Any) -> Position:
-    return Position(epoch=2, part=1, batches=3, step=step, all_batches=9, engine="Lavender, fp32", **more)
+def position(step: int, **more: Any) -> TrainState:
+    return TrainState(epoch=2, part=1, batches=3, step=step, all_batches=9, engine="Lavender, fp32", **more)
 
 
 def names(run: Path) -> list[str]:
@@ -43,35 +43,35 @@ def test_what_is_saved_comes_back(tmp_path: Path):
     engine: Any = Scales()
     engine.weight = 2.5
     running = {"sums": {"loss": 0.1 + 0.2}, "steps": {"loss": 3}}
-    saved = save_state(tmp_path, position(7, running=running), ProcessState(["a.tsv, line 3: cut"], 8), engine, 1)
+    saved = save_state(tmp_path, position(7, running=running), RankState(["a.tsv, line 3: cut"], 8), engine, 1)
     expected = torch.rand(3)
     torch.rand(5)
     engine.weight = 0.0
     found, process = load_state(saved, engine)
     assert torch.equal(torch.rand(3), expected), "the random generator goes on where it was"
-    assert (engine.weight, process) == (2.5, ProcessState(["a.tsv, line 3: cut"], 8))
+    assert (engine.weight, process) == (2.5, RankState(["a.tsv, line 3: cut"], 8))
     assert found == position(7, running=running)
 
 
 def test_the_last_ones_are_kept_in_order(tmp_path: Path):
     engine: Any = Scales()
     for step, figures in ((2, None), (10, None), (10, {"loss": 1.0}), (11, None)):
-        save_state(tmp_path, position(step, figures=figures), ProcessState(), engine, keep_last=3)
+        save_state(tmp_path, position(step, figures=figures), RankState(), engine, keep_last=3)
     assert names(tmp_path) == ["step_000000010", "step_000000010_trained", "step_000000011"]
-    forget(tmp_path)
+    remove_state(tmp_path)
     assert not (tmp_path / "resume").exists()
 
 
 def test_a_fault_on_the_way_leaves_the_state_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     engine: Any = Scales()
-    save_state(tmp_path, position(1), ProcessState(), engine, keep_last=1)
+    save_state(tmp_path, position(1), RankState(), engine, keep_last=1)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(resume.os, "fsync", full)
     with pytest.raises(TrainingError, match=r"No space left on device.*free space"):
-        save_state(tmp_path, position(2), ProcessState(), engine, keep_last=1)
+        save_state(tmp_path, position(2), RankState(), engine, keep_last=1)
     assert "step_000000001" in names(tmp_path)
     assert "step_000000002" not in names(tmp_path)
 
@@ -80,19 +80,19 @@ def test_a_fault_on_the_way_leaves_the_state_before(tmp_path: Path, monkeypatch:
 def test_the_state_of_another_engine_is_refused(tmp_path: Path, ours: str, theirs: str):
     for own, other in ((ours, theirs), (theirs, ours)):
         engine: Any = Scales(own)
-        saved = save_state(tmp_path, replace(position(1), engine=other), ProcessState(), engine, 1)
+        saved = save_state(tmp_path, replace(position(1), engine=other), RankState(), engine, 1)
         with pytest.raises(TrainingError, match="choose --deepspeed as it was"):
             load_state(saved, engine)
 
 
 def test_another_number_of_processes_starts_the_part_again(tmp_path: Path, log):
     engine: Any = Scales()
-    saved = save_state(tmp_path, replace(position(5), processes=4), ProcessState(["x"], 3), engine, 1)
+    saved = save_state(tmp_path, replace(position(5), processes=4), RankState(["x"], 3), engine, 1)
     found, process = load_state(saved, engine)
-    assert (found.place, found.batches, found.step, process) == ((2, 1), 0, 5, ProcessState())
+    assert (found.place, found.batches, found.step, process) == ((2, 1), 0, 5, RankState())
     assert "is of 4 processes, these are 1" in log.text
     zero: Any = Scales("DeepSpeedEngine (ZeRO 1), bf16")
-    saved = save_state(tmp_path, replace(position(6), processes=4, engine=zero.name), ProcessState(), zero, 1)
+    saved = save_state(tmp_path, replace(position(6), processes=4, engine=zero.name), RankState(), zero, 1)
     with pytest.raises(TrainingError, match="over 4 processes, and these are 1"):
         load_state(saved, zero)
 
@@ -110,7 +110,7 @@ def runs(tmp_path: Path) -> Any:
         write_json(Config(path_output=str(tmp_path), **options).to_dict(), run / "args.json")
         if step:
             engine: Any = Scales()
-            save_state(run, position(step), ProcessState(), engine, 1)
+            save_state(run, position(step), RankState(), engine, 1)
         if finished:
             write_json({"epochs": [], "best": {}}, run / "results.json")
         return run
@@ -168,7 +168,7 @@ def test_what_an_owner_did_before_it_ended_counts(runs, tmp_path: Path, monkeypa
     run = runs("1", step=4)
 
     def finish(folder: Path, options: dict) -> str:
-        forget(folder)
+        remove_state(folder)
         write_json({"epochs": [], "best": {}}, folder / "results.json")
         return take(folder, options)
 

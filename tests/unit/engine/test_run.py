@@ -7,7 +7,7 @@ import torch
 
 from lavender.config.schema import Config
 from lavender.engine import run as run_module
-from lavender.engine.parallel import TorchEngine
+from lavender.engine.engines import TorchEngine
 from lavender.engine.run import run
 from lavender.runtime.errors import ConfigError, DataError
 from lavender.runtime.logging import LOGGER, stop_logging

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lavender.config.load import load_config
-from lavender.engine.trackers import TRACKERS, Tracker, Trackers, draw, told
+from lavender.engine.trackers import TRACKERS, Tracker, Trackers, draw, record_line
 from lavender.runtime.errors import ConfigError
 
 CLIPS = [np.full((2, 64, 96, 3), shade, np.uint8) for shade in (0, 200)]
@@ -15,11 +15,11 @@ RECORDS = [{"question": "what?", "answer": "red", "prediction": "blue"}, {"quest
 
 
 def test_a_picture_of_examples():
-    sheet = draw([(clip, told(record)) for clip, record in zip(CLIPS, RECORDS, strict=True)])
+    sheet = draw([(clip, record_line(record)) for clip, record in zip(CLIPS, RECORDS, strict=True)])
     assert sheet.shape == (2 * 130, 480, 3)
     assert (sheet[50, 50], sheet[180, 50]) == (pytest.approx([0, 0, 0]), pytest.approx([200, 200, 200]))
     assert sheet[112:130].min() < 128, "a text stands under the frames"
-    assert told(RECORDS[0]) == "question: what?   answer: red   prediction: blue"
+    assert record_line(RECORDS[0]) == "question: what?   answer: red   prediction: blue"
 
 
 def test_tensorboard(tmp_path: Path):

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from lavender.config.schema import Config
 from lavender.data.loaders import Loader, training_loader
+from lavender.engine.engines import build_engine
 from lavender.engine.optim import build_optimizer, learning_rate
 from lavender.engine.output import RunFolder
-from lavender.engine.parallel import build_engine
 from lavender.engine.trainer import Trainer
 from lavender.models.lavender import Lavender
 from lavender.runtime.errors import LavenderError, TrainingError

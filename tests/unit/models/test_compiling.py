@@ -9,9 +9,9 @@ import torch
 import torch._dynamo
 from torch import Tensor
 
+from lavender.models.activation_checkpoint import checkpoint_activations
 from lavender.models.compiling import compile_model
 from lavender.models.lavender import Lavender
-from lavender.models.recompute import checkpoint_activations
 from lavender.runtime.errors import TrainingError
 
 CPU = torch.device("cpu")

@@ -6,7 +6,7 @@ from torch import nn
 from lavender.models.bert import BertEncoder
 from lavender.models.bert_config import read_bert
 from lavender.models.encoders import Encoded
-from lavender.models.pairs import all_pairs, fuse_at, gather, last_state, own_and_negatives
+from lavender.models.pairs import all_pairs, fuse_at, last_state, own_and_negatives, select_rows
 
 
 def test_each_video_first_with_its_own_text():
@@ -23,7 +23,7 @@ def test_a_batch_of_one_is_paired_with_itself_alone():
 def test_gather():
     encoded = Encoded(torch.randn(3, 4, 5), torch.randint(0, 2, (3, 4)))
     index = torch.tensor([2, 0, 2, 1])
-    pairs = gather(encoded, index)
+    pairs = select_rows(encoded, index)
     assert pairs.states.shape == (4, 4, 5)
     for row, source in enumerate(index):
         assert torch.equal(pairs.states[row], encoded.states[source])
@@ -32,7 +32,7 @@ def test_gather():
 
 def test_gradients_of_all_pairs_come_together():
     states = torch.randn(2, 3, 4, requires_grad=True)
-    gather(Encoded(states, torch.ones(2, 3)), torch.tensor([1, 1, 0])).states.sum().backward()
+    select_rows(Encoded(states, torch.ones(2, 3)), torch.tensor([1, 1, 0])).states.sum().backward()
     assert states.grad is not None
     assert states.grad[:, 0, 0].tolist() == [1.0, 2.0]
 

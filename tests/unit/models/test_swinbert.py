@@ -11,8 +11,8 @@ from torch import Tensor
 from lavender.config.schema import Config
 from lavender.data.samples import SampleKey
 from lavender.engine.run import run
+from lavender.models.convert import from_swinbert, is_swinbert
 from lavender.models.encoders import SwinBertVideoEncoder
-from lavender.models.foreign import from_swinbert, is_swinbert
 from lavender.models.lavender import Heads, Lavender
 from lavender.models.weights import build_model, load_checkpoint
 from lavender.runtime.errors import ConfigError, WeightsError

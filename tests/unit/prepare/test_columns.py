@@ -50,8 +50,8 @@ def test_what_the_user_says_comes_first():
 
 def test_the_guess_is_told():
     table = table_of("clip", "sentence", "year")
-    told = find_columns(table, {}).told(table)
-    assert all(word in told for word in ("t.csv", "video = clip", "caption = sentence", "not used: year"))
+    described = find_columns(table, {}).describe(table)
+    assert all(word in described for word in ("t.csv", "video = clip", "caption = sentence", "not used: year"))
 
 
 @pytest.mark.parametrize("columns", [["caption", "year"], ["video", "year"]])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lavender.runtime.launcher_report import tell_end
+from lavender.runtime.launcher_report import report_end
 
 Tell = Callable[..., tuple[str, dict]]
 
@@ -21,7 +21,7 @@ def tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         for name, value in (("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", 4)):
             monkeypatch.setenv(name, str(value))
         monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(folder / "error.json"))
-        tell_end(message, consequence)
+        report_end(message, consequence)
         return capsys.readouterr().err, json.loads((folder / "error.json").read_text())["message"]
 
     return of
@@ -71,7 +71,7 @@ def test_without_a_folder_of_torchrun_each_says_it(tmp_path: Path, monkeypatch, 
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / place) if place else "")
     for _ in range(2):
-        tell_end("error: a")
+        report_end("error: a")
         assert capsys.readouterr().err == "error: a\n"
 
 
@@ -79,5 +79,5 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path, monkeypatch, capsys)
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "attempt_0" / "0" / "error.json"))
     for _ in range(2):
-        tell_end("error: a")
+        report_end("error: a")
         assert capsys.readouterr().err == "error: a\n"

@@ -22,15 +22,15 @@ def test_a_script_on_several_processes_from_any_folder(tmp_path: Path):
 
 REPORT = """
 sys.path.insert(0, {root!r})
-from lavender.runtime.launcher_report import tell_end
+from lavender.runtime.launcher_report import report_end
 """
 
 
 @pytest.mark.parametrize(
     ("script", "code", "last"),
     [
-        ("tell_end('error: the same'); os._exit(2)", 2, "error: the same [process "),
-        ("time.sleep(60 * (1 - rank)); tell_end('error: of one'); os._exit(3)", 3, "error: of one [process 1]"),
+        ("report_end('error: the same'); os._exit(2)", 2, "error: the same [process "),
+        ("time.sleep(60 * (1 - rank)); report_end('error: of one'); os._exit(3)", 3, "error: of one [process 1]"),
         ("time.sleep(60 * rank); os.kill(os.getpid(), 9)", 137, "process 0 "),
         ("time.sleep(60 * rank); os._exit(7)", 7, "exit code 7"),
     ],

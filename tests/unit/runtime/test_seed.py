@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from lavender.runtime.seed import EVALUATION, sample_stream, seed_process
+from lavender.runtime.seed import EVALUATION, sample_rng, seed_process
 
 
 def draws() -> tuple[float, float, float]:
@@ -38,17 +38,17 @@ def test_the_largest_seed_serves_every_process():
 
 
 def test_a_stream_repeats():
-    np.testing.assert_array_equal(sample_stream(88, 3, 7).random(50), sample_stream(88, 3, 7, 0).random(50))
+    np.testing.assert_array_equal(sample_rng(88, 3, 7).random(50), sample_rng(88, 3, 7, 0).random(50))
 
 
 def test_each_part_of_its_name_gives_a_stream_of_its_own():
     names = list(product((0, 88), (0, 1, 2, EVALUATION), (0, 1, 2, 10**7), (0, 1)))
-    firsts = {sample_stream(*name).integers(2**62) for name in names}
+    firsts = {sample_rng(*name).integers(2**62) for name in names}
     assert len(firsts) == len(names)
 
 
 def test_streams_are_independent():
-    rows = np.stack([sample_stream(88, 1, index).random(400) for index in range(50)])
+    rows = np.stack([sample_rng(88, 1, index).random(400) for index in range(50)])
     assert abs(rows.mean() - 0.5) < 0.01
     correlations = np.asarray(np.corrcoef(rows))[np.triu_indices(50, 1)]
     assert np.abs(correlations).max() < 0.25  # 5 deviations of 1/√400
@@ -58,5 +58,5 @@ def test_a_stream_does_not_touch_the_process():
     seed_process(5, 0)
     first = draws()
     seed_process(5, 0)
-    sample_stream(88, 1, 1).random(10)
+    sample_rng(88, 1, 1).random(10)
     assert draws() == first

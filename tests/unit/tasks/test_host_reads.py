@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lavender.data.batch import with_places
+from lavender.data.batch import with_label_positions
 from lavender.data.loaders import training_loader
 from lavender.tasks.multi_task import MultiTask, MultiTaskMultiHeadTask
 from lavender.tasks.pretrain import PretrainTask, PretrainTaskSpecificTask
@@ -20,7 +20,7 @@ def test_what_is_counted():
 @pytest.mark.parametrize("kind", [PretrainTask, PretrainTaskSpecificTask])
 def test_pretraining(config, model_of, kind):
     task = kind(config)
-    model, batch = model_of(task), with_places(next(iter(task.parts[0].loader())))
+    model, batch = model_of(task), with_label_positions(next(iter(task.parts[0].loader())))
     task.loss(model, batch)  # what is made once a shape
     with host_reads() as seen:
         task.loss(model, batch)["loss"].backward()
@@ -33,7 +33,7 @@ def test_downstream_tasks(options, model_of, kind):
     model = model_of(task)
     assert len(task.training_sets) > 3
     for name, dataset in task.training_sets.items():
-        batch = {**with_places(next(iter(training_loader(dataset)))), "task": name}
+        batch = {**with_label_positions(next(iter(training_loader(dataset)))), "task": name}
         task.loss(model, batch)
         with host_reads() as seen:
             task.loss(model, batch)["loss"].backward()

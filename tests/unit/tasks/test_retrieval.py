@@ -120,7 +120,7 @@ def test_a_video_that_is_missing_has_no_label(make, make_model):
     model, batch = make_model(task.heads), batch_of(task, 0, 1, 2)
     with torch.inference_mode():
         words, losses = model.fc_mtm(task.answer_states(model, batch)).view(3, 3, -1), task.loss(model, batch)
-    known = torch.where(batch["same"], task.tokenizer.true_id, task.tokenizer.false_id)[:2]
+    known = torch.where(batch["is_match"], task.tokenizer.true_id, task.tokenizer.false_id)[:2]
     expected = F.cross_entropy(words[:2].flatten(0, 1), known.flatten())
     assert float(losses["loss"]) == pytest.approx(float(expected), rel=1e-5)
     assert float(losses["count_unlabelled_batches"]) == 0

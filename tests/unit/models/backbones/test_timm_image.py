@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from lavender.config.schema import Config
 from lavender.engine.optim import parameter_groups
+from lavender.models.activation_checkpoint import checkpoint_activations
 from lavender.models.backbones.timm_image import TimmImage
 from lavender.models.lavender import Heads, Lavender
 from lavender.models.pretrained import export, load_pretrained
-from lavender.models.recompute import checkpoint_activations
 from lavender.models.weights import build_model
 from lavender.runtime.errors import ConfigError, TrainingError, WeightsError
 

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from lavender.config.load import read_object
 from lavender.config.schema import Config
-from lavender.engine.checkpoint import load_tensors, save_tensors, told_as_unwritable
+from lavender.engine.checkpoint import explain_write_errors, load_tensors, save_tensors
 from lavender.engine.optim import PlainAdamW
 from lavender.models.checkpoint_file import UNREADABLE, reason
 from lavender.models.lavender import Lavender
@@ -35,7 +35,7 @@ def no_mark(phase: str) -> None:
     """Does nothing; the default of `Engine.mark` when no step is profiled."""
 
 
-class StepFigures:
+class StepMetrics:
     """Metrics of a training step, the first of which is `loss`. Subclasses average and check them; this class does not.
 
     They stay on the device, so that the host can queue the whole step before it reads them, once.
@@ -76,19 +76,19 @@ class Engine(ABC):
         self,
         loss: LossFunction,
         batch: dict[str, Any],
-        figures: StepFigures | None = None,
+        metrics: StepMetrics | None = None,
     ) -> dict[str, Tensor]:
-        """Runs forward, backward and, if due, the optimizer step; reads `figures`, which may raise.
+        """Runs forward, backward and, if due, the optimizer step; reads `metrics`, which may raise.
 
         A step with a loss or gradient that is not finite changes no weight.
         """
-        losses = self._train(loss, batch, figures or StepFigures())
+        losses = self._train(loss, batch, metrics or StepMetrics())
         self.mark("other")
         self._batches += 1
         return losses
 
     @abstractmethod
-    def _train(self, loss: LossFunction, batch: dict[str, Any], figures: StepFigures) -> dict[str, Tensor]: ...
+    def _train(self, loss: LossFunction, batch: dict[str, Any], metrics: StepMetrics) -> dict[str, Tensor]: ...
 
     @abstractmethod
     def evaluating(self) -> AbstractContextManager:
@@ -131,21 +131,21 @@ class TorchEngine(Engine):
     def evaluating(self) -> AbstractContextManager:
         return autocast(self.precision, self.device)
 
-    def _train(self, loss: LossFunction, batch: dict[str, Any], figures: StepFigures) -> dict[str, Tensor]:
+    def _train(self, loss: LossFunction, batch: dict[str, Any], metrics: StepMetrics) -> dict[str, Tensor]:
         held_back = isinstance(self.wrapped, DistributedDataParallel) and not self.completes_step
         with self.wrapped.no_sync() if held_back else nullcontext():  # type: ignore[operator]
             with self.evaluating():
                 losses = self.wrapped(loss, batch)
             self.mark("backward")
             self.scaler.scale(losses["loss"] / self.accumulation).backward()
-        told = figures.of(losses)
+        stacked = metrics.of(losses)
         if not self.completes_step:
-            figures.read(told.tolist())
+            metrics.read(stacked.tolist())
             return losses
-        *values, self.grad_norm = torch.cat([told, self._step(told[0])[None]]).tolist()
+        *values, self.grad_norm = torch.cat([stacked, self._step(stacked[0])[None]]).tolist()
         if self.scaler.is_enabled() and not math.isfinite(self.grad_norm):
             self.grad_norm = 0.0  # fp16 overflow: the scaler skipped this step and lowered its scale
-        figures.read(values)
+        metrics.read(values)
         return losses
 
     def _step(self, loss: Tensor) -> Tensor:
@@ -204,9 +204,9 @@ class DeepSpeedEngine(Engine):
     def evaluating(self) -> AbstractContextManager:
         return nullcontext()  # the weights themselves are in the run's precision
 
-    def _train(self, loss: LossFunction, batch: dict[str, Any], figures: StepFigures) -> dict[str, Tensor]:
+    def _train(self, loss: LossFunction, batch: dict[str, Any], metrics: StepMetrics) -> dict[str, Tensor]:
         losses = self.engine(loss, batch)
-        figures.read(figures.of(losses).tolist())  # before the step: DeepSpeed steps even if the loss is NaN
+        metrics.read(metrics.of(losses).tolist())  # before the step: DeepSpeed steps even if the loss is NaN
         self.mark("backward")
         self.engine.backward(losses["loss"])  # divides by the accumulation itself
         ends_step = self.completes_step
@@ -219,7 +219,7 @@ class DeepSpeedEngine(Engine):
         return losses
 
     def save_state(self, folder: Path) -> None:
-        with told_as_unwritable(folder):
+        with explain_write_errors(folder):
             self.engine.save_checkpoint(str(folder), tag=DEEPSPEED, save_latest=False)
 
     def load_state(self, folder: Path) -> None:

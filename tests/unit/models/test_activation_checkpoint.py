@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from lavender.models.activation_checkpoint import checkpoint_activations
 from lavender.models.backbones.video_swin import SwinBlock
 from lavender.models.lavender import Lavender
-from lavender.models.recompute import checkpoint_activations
 from lavender.runtime.errors import TrainingError
 
 

@@ -11,20 +11,20 @@ from torch import Tensor
 from torch.optim import SGD
 
 from lavender.config.schema import Config
-from lavender.engine.optim import build_optimizer
-from lavender.engine.parallel import (
+from lavender.engine.engines import (
     DeepSpeedEngine,
     Engine,
-    StepFigures,
+    StepMetrics,
     TorchEngine,
     build_engine,
     deepspeed_settings,
     import_deepspeed,
 )
+from lavender.engine.optim import build_optimizer
 from lavender.models.lavender import Lavender
 from lavender.runtime.errors import ConfigError, TrainingError
 from lavender.tasks.base import labelled_loss, select_labelled
-from lavender.text.masking import places_of
+from lavender.text.masking import label_positions
 from tests.unit.host_reads import host_reads
 
 CPU = torch.device("cpu")
@@ -135,7 +135,7 @@ def test_a_step_that_is_not_finite_changes_no_weight(make_engine, batch: dict, l
     engine.train_batch(word_loss, batch) if accumulation == 1 else None
     before, seen = weights(engine), []
 
-    class Stop(StepFigures):
+    class Stop(StepMetrics):
         def read(self, values: list[float]) -> None:
             seen.append(values)
             raise TrainingError("stop")
@@ -153,12 +153,12 @@ def test_a_step_that_is_not_finite_changes_no_weight(make_engine, batch: dict, l
 
 def test_the_host_reads_once_a_step(make_engine, batch: dict):
     engine = make_engine(adamw=True)
-    batch["places"] = places_of(batch["labels"])
+    batch["label_positions"] = label_positions(batch["labels"])
 
     def loss(model: Lavender, batch: dict) -> dict[str, Tensor]:
         video, text = model.encode_video(batch["img"]), model.encode_text(batch["ids"], batch["mask"])
         states = model.fuse(video, text)[:, -text.states.shape[1] :]
-        states, labels = select_labelled(states, batch["labels"], batch["places"])
+        states, labels = select_labelled(states, batch["labels"], batch["label_positions"])
         return {"loss": labelled_loss(model.fc_mtm(states), labels)}
 
     for _ in range(2):
