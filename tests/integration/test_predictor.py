@@ -94,8 +94,8 @@ def test_choices(ask, clip, script: str, config: str):
     for record in run.predictions("test")[:3]:
         result = predictor.choose(clip(record["video"]), record["question"], record["options"])
         assert result.number == record["prediction"]
-        chances = [one["probability"] for one in record["top"]]
-        assert [one.probability for one in result.guesses][: len(chances)] == pytest.approx(chances, **CLOSE)
+        probs = [one["probability"] for one in record["top"]]
+        assert [one.probability for one in result.guesses][: len(probs)] == pytest.approx(probs, **CLOSE)
 
 
 def start_toy(train_here: Callable[..., Run], script: str, config: str, *options: object) -> Run:

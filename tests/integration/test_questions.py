@@ -117,13 +117,13 @@ def check_predictions(run, script: str, figures: dict) -> None:
         assert [record["index"] for record in records] == list(range(len(texts[split])))
         for record, item in zip(records, texts[split], strict=True):
             assert (record["video"], record["question"]) == (item["video"], item["question"])
-            chances = [entry["probability"] for entry in record["top"]]
-            assert chances == sorted(chances, reverse=True)
+            probs = [entry["probability"] for entry in record["top"]]
+            assert probs == sorted(probs, reverse=True)
             if words:
                 check_answer(record, item, words, script)
             else:
                 check_option(record, item)
-            assert len(chances) == (min(5, args["size_vocab"]) if script == ANSWER_SPECIFIC else 5)
+            assert len(probs) == (min(5, args["size_vocab"]) if script == ANSWER_SPECIFIC else 5)
         shares = {"acc": "right"} if not words else {"acc_1": "right", "acc_5": "right_in_5"}
         right = {name: sum(record[key] for record in records) for name, key in shares.items()}
         expected = {name: number / len(records) for name, number in right.items()}

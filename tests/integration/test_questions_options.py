@@ -168,12 +168,10 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(-1, keepdims=True)
 
 
-def check_top(
-    records: list[dict], key: str, names: list, chances: np.ndarray, scores: np.ndarray | None = None
-) -> None:
-    """`top` of each record holds the first five by `scores` with their `chances`, both (records, names)."""
-    assert len(records) == len(chances)
-    for record, chance, score in zip(records, chances, chances if scores is None else scores, strict=True):
+def check_top(records: list[dict], key: str, names: list, probs: np.ndarray, scores: np.ndarray | None = None) -> None:
+    """`top` of each record holds the first five by `scores` with their `probs`, both (records, names)."""
+    assert len(records) == len(probs)
+    for record, chance, score in zip(records, probs, probs if scores is None else scores, strict=True):
         order = np.argsort(-score, kind="stable")[:5]
         assert [entry[key] for entry in record["top"]] == [names[number] for number in order]
         assert [entry["probability"] for entry in record["top"]] == pytest.approx(chance[order].tolist(), rel=2e-4)

@@ -142,9 +142,9 @@ def test_a_penalty_on_what_was_said_changes_words_but_no_probability():
 def every_caption(table: Tensor, video: int, length: int, penalty: float, words: list[int], sums: float) -> list[Found]:
     """All captions that begin with these words, whose log-probabilities have this sum."""
     found = []
-    chances, _ = log_probs(table, video, words)
+    probs, _ = log_probs(table, video, words)
     position, last = len(words), length - 1
-    for word, chance in enumerate(chances.tolist()):
+    for word, chance in enumerate(probs.tolist()):
         total = sums + chance
         if word == SEP or position == last:
             ids = [*words, SEP, *[PAD] * (last - position)]

@@ -213,7 +213,7 @@ def test_a_spoilt_folder_is_told_in_one_line(run_folder, tmp_path: Path, spoil: 
     export(checkpoint, folder := tmp_path / "exported")
     config = json.loads((folder / "config.json").read_text())
     weights = load_file(folder / "model.safetensors")
-    culprit = "config.json" if spoil in ("size", "field", "text") else "model.safetensors"
+    offending = "config.json" if spoil in ("size", "field", "text") else "model.safetensors"
     if spoil == "size":
         config["vis_backbone_size"] = "huge"
     elif spoil == "field":
@@ -231,10 +231,10 @@ def test_a_spoilt_folder_is_told_in_one_line(run_folder, tmp_path: Path, spoil: 
     (folder / "config.json").write_text(json.dumps(config))
     save_file(weights, folder / "model.safetensors")
     if spoil == "cut":
-        (folder / culprit).write_bytes((folder / culprit).read_bytes()[:5000])
+        (folder / offending).write_bytes((folder / offending).read_bytes()[:5000])
     if spoil == "gone":
-        (folder / culprit).unlink()
-    with pytest.raises(WeightsError, match=culprit) as raised:
+        (folder / offending).unlink()
+    with pytest.raises(WeightsError, match=offending) as raised:
         load_pretrained(folder)
     assert str(raised.value).startswith(str(folder))
     assert "\n" not in str(raised.value)

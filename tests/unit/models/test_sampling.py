@@ -88,21 +88,21 @@ def test_any_logits(logits: list[float], temperature: float, top_k: int, top_p: 
 @given(st.lists(st.sampled_from([0.0, 0.0, 0.1, 0.3, 1.0]), min_size=1, max_size=9).filter(any))
 def test_a_word_without_a_chance_is_never_drawn(weights: list[float]):
     """At 0 the first that has a chance, just below 1 the last one."""
-    chances = (torch.tensor([weights], dtype=torch.float64) / sum(weights)).expand(3, -1)
-    words = draw(chances, torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)).tolist()
+    probs = (torch.tensor([weights], dtype=torch.float64) / sum(weights)).expand(3, -1)
+    words = draw(probs, torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)).tolist()
     possible = [word for word, weight in enumerate(weights) if weight > 0]
     assert (words[0], words[2]) == (possible[0], possible[-1])
     assert words[1] in possible
 
 
 def test_chances_whose_rounded_sum_is_below_1_have_a_last_word():
-    chances = torch.tensor([[0.25, 0.5, 0.25 - 1e-9, 0.0]], dtype=torch.float64)
-    assert draw(chances, torch.tensor([1 - 1e-12], dtype=torch.float64)).tolist() == [2]
+    probs = torch.tensor([[0.25, 0.5, 0.25 - 1e-9, 0.0]], dtype=torch.float64)
+    assert draw(probs, torch.tensor([1 - 1e-12], dtype=torch.float64)).tolist() == [2]
 
 
 def test_a_number_draws_the_word_in_whose_share_it_lies():
-    chances = torch.tensor([0.125, 0.0, 0.5, 0.375], dtype=torch.float64)
+    probs = torch.tensor([0.125, 0.0, 0.5, 0.375], dtype=torch.float64)
     numbers = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
-    words = draw(chances.expand(1000, -1), numbers)
+    words = draw(probs.expand(1000, -1), numbers)
     assert torch.bincount(words, minlength=4).tolist() == [125, 0, 500, 375]
     assert words.tolist() == sorted(words.tolist())

@@ -48,9 +48,9 @@ def test_the_loss_is_a_plain_loop():
     for smoothing, drop in ((0.0, 0.0), (0.1, 0.0), (0.2, 0.4)):
         losses = []
         for row, label in zip(logits.double(), labels, strict=True):
-            chances = row.softmax(-1)
+            probs = row.softmax(-1)
             targets = [1 - smoothing if word == label else smoothing / 4 for word in range(5)]
-            losses.append(sum(q * float(torch.tensor(q).log() - p.log()) for q, p in zip(targets, chances) if q > 0))  # noqa: B905
+            losses.append(sum(q * float(torch.tensor(q).log() - p.log()) for q, p in zip(targets, probs) if q > 0))  # noqa: B905
         kept = sorted(losses)[: int(7 * (1 - drop))]
         assert caption_loss(logits, labels, smoothing, drop).item() == pytest.approx(sum(kept) / len(kept), rel=1e-5)
     assert caption_loss(logits, labels).item() == pytest.approx(

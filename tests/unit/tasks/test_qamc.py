@@ -80,7 +80,7 @@ def test_a_record_in_full(make, monkeypatch, kind):
         logits[0, task.option_ids] = options[0]
     monkeypatch.setattr(task, "logits", lambda model, batch: logits)
     (record,) = task.predict(None, batch_of(task, 1))
-    chances = options.softmax(1)[0].tolist()
+    probs = options.softmax(1)[0].tolist()
     assert record == {
         "index": 1,
         "video": "vid1",
@@ -88,7 +88,7 @@ def test_a_record_in_full(make, monkeypatch, kind):
         "options": ["circle", "square", "triangle", "star", "dog"],
         "answer": 1,
         "prediction": 1,
-        "top": [{"option": number, "probability": chances[number]} for number in (1, 3, 4, 2, 0)],
+        "top": [{"option": number, "probability": probs[number]} for number in (1, 3, 4, 2, 0)],
         "right": True,
     }
 

@@ -93,7 +93,7 @@ def test_a_record_in_full(make, monkeypatch):
     logits = torch.full((1, task.tokenizer.size), -9.0)
     for place, word in enumerate(words):
         logits[0, task.tokenizer.word_id(word)] = 5.0 - place
-    chances = logits.softmax(1)[0]
+    probs = logits.softmax(1)[0]
     (record,) = answered(task, batch_of(task, 0), logits, monkeypatch)
     assert record == {
         "index": 0,
@@ -101,7 +101,7 @@ def test_a_record_in_full(make, monkeypatch):
         "question": "what color is the circle ?",
         "answer": "red",
         "prediction": "green",
-        "top": [{"answer": word, "probability": float(chances[task.tokenizer.word_id(word)])} for word in words[:5]],
+        "top": [{"answer": word, "probability": float(probs[task.tokenizer.word_id(word)])} for word in words[:5]],
         "right": False,
         "right_in_5": True,
     }

@@ -92,7 +92,7 @@ def test_the_released_score_is_the_ratio_of_the_logits(make, monkeypatch):
     assert torch.allclose(scores, torch.tensor([[0.5, 0.25, 1.0, 0.0, 0.2]]))
     assert torch.allclose(probabilities, torch.sigmoid(true - false))
     (record,) = task.predict(None, batch_of(task, 2))
-    chances = probabilities[0].tolist()
+    probs = probabilities[0].tolist()
     assert record == {
         "index": 2,
         "video": "vid2",
@@ -106,7 +106,7 @@ def test_the_released_score_is_the_ratio_of_the_logits(make, monkeypatch):
         ],
         "answer": 2,
         "prediction": 2,
-        "top": [{"option": number, "probability": chances[number]} for number in (2, 0, 1, 4, 3)],
+        "top": [{"option": number, "probability": probs[number]} for number in (2, 0, 1, 4, 3)],
         "right": True,
     }
 
