@@ -1,4 +1,4 @@
-"""Multi-task training, the baseline: one encoder, with a head of its own for each task.
+"""Multi-task training, baseline: one encoder with a separate head for each task.
 
 python -m torch.distributed.launch --nproc_per_node=8 --master_port=5566 main_multi_task_multi_head.py \
     --config _args/args_multi-task_all.json --path_output _snapshot --path_ckpt _models/lavender.pt

@@ -1,4 +1,4 @@
-"""The task-specific baseline of pretraining: masked language modelling, and an MLP for matching.
+"""Pretraining, task-specific baseline: masked language modelling, and an MLP for matching.
 
 python -m torch.distributed.launch --nproc_per_node=8 --master_port=5566 main_pretrain_task_specific.py \
     --config _args/args_pretrain.json --path_output _snapshot

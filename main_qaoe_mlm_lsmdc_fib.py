@@ -1,4 +1,4 @@
-"""Fill in the blank (LSMDC-FiB): the word at the `[MASK]` of a sentence.
+"""Fill in the blank (LSMDC-FiB): the missing word is predicted at the `[MASK]` of the sentence.
 
 python -m torch.distributed.launch --nproc_per_node=8 --master_port=5566 main_qaoe_mlm_lsmdc_fib.py \
     --config _args/args_lsmdc-fib.json --path_output _snapshot --path_ckpt _models/ckpt_lavender.pt

@@ -1,4 +1,4 @@
-"""The task-specific baseline of question answering: an MLP over a closed vocabulary.
+"""Question answering, task-specific baseline: an MLP over a closed vocabulary.
 
 python -m torch.distributed.launch --nproc_per_node=8 --master_port=5566 main_qaoe_task_specific.py \
     --config _args/args_msrvtt-qa.json --path_output _snapshot --path_ckpt _models/ckpt_lavender.pt

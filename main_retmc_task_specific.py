@@ -1,4 +1,4 @@
-"""The task-specific baseline of multiple choice by matching: an MLP scores each option's text.
+"""Multiple choice by matching, task-specific baseline: an MLP scores each option's text.
 
 python -m torch.distributed.launch --nproc_per_node=8 --master_port=5566 main_retmc_task_specific.py \
     --config _args/args_lsmdc-mc.json --path_output _snapshot --path_ckpt _models/ckpt_lavender.pt

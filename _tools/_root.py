@@ -1,4 +1,4 @@
-"""What all tools share. Importing it puts the repository's root on sys.path, so that a tool runs from any folder."""
+"""Shared code of all tools. Its import puts the repository's root on sys.path, so that tools run from any folder."""
 
 import argparse
 import logging
@@ -13,14 +13,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Runs a tool and exits with its code; a fault that the user can mend is one line on stderr and code 2.
+    """Runs a tool and exits with its code; an error that the user can fix gives one line on stderr and code 2.
 
-    SIGTERM, SIGHUP and Ctrl-C stop it with 128 + their number; unfinished files are removed.
+    SIGTERM, SIGHUP and Ctrl-C stop it with code 128 + signal number; unfinished files are removed.
     """
     from lavender.runtime.errors import LavenderError
 
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+        if signal.getsignal(number) is not signal.SIG_IGN:  # ignored e.g. under nohup
             signal.signal(number, _stop)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
@@ -35,7 +35,7 @@ def run(main: Callable[[], int | None]) -> None:
 
 
 def whole(minimum: int, maximum: int = 2**31 - 1) -> Callable[[str], int]:
-    """A type for argparse: whole numbers between two bounds."""
+    """Returns an argparse type: integers between two bounds."""
 
     def parse(text: str) -> int:
         if len(text) < 20 and re.fullmatch(r"[+-]?\d+", text.strip()) and minimum <= int(text) <= maximum:
@@ -46,7 +46,7 @@ def whole(minimum: int, maximum: int = 2**31 - 1) -> Callable[[str], int]:
 
 
 def named(text: str) -> Path:
-    """A type for argparse: a path that ends with a name, from which other names are made."""
+    """An argparse type: a path that ends with a name, from which other file names are made."""
     path = Path(text)
     if not path.name or "\0" in text:
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a valid name of a file or a data set")
@@ -54,5 +54,5 @@ def named(text: str) -> Path:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # a second one must not stop the removal of unfinished files
+    signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the removal of unfinished files
     sys.exit(128 + number)

@@ -32,7 +32,7 @@ def main() -> None:
     if arguments.push and arguments.to_pt:
         parser.error("--push uploads an exported folder: it goes with --checkpoint")
 
-    from lavender.inference.hub import check_upload, push  # takes seconds, for which --help need not wait
+    from lavender.inference.hub import check_upload, push  # takes seconds, not needed for --help
     from lavender.inference.model_card import CARD_FILE, write_card
     from lavender.models.pretrained import export, to_pt
 

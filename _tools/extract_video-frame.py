@@ -62,7 +62,7 @@ def main() -> int:
     refuse_overwriting(output, *clips.values(), error=DataError)
     options = {name: getattr(arguments, name) for name in ("min_decoded", "spread", "max_pixels")}
     options["count"] = arguments.sample
-    with atomic_file(output) as file:  # opened first: a folder that cannot be written to shows at once
+    with atomic_file(output) as file:  # opened first, to fail early if the folder is not writable
         frames = extract_all(list(clips.values()), options, min(arguments.workers, len(clips)))
         if not frames:
             raise DataError(f"none of the {len(clips)} videos could be decoded: {output} is not written")
@@ -74,7 +74,7 @@ def main() -> int:
 
 
 def find_clips(folder: Path, pattern: str) -> dict[str, Path]:
-    """Video id, the file's name without its extension → file, in the order of the names."""
+    """Video id (file name without extension) → file, sorted by name."""
     try:
         matches = sorted(folder.glob(any_case(pattern)))
     except (ValueError, NotImplementedError) as error:  # empty, or absolute
@@ -92,7 +92,7 @@ def find_clips(folder: Path, pattern: str) -> dict[str, Path]:
 
 
 def any_case(pattern: str) -> str:
-    """The pattern with an extension that matches upper and lower case: `*.mp4` becomes `*.[mM][pP]4`."""
+    """Makes the extension of a pattern case-insensitive: `*.mp4` becomes `*.[mM][pP]4`."""
     stem, dot, extension = pattern.rpartition(".")
     if not dot or not extension.isalnum():
         return pattern
@@ -100,7 +100,7 @@ def any_case(pattern: str) -> str:
 
 
 def extract_all(clips: list[Path], options: dict[str, Any], workers: int) -> dict[Path, list[str]]:
-    """Frames of every video that can be decoded; the others are named on stderr."""
+    """Extracts the frames of all videos; lists those that cannot be decoded on stderr."""
     threads = max(1, (os.cpu_count() or 1) // workers)
     frames = {}
     progress = tqdm(total=len(clips), unit="video", ascii=True)

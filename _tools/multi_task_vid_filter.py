@@ -30,15 +30,15 @@ LOGGER = logging.getLogger("lavender.tools")
 
 SPLITS = ("train", "val", "test")
 DATASETS = Path(__file__).resolve().parent.parent / "_datasets"
-FILE_KEYS = ("img", "caption", "label", "caption_linelist", "caption_coco_format")  # of a captioning YAML
-TASKS = {  # data set → tasks with a txt_<task>.json; folder of captions
+FILE_KEYS = ("img", "caption", "label", "caption_linelist", "caption_coco_format")  # keys of files in a captioning YAML
+TASKS = {  # data set → tasks with a txt_<task>.json; captioning folder
     "lsmdc": (("lsmdc-retrieval", "lsmdc-fib", "lsmdc-mc"), None),
     "msrvtt": (("msrvtt-retrieval", "msrvtt-qa", "msrvtt-mc"), "MSRVTT-v2"),
     "msvd": (("msvd-retrieval", "msvd-qa"), "MSVD"),
     "tgif": (("tgif-frame", "tgif-action", "tgif-transition"), None),
     "didemo": (("didemo-retrieval",), None),
 }
-OPTIONAL = {"txt_msrvtt-mc.json"}  # tested without training: no run of several tasks reads it
+OPTIONAL = {"txt_msrvtt-mc.json"}  # has only a test split: no multi-task run reads it
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def filter_training(dataset: str, data_root: Path, output_folder: Path, allow_missing: bool = False) -> None:
-    """Reads all files of a data set, then writes them without the training videos that are held out anywhere.
+    """Reads all files of a data set and writes them without the training videos that are held out anywhere.
 
     Raises:
         DataError: a file is missing or broken, or would be overwritten by its own filtered copy; nothing is written.
@@ -87,7 +87,7 @@ def filter_training(dataset: str, data_root: Path, output_folder: Path, allow_mi
 
 
 class TextFile:
-    """`txt_<task>.json`: the videos of its training items, and those that it validates and tests on."""
+    """`txt_<task>.json`: ids of its training videos, and of its validation and test videos."""
 
     trains = True
 
@@ -99,7 +99,7 @@ class TextFile:
 
     def _videos(self, split: str) -> list[str]:
         items = self._content.get(split) or []
-        if hint := misnamed_split(self._content, split):  # its videos would stay in training
+        if hint := misnamed_split(self._content, split):  # otherwise its videos would stay in training
             raise DataError(f'{self.path}: no "{split}" items{hint}')
         if not isinstance(items, list):
             raise DataError(f'{self.path}: "{split}" is a {type(items).__name__}, not a list of items')
@@ -110,7 +110,7 @@ class TextFile:
         return [item["video"] for item in items]
 
     def filtered(self, folder: Path, kept: Sequence[int]) -> dict[Path, bytes]:
-        """The file to write, with training items `kept`."""
+        """Content of the filtered file, with the training items `kept`."""
         content = dict(self._content)
         if content.get("train"):
             content["train"] = [content["train"][number] for number in kept]
@@ -118,17 +118,17 @@ class TextFile:
 
 
 class CaptionSplit:
-    """A YAML of a captioning folder: the videos of its training samples, or those that it evaluates and refers to."""
+    """YAML of a captioning folder: ids of its training videos, or of its evaluated and reference videos."""
 
     def __init__(self, path: Path, split: str):
         self.path, self.name, self.trains = path, f"{path.parent.name}/{path.name}", split == "train"
-        self._folder = CaptionFolder(path, tolerant=True, blind=not self.trains)  # whether videos have frames: the run
+        self._folder = CaptionFolder(path, tolerant=True, blind=not self.trains)  # a run reports missing frames
         self._facts = dict(self._folder.facts)
         beside = path.with_name(f"{path.stem}_caption_coco_format.json")
-        if beside.is_file():  # found by its name, which does not lead from the new folder to this one
+        if beside.is_file():  # found by name, which does not work from the new folder
             self._facts.setdefault("caption_coco_format", beside.name)
         self.inputs = [path, *(file for key in FILE_KEYS for file in self._files(key))]
-        self._samples = self._folder.training_samples().tolist() if self.trains else []  # row, caption number
+        self._samples = self._folder.training_samples().tolist() if self.trains else []  # (row, caption number)
         self.training = [self._folder.videos[row] for row, _ in self._samples]
         self.held_out = [] if self.trains else self._evaluated()
 
@@ -148,7 +148,7 @@ class CaptionSplit:
         return videos
 
     def filtered(self, folder: Path, kept: Sequence[int]) -> dict[Path, bytes]:
-        """The YAML to write, and the line list of the training samples `kept`, which it names."""
+        """Contents of the filtered YAML, and of its line list with the training samples `kept`."""
         path = folder / self.name
         facts = {
             key: moved(value, self.path.parent, path.parent) if key in FILE_KEYS else value
@@ -162,7 +162,7 @@ class CaptionSplit:
         return outputs | {path: yaml.safe_dump(facts, sort_keys=False, allow_unicode=True).encode()}
 
     def _line(self, row: int, caption: int) -> str:
-        """A line of the line list; in a composite split the number of the caption TSV is in front."""
+        """Line of the line list; in a composite split it begins with the number of the caption TSV."""
         firsts = self._folder.firsts.tolist()
         file = bisect_right(firsts, row) - 1
         numbers = (file, row - firsts[file], caption)
@@ -173,7 +173,7 @@ Source = TextFile | CaptionSplit
 
 
 def open_sources(dataset: str, data_root: Path, output_folder: Path, allow_missing: bool) -> list[Source]:
-    """All files of a data set, read and checked. DataError where one is missing that must not be, or none is there."""
+    """Opens and checks all files of a data set. DataError if a required file is missing, or none exists."""
     tasks, folder = TASKS[dataset]
     texts = {data_root / f"txt_{task}.json": "" for task in tasks}
     yamls = {data_root / folder / f"{split}_32frames.yaml": split for split in SPLITS} if folder else {}
@@ -194,7 +194,7 @@ def open_sources(dataset: str, data_root: Path, output_folder: Path, allow_missi
 
 
 def coco_videos(path: Path) -> list[str]:
-    """The videos of a COCO captions file: those with an annotation, and those listed as its images."""
+    """Videos of a COCO captions file: those with an annotation, and those listed as images."""
     content, annotations = read_coco(path)
     images = content.get("images")
     videos = [coco_id(entry, f"{path}, annotation {n} (counted from 0)") for n, entry in enumerate(annotations)]
@@ -214,11 +214,11 @@ def print_table(head: list[str], rows: list[list[str]]) -> None:
 
 
 def moved(names: Any, old: Path, new: Path) -> Any:
-    """A file's name, or a list of them, relative to folder `new` instead of `old`."""
+    """File name, or list of names, relative to folder `new` instead of `old`."""
     if isinstance(names, list):
         return [moved(name, old, new) for name in names]
-    # As it is written, so that a run sees that it stays in the data folder. But ".." behind a link leads to the parent
-    # of what the link leads to: where that matters links are followed, but the file's own, beside which its index lies.
+    # Unresolved, so that a run sees that it stays in the data folder. But ".." after a link leads to the parent of the
+    # link's target: then links are resolved, except for the file itself, since its index is beside it.
     file = old / names
     written = os.path.relpath(file, new)
     if os.path.realpath(new / written) == os.path.realpath(file):

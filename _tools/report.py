@@ -1,8 +1,8 @@
 """python _tools/report.py _snapshot/_msrvtt-qa_20261128120000 [RUN …]
 
 Writes one HTML page about a run, or about several side by side: metrics at the best epochs with tables to paste into a
-paper, curves, examples with their frames, accuracy by answer. Runs that differ by their seed alone are one column, with
-mean and standard deviation. The page needs no other file and no network.
+paper, curves, examples with their frames, accuracy by answer. Runs that differ only by seed share a column, with mean
+and standard deviation. The page needs no other file and no network.
 """
 
 import argparse

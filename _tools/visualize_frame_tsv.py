@@ -17,7 +17,7 @@ from lavender.data.tsv import TSVReader, split_columns
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import atomic_file, refuse_overwriting
 
-TILE_WIDTH, TILE_HEIGHT, LABEL_HEIGHT = 224, 168, 16  # pixels
+TILE_WIDTH, TILE_HEIGHT, LABEL_HEIGHT = 224, 168, 16  # in pixels
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def contact_sheet(reader: TSVReader, rows: list[int], columns: int, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The frames of `rows`, at most `columns` of each, spread evenly."""
+    """Draws the frames of `rows`, at most `columns` of each, evenly spread."""
     from skimage.util import montage
 
     strips = []

@@ -1,1 +1,1 @@
-"""How fast this code is on a machine: `python -m benchmarks`, and scripts of single subjects."""
+"""Speed measurements: `python -m benchmarks`, and scripts for single subjects."""

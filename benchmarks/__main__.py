@@ -4,8 +4,8 @@
     python -m benchmarks --quick    # five minutes on two cores
     python -m benchmarks --only input,step
 
-Every ratio is measured in one run, with our way and the plain way taking turns. `docs/performance.md` says what the
-columns mean.
+Every ratio is measured in one run that alternates between our code and plain code. `docs/performance.md` explains the
+columns.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from lavender.runtime.device import choose_precision, keep_freed_memory
 
 Measurement = Callable[[Machine], list[Row]]
 GROUPS = ("matrix", "input", "encoder", "step", "captions", "retrieval", "start", "save")
-QUICK_MINUTES = 3.0  # no row of --quick begins later: a busy machine must not make it long
+QUICK_MINUTES = 3.0  # no row of --quick begins later, even on a busy machine
 
 
 def measurements(machine: Machine, quick: bool) -> Iterator[tuple[str, str, Measurement]]:
-    """Group, name and function of everything that is measured, what takes longest last."""
+    """Yields group, name and function of every measurement; the longest come last."""
     yield "matrix", "matrix products", others.matrix
     yield "input", "input", inputs.measure
     yield "encoder", "encoder", steps.encoder
@@ -45,7 +45,7 @@ def measurements(machine: Machine, quick: bool) -> Iterator[tuple[str, str, Meas
 
 
 def machine_for(device: torch.device, quick: bool, bf16: bool, size: str) -> Machine:
-    """How much is measured: the released batches on a GPU, less on a CPU."""
+    """Sizes of the measurements: the released batches on a GPU, smaller ones on a CPU."""
     precision = choose_precision("auto", device)
     if device.type == "cuda":
         released = {"QA": 24, "retrieval": 20, "pretraining": 24}
@@ -66,7 +66,7 @@ def machine_for(device: torch.device, quick: bool, bf16: bool, size: str) -> Mac
 
 
 def measure(work: Measurement, name: str, machine: Machine) -> list[Row]:
-    """The rows of one measurement; one that fails or cannot be is a row that says why."""
+    """Rows of one measurement; a failed or impossible one gives a row with the reason."""
     try:
         return work(machine)
     except Skipped as reason:
@@ -85,7 +85,7 @@ def measure(work: Measurement, name: str, machine: Machine) -> list[Row]:
 
 
 def run(machine: Machine, quick: bool, only: list[str], minutes: float, out: Path) -> list[Row]:
-    """Everything that was asked for, a line as soon as it is known; the file is written after each."""
+    """Runs the selected measurements; prints each row at once, and rewrites the file after each."""
     began, rows = time.monotonic(), []
     print(heading(), flush=True)
     for group, name, work in measurements(machine, quick):
@@ -103,7 +103,7 @@ def run(machine: Machine, quick: bool, only: list[str], minutes: float, out: Pat
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measures, and returns 1 where a row has failed."""
+    """Runs the measurements; returns 1 if a row has failed."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

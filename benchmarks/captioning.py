@@ -1,4 +1,4 @@
-"""Captions decoded with a key/value cache against the plain way, on this machine: captions a second.
+"""KV-cached caption decoding against uncached decoding on this machine: captions per second.
 
     python benchmarks/captioning.py
 
@@ -31,7 +31,7 @@ TOKENS = SpecialTokens(cls=101, sep=102, pad=0, mask=103)
 
 
 def plain(model: Lavender, video: Encoded) -> Tensor:
-    """Greedy words, (B, LENGTH), from the whole sequence for every word."""
+    """Greedy tokens, (B, LENGTH), computed from the whole sequence for every token."""
     ids = torch.full((len(video.states), 1), TOKENS.cls, device=video.states.device)
     for position in range(1, LENGTH):
         asked = torch.cat([ids, torch.full_like(ids[:, :1], TOKENS.mask)], dim=1)
@@ -45,13 +45,13 @@ def plain(model: Lavender, video: Encoded) -> Tensor:
 def measure(
     model: Lavender, batch: int, rounds: int, beams: int, device: torch.device, precision: str
 ) -> tuple[float, float, float, float]:
-    """Seconds of a batch, in turns: cached, with beams, the whole sequence; and the share of words that are equal."""
+    """Seconds per batch, alternating: cached, cached with beams, uncached; and the fraction of equal tokens."""
     torch.manual_seed(batch)
     states = torch.randn(batch, FRAMES * (1 + PATCHES), model.emb_task.shape[1], device=device)
     video = Encoded(states, torch.ones(states.shape[:2], dtype=torch.long, device=device))
     searching = Decoding(LENGTH, num_beams=beams)
     with torch.inference_mode(), autocast(precision, device):
-        ours, theirs = generate(model, video, None, TOKENS).ids[:, 0], plain(model, video)  # and both are warm
+        ours, theirs = generate(model, video, None, TOKENS).ids[:, 0], plain(model, video)  # also warms up both
         works = (
             lambda: generate(model, video, None, TOKENS),
             lambda: generate(model, video, None, TOKENS, searching),
@@ -62,7 +62,7 @@ def measure(
 
 
 def compare(model: Lavender, batch: int, rounds: int, beams: int, device: torch.device, precision: str) -> None:
-    """Both ways in turns; the best of each."""
+    """Alternates both and prints the best time of each."""
     cached, searched, whole, same = measure(model, batch, rounds, beams, device, precision)
     print(f"batch {batch:3}: {'whole sequence':18}{batch / whole:8.2f} captions/s")
     print(f"           {'cached':18}{batch / cached:8.2f} captions/s   {whole / cached:5.1f} × as fast")

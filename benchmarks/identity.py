@@ -1,8 +1,8 @@
-"""Whether two checkouts train alike: results, curves and every checkpoint of toy runs, compared bit by bit.
+"""Bitwise comparison of the training of two checkouts: results, curves and all checkpoints of toy runs.
 
     python benchmarks/identity.py --other ../before
 
-A refactoring must leave all of it as it was. The runs are pretraining, the downstream tasks,
+A refactoring must not change any of them. The runs are pretraining, the downstream tasks,
 and several tasks at once; each as one process, with DistributedDataParallel and with DeepSpeed on two.
 """
 
@@ -47,7 +47,7 @@ ENGINES = {
 
 
 def command_of(name: str, folder: Path) -> list[str]:
-    """The words of a run, after the launcher; a configuration of several tasks is written into the folder."""
+    """Arguments of a run, after the launcher; a multi-task configuration is written into the folder."""
     script, config, *options = RUNS[name]
     file = f"_args/args_{config}.json"
     if config.startswith("["):
@@ -72,7 +72,7 @@ def run(checkout: Path, name: str, engine: str, output: Path) -> Path:
 
 
 def differences(ours: Path, theirs: Path) -> list[str]:
-    """What is not equal in two runs' folders, in words."""
+    """Differences between two runs' folders, in words."""
     found = []
     for name in ("results.json", "log.json"):
         if json.loads((ours / name).read_text()) != json.loads((theirs / name).read_text()):
@@ -90,7 +90,7 @@ def differences(ours: Path, theirs: Path) -> list[str]:
 
 
 def main() -> None:
-    """Runs all, and prints a line for each; exit code 1 where anything differs."""
+    """Runs everything and prints a line for each; exit code 1 if anything differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--other", type=Path, required=True, help="the checkout to compare with")
     parser.add_argument("--only", nargs="*", default=[], help="runs and engines, by name; all without it")

@@ -1,4 +1,4 @@
-"""Input: frames of a TSV to a batch of bytes, on one core, beside bare JPEG decoding and beside the plain way."""
+"""Input pipeline: frames of a TSV to a uint8 batch on one core, against bare JPEG decoding and plain code."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 def jpegs(rng: np.random.Generator) -> list[bytes]:
-    """The frames of a made-up clip: smooth colours with a little noise, as large as those of real clips."""
+    """Frames of a made-up clip: smooth colours with a little noise, of typical JPEG size."""
     import cv2
 
     grid = rng.integers(0, 256, (FRAMES, 12, 16, 3), dtype=np.uint8)
@@ -46,7 +46,7 @@ def write_clips(folder: Path, videos: int) -> list[list[bytes]]:
 
 
 def decode(data: bytes) -> np.ndarray:
-    """A JPEG to pixels, with the decoder that the data sets use."""
+    """Decodes a JPEG with the decoder of the data sets."""
     try:
         import simplejpeg
     except ImportError:
@@ -57,7 +57,7 @@ def decode(data: bytes) -> np.ndarray:
 
 
 class Clips:
-    """Made-up clips in a folder, and all the ways of reading them."""
+    """Made-up clips in a folder, and all ways of reading them."""
 
     def __init__(self, folder: Path, videos: int, side: int):
         self.jpegs, self.side = write_clips(folder, videos), side
@@ -66,19 +66,19 @@ class Clips:
             **words, data_dir=str(folder), dataset="bench", task="bench", size_img=side, size_frame=FRAMES, n_workers=0
         )
         self.sets = QAOETask(config).datasets
-        self.file = open(folder / "img_bench.tsv", "rb")  # noqa: SIM115 (it lives as long as the clips)
+        self.file = open(folder / "img_bench.tsv", "rb")  # noqa: SIM115 (stays open as long as the clips)
         self.starts = [int(line) for line in (folder / "img_bench.lineidx").read_text().split()]
         self.rng = np.random.default_rng(0)
 
     def ours(self, split: str) -> None:
-        """All clips as the training loop gets them, in batches."""
+        """Reads all clips in batches, like the training loop."""
         dataset = self.sets[split]
         for start in range(0, len(dataset), BATCH):
             keys = [SampleKey(0, number) for number in range(start, min(start + BATCH, len(dataset)))]
             dataset.collate([dataset[key] for key in keys])
 
     def plain(self, split: str) -> None:
-        """All clips in the plain way."""
+        """Reads all clips with plain code."""
         for first in range(0, len(self.starts), BATCH):
             clips = []
             for start in self.starts[first : first + BATCH]:
@@ -88,14 +88,14 @@ class Clips:
             torch.stack(clips)
 
     def bare(self) -> None:
-        """The JPEGs decoded, no more."""
+        """Only decodes the JPEGs."""
         for frames in self.jpegs:
             for frame in frames:
                 decode(frame)
 
 
 def measure(machine: Machine) -> list[Row]:
-    """Frames a second: training and evaluation transforms, bare decoding."""
+    """Frames per second: training and evaluation transforms, bare decoding."""
     import cv2
 
     threads, cv_threads = torch.get_num_threads(), cv2.getNumThreads()

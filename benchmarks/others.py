@@ -1,4 +1,4 @@
-"""Captions, retrieval evaluation, start and saving, by the scripts of this folder."""
+"""Captioning, retrieval evaluation, start-up and saving, with the scripts of this folder."""
 
 import shutil
 import tempfile
@@ -18,11 +18,11 @@ from lavender.engine.resume import RankState, TrainState, save_state
 from lavender.runtime.device import PRECISIONS
 
 BEAMS = 4
-PAIRS_AT_ONCE = 100  # of the straightforward way: the released script's batch
+PAIRS_AT_ONCE = 100  # batch of the straightforward code, as in the released script
 
 
 def matrix(machine: Machine) -> list[Row]:
-    """The machine's own rate: square matrix products."""
+    """Matrix rate of the machine: square products."""
     names = ["fp32"] + (["bf16"] if machine.bf16 or machine.device.type == "cuda" else [])
     rows = []
     for name in names:
@@ -35,7 +35,7 @@ def matrix(machine: Machine) -> list[Row]:
 
 
 def captions(machine: Machine) -> list[Row]:
-    """Captions a second, greedy and with beams; the plain way runs the whole sequence for every word."""
+    """Captions per second, greedy and with beams; plain code runs the whole sequence for every token."""
     model = machine.model.build().eval().to(machine.device)
     bias = model.fc_mtm.predictions.decoder.bias
     bias.data[captioning.TOKENS.sep] = -1e4  # no caption ends early
@@ -52,7 +52,7 @@ def captions(machine: Machine) -> list[Row]:
 
 
 def retrieval(machine: Machine) -> list[Row]:
-    """Pairs of a video and a text a second, in an evaluation of retrieval; base size always."""
+    """Video–text pairs per second in a retrieval evaluation, always of base size."""
     videos, texts = machine.pairs
     with tempfile.TemporaryDirectory() as folder:
         bench = retrieval_eval.Bench(videos, texts, machine.device, machine.precision, folder)
@@ -83,7 +83,7 @@ def save(machine: Machine) -> list[Row]:
         engine = TorchEngine(model, build_optimizer(model, 0.0, 1.0, 0.0), Config(precision="fp32"), machine.device)
         for weight in model.parameters():
             weight.grad = torch.zeros_like(weight)
-        engine.optimizer.step()  # its moments are part of a state
+        engine.optimizer.step()  # creates the moments, which are part of a state
         engine.optimizer.zero_grad(set_to_none=True)
         run = Path(folder)
         works = (

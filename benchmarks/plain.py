@@ -1,4 +1,4 @@
-"""The same mathematics written plainly: what the rows of the table are compared with.
+"""Plain implementations of the same mathematics, as the baseline of the table.
 
 Video Swin as in its paper's code: the windows of all samples in one batch, the mask of shifted windows added to a copy
 for each sample, biases by advanced indexing, a softmax over written-out scores, a Conv3d for the patches. BERT with
@@ -25,7 +25,7 @@ MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.2
 
 @contextmanager
 def plainly(model: nn.Module) -> Iterator[None]:
-    """Within it the model computes in the plain way, with its own weights."""
+    """Context in which the model uses the plain implementations with its own weights."""
     ways = {PatchEmbedding: embed_patches, SwinBlock: block, BertSelfAttention: attend_text}
     swapped = [(module, ways[kind]) for module in model.modules() for kind in ways if isinstance(module, kind)]
     for module, way in swapped:
@@ -86,10 +86,10 @@ def attend_text(module: BertSelfAttention, states: Tensor, mask: Tensor | None) 
 
 
 def read_clip(row: bytes, size: int, corner: tuple[float, float] | None) -> Tensor:
-    """A row of the TSV → normalised frames (T, 3, size, size) of float32.
+    """Row of the TSV → normalised frames (T, 3, size, size), float32.
 
     Args:
-        corner: (2,) in [0, 1), which crop is taken; None: the middle.
+        corner: (2,) in [0, 1), relative position of the crop; None: centre crop.
     """
     return torch.stack([read_frame(field, size, corner) for field in row.rstrip(b"\n").split(b"\t")[2:]])
 

@@ -1,4 +1,4 @@
-"""Retrieval evaluation against the straightforward way, on this machine: pairs a second, FLOP/s, memory.
+"""Retrieval evaluation against straightforward code on this machine: pairs per second, FLOP/s, memory.
 
     python benchmarks/retrieval_eval.py
     python benchmarks/retrieval_eval.py --memory      # 1,000 × 1,000 pairs: some of its blocks, memory after each
@@ -38,12 +38,12 @@ from lavender.runtime.device import PRECISIONS, autocast, choose_precision
 from lavender.tasks.retrieval import RetrievalTask
 
 FRAMES, PATCHES, SIZE_TXT = 5, 49, 25
-WORDS = (5, 20)  # wordpieces of a caption, [CLS] and [SEP] counted: MSRVTT's have 12 on average
+WORDS = (5, 20)  # tokens of a caption, including [CLS] and [SEP]: MSRVTT's have 12 on average
 WIDTH, LAYERS = 768, 12
 
 
 class Pairs(Dataset):
-    """Every text with every video, features and all."""
+    """All pairs of texts and videos, with features."""
 
     def __init__(self, videos: Tensor, texts: Tensor, masks: Tensor):
         self.videos, self.texts, self.masks = videos, texts, masks
@@ -57,7 +57,7 @@ class Pairs(Dataset):
 
 
 class Bench:
-    """A gallery of random features and both ways of scoring it."""
+    """Gallery of random features, with both ways of scoring it."""
 
     def __init__(self, n_videos: int, n_texts: int, device: torch.device, precision: str, output: str):
         torch.manual_seed(0)
@@ -65,8 +65,8 @@ class Bench:
         self.device, self.precision, dtype = device, precision, PRECISIONS[precision]
         self.model = (
             Lavender(VideoSwin("micro"), bert, bert, Heads()).eval().to(device)
-        )  # the video encoder has no part in this
-        kit = str(ROOT / "tests" / "conformance" / "kit" / "bert_micro")  # for its words "true" and "false" alone
+        )  # the video encoder is not used
+        kit = str(ROOT / "tests" / "conformance" / "kit" / "bert_micro")  # only for its words "true" and "false"
         self.config = Config(txt_backbone=kit, fusion_encoder=kit, path_output=output, save_minutes=1e6)
         self.task = RetrievalTask(self.config)
         self.videos = torch.randn(n_videos, FRAMES * (1 + PATCHES), WIDTH, dtype=dtype, device=device)
@@ -86,11 +86,11 @@ class Bench:
         return TextGroup(rows, Encoded(states, torch.ones(states.shape[:2], dtype=torch.long, device=self.device)))
 
     def ours(self, size_pairs: int = 0) -> np.ndarray:
-        """Scores (texts, videos) as `eval_retrieval_tsv.py` computes them."""
+        """Scores (texts, videos) computed like `eval_retrieval_tsv.py`."""
         return self.score(slice(None), self.groups, size_pairs)
 
     def score(self, videos: slice, groups: list[TextGroup], size_pairs: int = 0) -> np.ndarray:
-        """The score matrix with the pairs of some videos and some texts filled in."""
+        """Score matrix in which only the pairs of some videos and texts are filled."""
         features = self.videos[videos]
         mask = torch.ones(features.shape[:2], dtype=torch.long, device=self.device)
         columns = np.arange(len(self.videos))[videos]
@@ -106,7 +106,7 @@ class Bench:
 
     @cached_property
     def eager(self) -> tuple[Any, list[Tensor]]:
-        """transformers' encoder with our weights, and the attention maps that it keeps."""
+        """The encoder of transformers with our weights, and the attention maps that it keeps."""
         bert = transformers().BertConfig(attn_implementation="eager")
         encoder = transformers().BertModel(bert).eval().encoder.to(self.device)
         encoder.load_state_dict(self.model.trsfr.state_dict())
@@ -116,7 +116,7 @@ class Bench:
         return encoder, kept
 
     def straightforward(self, size_batch: int) -> np.ndarray:
-        """The same the released way; its attention maps are kept until the batch is done."""
+        """Scores computed like the released code; attention maps are kept until the batch is done."""
         encoder, kept = self.eager
         loader = DataLoader(Pairs(self.videos.cpu(), self.texts.cpu(), self.masks), size_batch, num_workers=0)
         words = [self.task.tokenizer.true_id, self.task.tokenizer.false_id]
@@ -134,14 +134,14 @@ class Bench:
         return torch.cat(scores).view(len(self.texts), len(self.videos)).numpy()
 
     def flop(self) -> float:
-        """Floating-point operations of a pair as we compute it: its longest part is 11 whole layers."""
+        """FLOPs of a pair in our computation: mainly 11 whole layers."""
         length = FRAMES * (1 + PATCHES) + self.tokens
         whole = 24 * WIDTH**2 * length + 4 * length**2 * WIDTH
         last = 4 * WIDTH**2 * length + 20 * WIDTH**2 + 4 * length * WIDTH
         return (LAYERS - 1) * whole + last + 2 * WIDTH**2
 
     def matrix_rate(self) -> float:
-        """FLOP/s of the machine on the largest product of the fusion encoder, best of five."""
+        """FLOP/s of the machine for the largest product of the fusion encoder, best of five."""
         rows = 8 * (FRAMES * (1 + PATCHES) + 16) if self.device.type == "cpu" else 65536
         dtype = PRECISIONS[self.precision]
         a, b = (torch.randn(*shape, device=self.device, dtype=dtype) for shape in ((rows, WIDTH), (WIDTH, 4 * WIDTH)))
@@ -149,15 +149,15 @@ class Bench:
 
 
 def measure(bench: Bench, size_batch: int, rounds: int) -> tuple[float, float, float]:
-    """Seconds of our way and of the straightforward one, in turns; and by how much of the largest scores differ."""
-    expected = bench.straightforward(size_batch)  # and both are warm
+    """Seconds of our code and of straightforward code, alternating, and the largest relative difference of scores."""
+    expected = bench.straightforward(size_batch)  # also warms up both
     difference = np.abs(bench.ours() - expected).max() / np.abs(expected).max()
     ours, plain = turns((bench.ours, lambda: bench.straightforward(size_batch)), rounds, bench.device)
     return ours, plain, float(difference)
 
 
 def compare(bench: Bench, size_batch: int, rounds: int) -> None:
-    """Both ways in turns; the best of each."""
+    """Alternates both and prints the best time of each."""
     pairs = len(bench.texts) * len(bench.videos)
     rate = bench.matrix_rate()
     ours, plain, difference = measure(bench, size_batch, rounds)
@@ -174,7 +174,7 @@ def compare(bench: Bench, size_batch: int, rounds: int) -> None:
 
 
 def memory(bench: Bench, tiles: int) -> None:
-    """Peak memory of the process (and of the GPU) with the whole gallery in place, after each tile of videos.
+    """Prints peak memory of the process (and of the GPU) with the whole gallery loaded, after each tile of videos.
 
     On a GPU a tile is scored against all texts, on a CPU against two texts of each length.
     """

@@ -1,4 +1,4 @@
-"""What is measured and how it is shown: rows, the sizes of a machine, the table and its file."""
+"""Rows of the table, sizes of a machine's measurements, and output as table and file."""
 
 import json
 import os
@@ -21,21 +21,21 @@ from lavender.runtime.device import PRECISIONS, autocast
 from lavender.runtime.files import atomic_file
 
 ROOT = Path(__file__).resolve().parents[1]
-BERT = ROOT / "tests" / "conformance" / "kit" / "bert_micro"  # for its words alone
+BERT = ROOT / "tests" / "conformance" / "kit" / "bert_micro"  # only for its vocabulary
 HEADINGS = ("row", "value", "unit", "× plain", "of matrix rate", "peak GiB", "note")
 
 
-class Skipped(Exception):  # noqa: N818 (nothing is wrong)
-    """A row that this machine cannot have; the message says why."""
+class Skipped(Exception):  # noqa: N818 (not an error)
+    """The machine cannot run this row; the message gives the reason."""
 
 
 @dataclass
 class Row:
-    """A line of the table.
+    """Row of the table.
 
     Args:
-        ratio: how many times as fast as the plain version, measured in turns; share: of the machine's matrix rate.
-        memory: peak, in GiB; skipped, failed: why there is no value.
+        ratio: speed-up over the plain version, measured alternately; share: fraction of the machine's matrix rate.
+        memory: peak in GiB; skipped, failed: why there is no value.
     """
 
     name: str
@@ -51,19 +51,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Size:
-    """A model: its Video Swin, its BERT and the side of its frames."""
+    """Model size: Video Swin, BERT and side of the frames."""
 
     swin: str
     bert: BertConfig
     side: int = 224
 
     def build(self) -> Lavender:
-        """With random weights."""
+        """Builds the model with random weights."""
         torch.manual_seed(0)
         return Lavender(VideoSwin(self.swin), self.bert, self.bert, Heads())
 
     def shapes(self) -> Lavender:
-        """Without storage."""
+        """Builds the model without storage."""
         with shapes_only():
             return Lavender(VideoSwin(self.swin), self.bert, self.bert, Heads())
 
@@ -77,11 +77,11 @@ SIZES = {
 
 @dataclass
 class Machine:
-    """Where it is measured and how much of everything.
+    """Device, and sizes of all measurements.
 
     Args:
-        size: of the model; of the rows that compile, `compiled`. batches: samples of the training steps.
-        rates: FLOP/s of matrix products, dtype → rate; the row `matrix` fills it in.
+        size: model size; `compiled`: that of the rows that compile. batches: batch sizes of the training steps.
+        rates: dtype → FLOP/s of matrix products; filled by the row `matrix`.
     """
 
     device: torch.device
@@ -106,7 +106,7 @@ class Machine:
         return autocast(self.precision, self.device)
 
     def share(self, flop: float, taken: float) -> float | None:
-        """The part of the matrix rate that so many operations in so many seconds are."""
+        """Fraction of the matrix rate that this many operations in this many seconds amount to."""
         rate = self.rates.get(self.precision)
         return flop / taken / rate if rate else None
 
@@ -116,12 +116,12 @@ class Machine:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def chip(device: torch.device) -> str:
-    """The name of the GPU or of the processor."""
+    """Name of the GPU or CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     with suppress(OSError):
@@ -131,12 +131,12 @@ def chip(device: torch.device) -> str:
 
 
 def file_name(device: torch.device) -> str:
-    """A name for the results of a machine that every file system takes."""
+    """File name for the results of a machine, valid on any file system."""
     return re.sub(r"[^A-Za-z0-9]+", "-", f"{chip(device)} {cores()} cores").strip("-") + ".json"
 
 
 def commit() -> str:
-    """The commit that is measured, with `+` where files differ from it; "" without git."""
+    """Measured commit, with `+` if files differ from it; "" without git."""
     with suppress(OSError):
         words = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--abbrev=12"]
         done = subprocess.run(words, capture_output=True, text=True)
@@ -145,7 +145,7 @@ def commit() -> str:
 
 
 def results(machine: Machine, rows: list[Row]) -> dict[str, Any]:
-    """What the file of a machine holds."""
+    """Content of a machine's results file."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
@@ -161,14 +161,14 @@ def results(machine: Machine, rows: list[Row]) -> dict[str, Any]:
 
 
 def write(machine: Machine, rows: list[Row], path: Path) -> None:
-    """The file, whole or as it was."""
+    """Writes the results file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
         file.write((json.dumps(results(machine, rows), indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def line(row: Row) -> str:
-    """A row of the table on the screen."""
+    """Row of the table as text."""
     if row.skipped or row.failed:
         return f"{row.name:34} " + (f"skipped: {row.skipped}" if row.skipped else f"FAILED: {row.failed}")
     columns = (
@@ -182,6 +182,6 @@ def line(row: Row) -> str:
 
 
 def heading() -> str:
-    """The first line of the table."""
+    """Header of the table."""
     name, value, unit, ratio, share, memory, note = HEADINGS
     return f"{name:34} {value:>10} {unit:12} {ratio:>8} {share:>14} {memory:>8}  {note}"

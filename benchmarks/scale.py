@@ -1,4 +1,4 @@
-"""What a large pretraining set costs at the start: seconds, and memory of each process beyond what they share.
+"""Start-up cost of a large pretraining set: seconds, and memory of each process beyond shared memory.
 
     python benchmarks/scale.py --rows 1000000
     python benchmarks/scale.py --rows 3000000
@@ -25,7 +25,7 @@ NAME, LOOKED_UP, PROCESSES = "made_up", 1000, 2
 
 
 def make(folder: Path, rows: int, ending: str) -> None:
-    """Writes the captions of so many rows and of 1,000 more for validation, and the TSV of the rows."""
+    """Writes the captions of `rows` rows and of 1,000 more for validation, and the TSV of the rows."""
     rng = random.Random(1)
     words = [f"word{number}" for number in range(2000)]
     with open(folder / f"txt_{NAME}.json", "w") as text, open(folder / f"{NAME}_train_0.tsv", "w") as tsv:
@@ -45,7 +45,7 @@ def _id(split: str, row: int, ending: str) -> str:
 
 
 def start(folder: Path) -> None:
-    """What one process does at its start; prints its figures as JSON."""
+    """Runs the start-up of one process; prints its measurements as JSON."""
     sys.path.insert(0, str(ROOT))
     from lavender.data.caption_cache import open_captions
     from lavender.data.loaders import EpochSampler
@@ -71,18 +71,18 @@ def start(folder: Path) -> None:
 
 
 def _own_memory() -> float:
-    """MiB that this process alone has changed."""
+    """MiB of memory private to this process."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty")) / 1024
 
 
 def _peak() -> float:
-    """The most memory in MiB that this process has had, shared pages among it."""
+    """Peak memory of this process in MiB, including shared pages."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
-    """Makes the files, starts the processes twice, and prints the table."""
+    """Creates the files, starts the processes twice, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--ending", default="", help="of the ids of the captions, as .mp4; the frames' have none")

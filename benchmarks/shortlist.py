@@ -1,4 +1,4 @@
-"""What a shortlist costs in recall and saves in time, on the toy gallery of `make demo`.
+"""Recall and time of a shortlist search, on the toy gallery of `make demo`.
 
     make demo                                       # its model captions and matches
     python benchmarks/shortlist.py _demo
@@ -24,7 +24,7 @@ from lavender.inference.predictor import Predictor
 from lavender.inference.results import Found
 from lavender.inference.shortlist import CaptionRanking
 
-TURNS = 3  # of each search; the fastest counts
+TURNS = 3  # repetitions of each search; the fastest counts
 LENGTHS = (5, 10, 20, 30)
 
 
@@ -40,7 +40,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clips = Path(folder, "clips")
         clips.mkdir()
-        for item in items:  # the folder of the demo has several clips of a combination
+        for item in items:  # the demo has several clips per combination
             name = f"{item['video']}.mp4"
             (clips / name).symlink_to((arguments.demo / "_toy_test" / name).resolve())
         start = time.perf_counter()
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def compare(predictor: Predictor, index: GalleryIndex, items: list[dict[str, str]], lengths: list[int]) -> None:
-    """Prints recall and time of a full search, of the captions alone, and of each length of the shortlist."""
+    """Prints recall and time of a full search, of the captions only, and of each shortlist length."""
     texts, own = [item["caption"] for item in items], [item["video"] for item in items]
     ranking = CaptionRanking([clip.caption or "" for clip in index.clips])
     names = [Path(clip.path).stem for clip in index.clips]
@@ -70,7 +70,7 @@ def compare(predictor: Predictor, index: GalleryIndex, items: list[dict[str, str
 
 
 def _trained(demo: Path) -> Path:
-    """The newest multi-task run of the demo."""
+    """Newest multi-task run of the demo."""
     runs = sorted(demo.glob("_snapshot/_toy-all_*"))
     if not runs:
         sys.exit(f"{demo}/_snapshot has no run of `make demo`; make one, or name a checkpoint with --path_ckpt")
@@ -82,7 +82,7 @@ def _names(found: Found) -> list[str]:
 
 
 def _recall(ranked: list[list[str]], own: list[str], k: int) -> str:
-    """The share of texts whose own clip is among the first `k`, as a cell of the table."""
+    """Fraction of texts whose own clip is among the first `k`, as a table cell."""
     share = sum(video in some[:k] for some, video in zip(ranked, own, strict=True)) / len(own)
     return f"{share:8.0%}"
 

@@ -1,4 +1,4 @@
-"""How long a run takes to its first batch, in two checkouts side by side.
+"""Time from start to first batch, for two checkouts side by side.
 
     python benchmarks/start.py --other ../before --rounds 5
 
@@ -52,7 +52,7 @@ REACHED = 77
 
 
 def start(checkout: Path, script: str) -> tuple[float, float]:
-    """Seconds to the first batch: of the wall clock, and of the processor."""
+    """Seconds to the first batch: wall clock and CPU time."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", UNTIL_FIRST_BATCH, script, *OPTIONS, "--path_output", folder]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -65,7 +65,7 @@ def start(checkout: Path, script: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Times both and prints the table."""
+    """Times both checkouts and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--other", type=Path, default=ROOT, help="the checkout to compare with")
     parser.add_argument("--script", default="main_qaoe_mlm.py")

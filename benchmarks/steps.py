@@ -1,4 +1,4 @@
-"""The video encoder and the training step: seconds, share of the matrix rate, peak memory, beside the plain version."""
+"""Video encoder and training step: seconds, fraction of the matrix rate, peak memory, against plain code."""
 
 import gc
 from collections.abc import Callable
@@ -23,14 +23,14 @@ from lavender.tasks.qaoe import QAOETask
 from lavender.tasks.retrieval import RetrievalTask
 
 TASKS = {"QA": QAOETask, "retrieval": RetrievalTask, "pretraining": PretrainTask}
-SHAPES = {"QA": (5, 25), "retrieval": (5, 26), "pretraining": (4, 33)}  # frames, tokens of a text
+SHAPES = {"QA": (5, 25), "retrieval": (5, 26), "pretraining": (4, 33)}  # (frames, tokens of a text)
 MODES = ("eager", "use_checkpoint", "compile")
-HIDDEN = 0.15  # part of a text's tokens that pretraining hides
-TOLERANCES = {"fp32": 1e-4, "bf16": 3e-2, "fp16": 1e-2}  # of the largest feature, between ours and the plain version
+HIDDEN = 0.15  # fraction of tokens masked in pretraining
+TOLERANCES = {"fp32": 1e-4, "bf16": 3e-2, "fp16": 1e-2}  # relative to the largest feature, between ours and plain code
 
 
 def batch_of(task: str, samples: int, side: int, device: torch.device) -> dict[str, Any]:
-    """Random clips and words with the labels of a task."""
+    """Random clips and texts with the labels of a task."""
     frames, tokens = SHAPES[task]
     draw = torch.Generator().manual_seed(0)
     ids = torch.randint(5, 300, (samples, tokens), generator=draw)
@@ -55,7 +55,7 @@ def batch_of(task: str, samples: int, side: int, device: torch.device) -> dict[s
 
 
 def forward_flop(size: Size, frames: int, tokens: int) -> tuple[float, float]:
-    """Operations of encoding a clip, and of fusing it with a text."""
+    """FLOPs of encoding a clip, and of fusing it with a text."""
     model = size.shapes()
     with torch.no_grad():
         with FlopCounterMode(display=False) as counter:
@@ -69,7 +69,7 @@ def forward_flop(size: Size, frames: int, tokens: int) -> tuple[float, float]:
 
 
 def step_flop(task: str, samples: int, size: Size) -> float:
-    """Operations of a training step; what `use_checkpoint` computes twice counts once."""
+    """FLOPs of a training step; recomputation by `use_checkpoint` is not counted."""
     frames, tokens = SHAPES[task]
     clip, pair = forward_flop(size, frames, tokens)
     hidden = -(-tokens // round(1 / HIDDEN))
@@ -84,7 +84,7 @@ def step_flop(task: str, samples: int, size: Size) -> float:
 
 
 def compare_outputs(model: Lavender, img: Tensor, machine: Machine) -> str:
-    """How much the plain version's features differ; raises where they are not the same mathematics."""
+    """Difference to the features of plain code; raises if it exceeds the tolerance."""
     model.eval()
     with torch.inference_mode(), machine.autocast():
         ours = model.encode_video(img).states.float()
@@ -97,7 +97,7 @@ def compare_outputs(model: Lavender, img: Tensor, machine: Machine) -> str:
 
 
 def encoder(machine: Machine) -> list[Row]:
-    """Video Swin's forward pass, no gradient."""
+    """Forward pass of Video Swin without gradients."""
     samples, device, frames = max(machine.batches["QA"], 1), machine.device, SHAPES["QA"][0]
     model = machine.model.build().eval().to(device)
     img = batch_of("QA", samples, machine.model.side, device)["img"]
@@ -123,7 +123,7 @@ def _plainly(model: Lavender, work: Callable[[], object]) -> None:
 
 
 class Step:
-    """A task's training step on random samples, by the engine that trains."""
+    """Training step of a task on random samples, with the training engine."""
 
     def __init__(self, task: str, mode: str, machine: Machine):
         self.size = SIZES[machine.compiled if mode == "compile" else machine.size]
@@ -133,7 +133,7 @@ class Step:
         config = Config(
             **words, task="bench", dataset=dataset, precision=machine.precision, max_grad_norm=1.0, n_workers=0
         )
-        self.task: Any = TASKS[task](config)  # its files are not looked for: the batches are random
+        self.task: Any = TASKS[task](config)  # batches are random, so it needs no files
         self.model = self.size.build()
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(not name.startswith(self.task.unused_parameters()))
@@ -159,11 +159,11 @@ class Step:
 
 
 def step(task: str, mode: str, machine: Machine) -> list[Row]:
-    """Seconds of a training step; the eager QA step in turns with the plain version."""
+    """Seconds per training step; the eager QA step alternates with plain code."""
     name = f"step, {task}, {mode}"
     gc.collect()
     made = Step(task, mode, machine)
-    made.run()  # memory and the moments of AdamW are there; what is compiled is compiled
+    made.run()  # allocates memory and AdamW's moments, and compiles
     reset_peak(made.device)
     made.run()
     memory = peak(made.device)

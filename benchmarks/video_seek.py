@@ -1,4 +1,4 @@
-"""Reading 4 of 5 frames of a long video: with seeking against decoding all of it, on this machine.
+"""Reading 4 of 5 frames of a long video: with seeking against full decoding, on this machine.
 
     python benchmarks/video_seek.py
     python benchmarks/video_seek.py --seconds 300 --videos ../clips     # one of your own folder, too
@@ -29,7 +29,7 @@ WIDTH, HEIGHT, RATE = 320, 240, 25
 
 
 def write_clip(path: Path, seconds: int, group: int) -> Path:
-    """A picture that moves; it starts afresh every `group` frames."""
+    """Writes a clip of a moving picture with a keyframe every `group` frames."""
     noise = np.random.default_rng(0).integers(0, 255, (HEIGHT // 8, WIDTH // 4, 3)).astype(np.uint8)
     picture = noise.repeat(8, 0).repeat(8, 1)
     with av.open(str(path), "w") as container:
@@ -43,7 +43,7 @@ def write_clip(path: Path, seconds: int, group: int) -> Path:
 
 
 def compare(path: Path) -> str:
-    """Milliseconds a reading of both ways, the best of some rounds, and their ratio."""
+    """Milliseconds per read for both, best of some rounds, and their ratio."""
     best = {"all": float("inf"), "seeking": float("inf")}
     plain = sample_frames(path, STORED, threads=1)
     for frame, number in zip(read_frames(path, STORED, TAKEN, MAX_PIXELS), TAKEN, strict=True):

@@ -42,7 +42,7 @@ def serve(
     password: str | None,
     index_command: str,
 ) -> None:
-    """Serves the page until Ctrl-C.
+    """Runs the server of the page until Ctrl-C.
 
     Raises:
         LavenderError: the checkpoint, an index or the port cannot be used.

@@ -129,7 +129,7 @@ class HasArrays(Protocol):
 
     @property
     def arrays(self) -> CaptionArrays:
-        """The captions."""
+        """Arrays of the captions."""
 
 
 class CaptionTable:

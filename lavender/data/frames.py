@@ -25,7 +25,7 @@ MAX_ELONGATION = 100  # ratio of the sides; after the resize a longer image woul
 MAX_PIXELS = 64 * 2**20  # checked in the header first: a file of a few KiB can claim many GB
 MAX_SCANS = 200  # of a progressive JPEG: each costs a pass over all pixels
 
-# What begins the pixel data, and what follows it.
+# Markers at the start of the pixel data, and after it.
 _PIXELS = {"JPEG": (b"\xff\xda", b"\xff\xd9"), "PNG": (b"IDAT", b"IEND")}
 
 

@@ -66,7 +66,7 @@ class MultipleChoiceDataset(ItemDataset):
 
 
 class OptionNumberDataset(MultipleChoiceDataset):
-    """The same text without `[MASK]`, for the task-specific head: its label is the number of the right option."""
+    """Like `MultipleChoiceDataset` without `[MASK]`, for the task-specific head; labels are option numbers."""
 
     def encode(self, question: str, options: list[str], answer: int) -> dict[str, Any]:
         ids, mask = self.tokenizer.encode(with_options(question, options), self.config.size_txt)

@@ -35,6 +35,6 @@ class MatchingChoiceDataset(MultipleChoiceDataset):
 
 
 class MatchingTextDataset(MatchingChoiceDataset):
-    """The same texts without `[MASK]`, for the task-specific head."""
+    """Like `MatchingChoiceDataset` without `[MASK]`, for the task-specific head."""
 
     append_mask = False

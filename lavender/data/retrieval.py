@@ -85,7 +85,7 @@ class RetrievalDataset(ItemDataset):
 
 
 class RetrievalTextDataset(RetrievalDataset):
-    """The same without `[MASK]`, for the task-specific head."""
+    """Like `RetrievalDataset` without `[MASK]`, for the task-specific head."""
 
     append_mask = False
 

@@ -298,7 +298,7 @@ def _annotations(clips: dict[str, list[ToyClip]], seed: int) -> dict[str, dict]:
 
 
 def _one_of_each(clips: list[ToyClip]) -> list[ToyClip]:
-    """The first clip of each combination: in a gallery, a caption must mean one clip."""
+    """First clip of each combination: in a gallery, a caption must match only one clip."""
     first: dict[Combination, ToyClip] = {}
     for clip in clips:
         first.setdefault((clip.colour, clip.shape, clip.motion), clip)

@@ -1,1 +1,1 @@
-"""When things happen: the training loop, the evaluation loop, checkpoints, the wiring of a run."""
+"""Training and evaluation loops, checkpoints, and the set-up of a run."""

@@ -57,7 +57,7 @@ class Trainer:
 
     @property
     def step(self) -> int:
-        """Optimizer steps done."""
+        """Number of optimizer steps so far."""
         return self.clock.step
 
     def run(self) -> dict[str, Any]:

@@ -26,5 +26,5 @@ ATTENTION_MODES = {"full": full_attention, "seq2seq": seq2seq_attention}
 
 
 def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, rows or 1, L) of 0 and 1 → (B, 1, rows or 1, L), 0 where visible and the most negative number elsewhere."""
+    """(B, rows or 1, L) of 0 and 1 → (B, 1, rows or 1, L): 0 for 1, the most negative number for 0."""
     return (1 - visible[:, None].to(dtype)) * torch.finfo(dtype).min

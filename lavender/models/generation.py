@@ -113,7 +113,7 @@ def _one_by_one(
 
 
 def penalise_repetition(logits: Tensor, generated_ids: Tensor, penalty: float) -> Tensor:
-    """Logits (R, V) with those of the tokens `generated_ids` (R, n) made smaller by the factor `penalty`."""
+    """Applies the repetition penalty to the logits (R, V) of the tokens `generated_ids` (R, n)."""
     if penalty == 1:
         return logits
     chosen = logits.gather(1, generated_ids)

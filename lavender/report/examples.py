@@ -20,7 +20,7 @@ CONFUSED = 10  # answers in the confusion matrix
 
 @dataclass(frozen=True)
 class Line:
-    """A line of text under a video. kind: plain, right or wrong; share: the length of its bar, 0 to 1, if any."""
+    """Line of text below a video. kind: plain, right or wrong; share: length of its bar, 0 to 1, if any."""
 
     text: str
     kind: str = "plain"
