@@ -84,7 +84,7 @@ class Uploads:
                 shutil.rmtree(file.parent, ignore_errors=True)
 
 
-class KeptClips:
+class ClipCache:
     """Clips in memory under unguessable keys; the oldest are removed when there are too many bytes.
 
     Args:

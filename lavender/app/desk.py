@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lavender.app import drawing
-from lavender.app.clips import Clip, KeptClips, Uploads
+from lavender.app.clips import Clip, ClipCache, Uploads
 from lavender.app.decoding import Decoder
 from lavender.app.drawing import Tile
 from lavender.data.frames import evaluation_indices
@@ -39,7 +39,7 @@ class Desk:
     ):
         self.predictor, self.decoder, self.uploads = predictor, decoder, uploads
         self.examples, self.indexes = list(examples), dict(indexes or {})
-        self.kept = KeptClips()
+        self.kept = ClipCache()
         for index in self.indexes.values():
             index.check_model(predictor)
 

@@ -39,7 +39,7 @@ def find_images(folder: Path, needed: bool = True, single: bool = False) -> tupl
     videos: dict[str, list[Path]] = {}
     others: list[Path] = []
     for place, names in walk(folder):
-        for name in sorted(names, key=natural):
+        for name in sorted(names, key=natural_key):
             file = Path(place, name)
             extension = file.suffix[1:].lower()
             if name.startswith(".") or extension not in IMAGE_EXTENSIONS | {"gif"}:
@@ -72,7 +72,7 @@ def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
     left: list[str] = []
     for place, folders, names in os.walk(root, followlinks=True, onerror=fail):
         kept = []
-        for name in sorted((name for name in folders if not name.startswith(".")), key=natural):
+        for name in sorted((name for name in folders if not name.startswith(".")), key=natural_key):
             path = os.path.join(place, name)
             if os.path.islink(path):
                 target = os.path.realpath(path)
@@ -124,7 +124,7 @@ def read_image(file: Path, max_pixels: int = MAX_PIXELS) -> tuple[bytes, np.ndar
         raise
 
 
-def natural(name: str) -> list[tuple[bool, int, str]]:
+def natural_key(name: str) -> list[tuple[bool, int, str]]:
     """Key for natural sorting of names: numbers by value."""
     parts = re.findall(r"[0-9]+|[^0-9]+", name)
     return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]

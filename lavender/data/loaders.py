@@ -186,7 +186,7 @@ def evaluation_loader(dataset: ClipDataset, size_batch: int = 0, lasting: bool =
     return Loader(dataset, batches, f"evaluation loader ({_content(dataset)})", lasting=lasting)
 
 
-class KeptLoaders:
+class LoaderCache:
     """Loaders of a run by use; their workers stay alive between passes."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lavender.data.loaders import KeptLoaders, Loader, evaluation_loader
+from lavender.data.loaders import Loader, LoaderCache, evaluation_loader
 from lavender.data.samples import ClipDataset
 from lavender.engine.checkpoint import write_jsonl
 from lavender.engine.engines import Engine
@@ -31,7 +31,7 @@ def evaluate(
     folder: RunFolder,
     checkpoint: Path,
     step: int = 0,
-    loaders: KeptLoaders | None = None,
+    loaders: LoaderCache | None = None,
     weights: Callable[[], str] | None = None,
 ) -> Metrics:
     """Predicts and scores a whole split; writes the records to `predictions/<split>.latest.jsonl`.
@@ -68,7 +68,7 @@ def evaluate(
             own.publish(split, checkpoint, weights, ordered, metrics)
             folder.examples(f"{title}/examples", frames, shares[0][: len(frames)], step)
         counts = " + ".join(str(len(share)) for share in shares)
-        LOGGER.info("%s: %d samples (%s by process): %s", title, len(ordered), counts, in_words(metrics))
+        LOGGER.info("%s: %d samples (%s by process): %s", title, len(ordered), counts, format_metrics(metrics))
     return distributed.broadcast_object(metrics)
 
 
@@ -103,7 +103,7 @@ def _is_finite(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def in_words(metrics: Metrics) -> str:
+def format_metrics(metrics: Metrics) -> str:
     """Metrics as text for a log line."""
     return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
 

@@ -19,7 +19,7 @@ from lavender.data.retrieval import Gallery
 from lavender.engine.gallery_output import ScoreFile, fingerprint, write_results
 from lavender.engine.output import RunFolder
 from lavender.engine.run import run
-from lavender.models.all_pairs import TextGroup, blocks, encode_texts, whole
+from lavender.models.all_pairs import TextGroup, blocks, encode_texts, unpadded
 from lavender.models.encoders import Encoded
 from lavender.models.lavender import Lavender
 from lavender.models.pairs import select_rows
@@ -115,7 +115,7 @@ def encode_videos(model: Lavender, gallery: Gallery, device: torch.device, preci
         states = torch.stack([clip.float().mean(dim=0) for clip in clips.states.split(batch["clips"].tolist())])
         store = store or FeatureStore(len(loader) * TILE, states[0], PRECISIONS[precision], device)
         store.add(states)
-    features = store.encoded() if store else whole(torch.empty(0, 1, 1))
+    features = store.encoded() if store else unpadded(torch.empty(0, 1, 1))
     all_faults = {number: fault for share in distributed.gather_objects(faults) for number, fault in share.items()}
     tiles = np.asarray(numbers, dtype=np.int64) // TILE
     if all_faults and gallery.config.on_bad_sample == "zero" and not gallery.config.allow_missing:
@@ -148,7 +148,7 @@ class FeatureStore:
 
     def encoded(self) -> Encoded:
         """All features added so far, without padding tokens."""
-        return whole(self.states[: self.filled])
+        return unpadded(self.states[: self.filled])
 
 
 def score_pairs(

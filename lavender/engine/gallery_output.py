@@ -18,7 +18,7 @@ from lavender.config.schema import Config
 from lavender.data.retrieval import Gallery
 from lavender.data.sources.base import stamp
 from lavender.engine.checkpoint import write_array, write_json, write_jsonl
-from lavender.engine.evaluator import in_words
+from lavender.engine.evaluator import format_metrics
 from lavender.engine.output import RunFolder
 from lavender.metrics.retrieval import retrieval_metrics, text_ranks
 from lavender.runtime import distributed
@@ -113,7 +113,7 @@ def write_results(config: Config, gallery: Gallery, scores: np.ndarray, folder: 
     metrics |= {"missing": float(len(gallery.missing))} if gallery.missing else {}
     metrics |= {"bad_samples": float(bad)} if bad else {}
     results = {"zero_shot": {split: metrics}, "epochs": []}
-    LOGGER.info("%s: %s", split, in_words(metrics))
+    LOGGER.info("%s: %s", split, format_metrics(metrics))
     texts = [{"video": gallery.videos[number], "caption": text} for text, number in gallery.captions]
     write_array(scores, folder.path / f"scores_{split}.npy")
     folder.write(f"scores_{split}.json", {"texts": texts, "videos": gallery.videos})

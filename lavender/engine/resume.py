@@ -141,7 +141,7 @@ def load_state(state: Path, engine: Engine) -> tuple[TrainState, RankState]:
     return position, RankState()
 
 
-def tidy(run: Path) -> None:
+def remove_temporaries(run: Path) -> None:
     """Removes temporary files that a killed run left behind."""
     if distributed.is_main():
         remove_leftovers(run.rglob(".*.tmp"))
@@ -199,7 +199,7 @@ def claimed_run(config: Config, name: str, end: Callable[[str], object]) -> Iter
         yield found
         return
     try:
-        with ownership.signs_of_life(found.run, end):
+        with ownership.lock_heartbeat(found.run, end):
             yield found
     finally:
         ownership.release(found.run)

@@ -11,15 +11,15 @@ from torch import Tensor
 from lavender.config.load import read_object
 from lavender.config.schema import Config
 from lavender.data.batch import with_label_positions
-from lavender.data.loaders import KeptLoaders, Loader
+from lavender.data.loaders import Loader, LoaderCache
 from lavender.engine.best import best_number, best_on_test, by_task, evaluated_tasks, has_validation, history
 from lavender.engine.checkpoint import save_weights
 from lavender.engine.engines import Engine, StepMetrics
-from lavender.engine.evaluator import digest_of, evaluate, in_words, report_faults
+from lavender.engine.evaluator import digest_of, evaluate, format_metrics, report_faults
 from lavender.engine.optim import set_learning_rates
 from lavender.engine.output import RunFolder
 from lavender.engine.profile import StepProfile
-from lavender.engine.resume import RankState, TrainState, load_state, remove_state, save_state, tidy
+from lavender.engine.resume import RankState, TrainState, load_state, remove_state, remove_temporaries, save_state
 from lavender.engine.running import RunningMeans
 from lavender.runtime import distributed
 from lavender.runtime.device import memory_in_use, to_device
@@ -52,7 +52,7 @@ class Trainer:
         self.stop_asked = StopRequest()
         self.stop_agreed = False  # on all processes
         self.last_checkpoint = ""
-        self.loaders = KeptLoaders()
+        self.loaders = LoaderCache()
         self.results: dict[str, Any] = {}
 
     @property
@@ -97,7 +97,7 @@ class Trainer:
 
     def resume(self, state: Path) -> tuple[TrainState, RankState]:
         """Resumes a run from a saved state; returns its position and the state of this process."""
-        tidy(self.folder.path)
+        remove_temporaries(self.folder.path)
         self.results = read_object(self.folder.path / "results.json")
         position, process = load_state(state, self.engine)
         self.clock.step, self.batches = position.step, position.all_batches
@@ -194,8 +194,8 @@ class Trainer:
                 if pace.due() or number == len(loader):
                     LOGGER.info(
                         "%s, step %d/%d: %s; lr %.2e, gradient norm %.2f, %.1f clips/s, %s",
-                        *(description, number, len(loader), in_words(running.means()), rate, self.engine.grad_norm),
-                        *(clips, memory_in_use(self.device)),
+                        *(description, number, len(loader), format_metrics(running.means()), rate),
+                        *(self.engine.grad_norm, clips, memory_in_use(self.device)),
                         extra=BAR_SHOWS_IT,
                     )
                 for name, value in {**newest, "learning_rate": rate, "gradient_norm": self.engine.grad_norm}.items():
@@ -227,10 +227,11 @@ class Trainer:
         values = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in losses.items())
         raise TrainingError(
             f"the {what} is not finite at step {self.step + 1} of {self.total_steps} ({values}), in the batch of "
-            f"{', '.join(map(str, offending))}; {self.kept()}. Look at them, or lower --lr, or set --max_grad_norm 1"
+            f"{', '.join(map(str, offending))}; {self.describe_weights()}. Look at them, or lower --lr, "
+            "or set --max_grad_norm 1"
         )
 
-    def kept(self) -> str:
+    def describe_weights(self) -> str:
         """Describes the weights that remain, for error messages."""
         if not self.config.size_epoch:
             return f"the weights are those of {self.config.path_ckpt or 'no checkpoint: they are random'}"
@@ -251,7 +252,9 @@ class Trainer:
         for split, metrics in by_split.items():
             for name, value in metrics.items():
                 if not math.isfinite(value):
-                    raise TrainingError(f"{name} on {split} is not finite after step {self.step}; {self.kept()}")
+                    raise TrainingError(
+                        f"{name} on {split} is not finite after step {self.step}; {self.describe_weights()}"
+                    )
                 self.folder.curve(f"{split}/{name}", value, self.step)
         return by_split
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps
 
 from lavender.data.frames import MAX_PIXELS
-from lavender.data.image_folders import EXTENSIONS, natural
+from lavender.data.image_folders import EXTENSIONS, natural_key
 from lavender.data.sources.base import FrameSource, StoredVideo
 from lavender.data.sources.video_files import ImageFiles, VideoFile
 from lavender.data.video import ClipBytes
@@ -135,7 +135,7 @@ def open_video(video: Video, name: str, count: int, max_pixels: int = MAX_PIXELS
 
 def _open_path(path: Path, count: int, max_pixels: int) -> StoredVideo:
     if path.is_dir():
-        names = sorted((entry.name for entry in path.iterdir()), key=natural)
+        names = sorted((entry.name for entry in path.iterdir()), key=natural_key)
         files = [path / entry for entry in names if _is_image(path / entry) and not entry.startswith(".")]
         if not files:
             several = any(looks_like_video(path / entry) for entry in names)

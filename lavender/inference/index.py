@@ -14,7 +14,7 @@ from lavender.data.video_folders import find_videos
 from lavender.inference.predictor import Predictor
 from lavender.inference.results import Found
 from lavender.inference.shortlist import CaptionRanking
-from lavender.models.all_pairs import whole
+from lavender.models.all_pairs import unpadded
 from lavender.models.weights import weights_digest
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import atomic_file, lock_file, looked_from
@@ -107,7 +107,7 @@ class GalleryIndex:
 
     def _search(self, predictor: Predictor, texts: Sequence[str], k: int, numbers: Sequence[int]) -> list[Found]:
         """Like `search`, among the clips with these numbers."""
-        states = whole(torch.from_numpy(self.features(numbers)))
+        states = unpadded(torch.from_numpy(self.features(numbers)))
         names = [self.clips[number].path for number in numbers]
         found = predictor.search_features(states, names, texts, k)
         return [Found(one.text, [replace(hit, number=numbers[hit.number]) for hit in one.hits]) for one in found]

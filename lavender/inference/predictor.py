@@ -20,7 +20,7 @@ from lavender.inference.given import SPLIT, GivenClips, GivenItems, check_count,
 from lavender.inference.heads import find_task, trained_formats
 from lavender.inference.opening import open_checkpoint
 from lavender.inference.results import Answer, Caption, Choice, Found, Guess, Hit, Match
-from lavender.models.all_pairs import blocks, encode_texts, whole
+from lavender.models.all_pairs import blocks, encode_texts, unpadded
 from lavender.models.encoders import Encoded
 from lavender.models.lavender import Lavender
 from lavender.models.pairs import select_rows
@@ -233,7 +233,7 @@ class Predictor:
             self.model.encode_video(batch["img"], batch["present"]).states
             for batch in self._batches(GivenClips(task.config, source))
         ]
-        return whole(torch.cat(pieces).to(PRECISIONS[self.precision]))
+        return unpadded(torch.cat(pieces).to(PRECISIONS[self.precision]))
 
     def _scores(self, task: PairTask, videos: Encoded, texts: Sequence[str]) -> np.ndarray:
         """Matching scores of texts and videos (M, V, D): (N texts, M videos)."""

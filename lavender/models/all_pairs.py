@@ -14,7 +14,7 @@ from lavender.runtime.device import PRECISIONS, autocast
 TEXTS_AT_ONCE = 256
 
 
-def whole(states: Tensor) -> Encoded:
+def unpadded(states: Tensor) -> Encoded:
     """Features (n, L, D) with a mask of ones: no token is padding."""
     return Encoded(states, torch.ones(states.shape[:2], dtype=torch.long, device=states.device))
 
@@ -46,7 +46,7 @@ def encode_texts(
             with autocast(precision, device):
                 states = model.encode_text(ids[some].to(device), mask).states
             pieces.append(states[mask.bool()].view(len(some), length, -1).to(PRECISIONS[precision]))
-        groups.append(TextGroup(places.numpy(), whole(torch.cat(pieces))))
+        groups.append(TextGroup(places.numpy(), unpadded(torch.cat(pieces))))
     return groups
 
 

@@ -19,10 +19,10 @@ class MaskedLanguageModelHead(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         return self.predictions(states)
 
-    def at_words(self, states: Tensor, words: Tensor) -> Tensor:
-        """States (…, D) → logits of selected token ids (W,) only: (…, W)."""
+    def logits_for(self, states: Tensor, ids: Tensor) -> Tensor:
+        """States (…, D) → logits of the token ids (W,) only: (…, W)."""
         decoder = self.predictions.decoder
-        return F.linear(self.predictions.transform(states), decoder.weight[words], decoder.bias[words])
+        return F.linear(self.predictions.transform(states), decoder.weight[ids], decoder.bias[ids])
 
 
 def classification_head(hidden_size: int, classes: int) -> nn.Sequential:

@@ -34,8 +34,8 @@ def write_frames(clips: Clips, used: list[str], path: Path, count: int, workers:
     """
     facts = {"count": count, **options}
     stamps = {name: clips[name].stamp() for name in used}
-    made = _Made(path, facts)
-    with _Part(path, facts) as part:
+    made = _FinishedTSV(path, facts)
+    with _PartialTSV(path, facts) as part:
         known = {name for name in used if stamps[name] in (made.stamps.get(name), part.stamps.get(name))}
         waiting = [name for name in used if name not in known]
         if known:
@@ -83,7 +83,7 @@ def _extract(job: _Job, count: int, options: dict[str, Any]) -> list[str]:
     return job.clip.stored(count, **options)
 
 
-class _Made:
+class _FinishedTSV:
     """Contents of a finished TSV; empty if it is missing or was made with other options.
 
     `stamps` is id → stamp of the clip, in row order.
@@ -113,7 +113,7 @@ class _Made:
             file.write(json.dumps(content, ensure_ascii=False).encode())
 
 
-class _Part:
+class _PartialTSV:
     """Rows extracted so far: `<path>.part`. Its first line has the options, a row has id, stamp and frames."""
 
     def __init__(self, tsv: Path, facts: dict[str, Any]):
@@ -123,16 +123,16 @@ class _Part:
         self._places: dict[str, tuple[int, int]] = {}  # id → start and length of its row
         self._file: BinaryIO
 
-    def __enter__(self) -> "_Part":
+    def __enter__(self) -> "_PartialTSV":
         self._file = self.path.open("a+b")
         try:
-            self._take_up()
+            self._load_rows()
         except BaseException:
             self._file.close()
             raise
         return self
 
-    def _take_up(self) -> None:
+    def _load_rows(self) -> None:
         lock_file(self._file, self.path, DataError)
         self._file.seek(0)
         if (head := self._file.readline()) != self._head:

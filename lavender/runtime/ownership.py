@@ -80,7 +80,7 @@ def locked_options(folder: Path) -> dict[str, Any] | None:
 
 
 @contextmanager
-def signs_of_life(folder: Path, end: Callable[[str], object]) -> Iterator[None]:
+def lock_heartbeat(folder: Path, end: Callable[[str], object]) -> Iterator[None]:
     """Context that shows to others that this process, the owner of the folder, is alive.
 
     Args:

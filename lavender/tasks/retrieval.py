@@ -120,7 +120,7 @@ class RetrievalTask(PairTask):
         """States (P, D) → logits of "true" and "false" (P, 2), in the weights' precision: bf16 would give ties."""
         words = constant((self.tokenizer.true_id, self.tokenizer.false_id), states.device)
         with torch.autocast(states.device.type, enabled=False):
-            return model.fc_mtm.at_words(states.to(model.dtype), words).float()
+            return model.fc_mtm.logits_for(states.to(model.dtype), words).float()
 
     def scores(self, model: Lavender, states: Tensor) -> Tensor:
         true, false = self.true_false(model, states).unbind(-1)

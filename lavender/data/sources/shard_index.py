@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from lavender.data.ids import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, unfit
-from lavender.data.image_folders import natural
+from lavender.data.image_folders import natural_key
 from lavender.runtime.distributed import rank, world_size
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import atomic_file, mistaken_file, refuse_special
@@ -217,7 +217,7 @@ def _frames_of(found: dict[str, tuple[int, int]]) -> list[tuple[int, int, int]]:
     videos = sorted((kind != "mp4", extension) for extension, kind in kinds.items() if kind in VIDEO_EXTENSIONS)
     if videos:
         return [(*found[videos[0][1]], VIDEO)]
-    images = sorted((extension for extension, kind in kinds.items() if kind in IMAGE_EXTENSIONS), key=natural)
+    images = sorted((extension for extension, kind in kinds.items() if kind in IMAGE_EXTENSIONS), key=natural_key)
     return [(*found[extension], IMAGE) for extension in images]
 
 

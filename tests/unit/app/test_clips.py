@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lavender.app.clips import Clip, KeptClips, Uploads
+from lavender.app.clips import Clip, ClipCache, Uploads
 from lavender.app.decoding import Limits
 from lavender.runtime.errors import DataError
 
@@ -74,7 +74,7 @@ def test_type_and_size(uploads: Uploads):
 
 
 def test_kept_clips():
-    kept = KeptClips(megabytes=1)
+    kept = ClipCache(megabytes=1)
     clip = Clip("a", np.zeros((1, 400, 400, 3), np.uint8))
     keys = [kept.add(clip) for _ in range(2)]
     kept.get(keys[0])

@@ -9,7 +9,7 @@ from torch import Tensor
 from lavender.config.schema import Config
 from lavender.data.loaders import (
     EpochSampler,
-    KeptLoaders,
+    LoaderCache,
     evaluation_loader,
     steps_in_epoch,
     training_loader,
@@ -224,7 +224,7 @@ def test_a_pass_after_one_that_was_left_is_whole(config: Config):
 
 def test_a_run_keeps_one_loader_a_use(config: Config):
     first, second = (Numbers(config, 3, training=False) for _ in range(2))
-    kept = KeptLoaders()
+    kept = LoaderCache()
     loader = kept.of("val", first, lambda: evaluation_loader(first))
     assert kept.of("val", first, lambda: evaluation_loader(first)) is loader
     assert kept.of("test", first, lambda: evaluation_loader(first)) is not loader

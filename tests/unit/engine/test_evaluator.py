@@ -10,7 +10,7 @@ import torch
 
 from lavender.config.schema import Config
 from lavender.engine.engines import TorchEngine
-from lavender.engine.evaluator import evaluate, in_words, report_faults
+from lavender.engine.evaluator import evaluate, format_metrics, report_faults
 from lavender.engine.output import RunFolder
 from lavender.runtime import distributed
 from lavender.tasks.pretrain import PretrainTask
@@ -103,7 +103,7 @@ def test_bad_samples_are_counted_and_ten_are_named(log):
 
 
 def test_in_words():
-    assert in_words({"acc": 0.5, "loss": 1.23456}) == "acc 0.5000, loss 1.2346"
+    assert format_metrics({"acc": 0.5, "loss": 1.23456}) == "acc 0.5000, loss 1.2346"
 
 
 def test_a_score_that_is_not_finite_is_not_hidden_by_an_accuracy(evaluated, monkeypatch):

@@ -157,7 +157,7 @@ def test_two_commands_at_once(tmp_path: Path, here: list[Clip]):
     write_images(tmp_path / "clips" / "a", 1)
     clips = Clips(str(tmp_path / "clips"))
     with (
-        lavender.prepare.frames._Part(tmp_path / "img.tsv", {}),
+        lavender.prepare.frames._PartialTSV(tmp_path / "img.tsv", {}),
         pytest.raises(DataError, match=r"img\.tsv.*another process"),
     ):
         write_frames(clips, ["a"], tmp_path / "img.tsv", 3, 1, **OPTIONS)

@@ -21,9 +21,9 @@ from lavender.runtime.ownership import (
     end_with_launcher,
     exclusive,
     is_orphan,
+    lock_heartbeat,
     locked_options,
     release,
-    signs_of_life,
     take,
 )
 
@@ -110,7 +110,7 @@ def test_signs_of_life(tmp_path: Path, monkeypatch):
     ends: list[str] = []
     assert take(tmp_path, {}) == ""
     os.utime(tmp_path / LOCK, (1, 1))
-    with signs_of_life(tmp_path, ends.append):
+    with lock_heartbeat(tmp_path, ends.append):
         time.sleep(0.5)
         assert (tmp_path / LOCK).stat().st_mtime > 1
         assert ends == []
