@@ -176,7 +176,7 @@ class CaptionTable:
             raise DataError(f"{self.where}: no caption for video {shown_json(video_id)}")
         text = self._arrays.text(row).decode(errors="surrogatepass")
         where = f"{self.where}, video {shown_json(video_id)}"
-        if not text:  # so is what is no text: see `first_caption`
+        if not text:  # or not a text, see `first_caption`
             raise DataError(f"{where}: the caption is empty or not text; a text or a list of texts is expected")
         return check_caption(text, where)
 

@@ -53,7 +53,7 @@ class PretrainDataset(ClipDataset):
         self.source = source
         if captions is not None and rows is None:  # otherwise they were selected by their captions already
             captions.check_file_names(source)
-        self.rows = range(len(source)) if rows is None else rows  # millions of numbers, where a range costs nothing
+        self.rows = range(len(source)) if rows is None else rows  # a range needs no memory for millions of rows
         if samples and samples < len(self.rows):
             drawn = draw_share(len(self.rows), samples, config.seed)
             self.rows = drawn if rows is None else rows[drawn]

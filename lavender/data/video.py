@@ -213,7 +213,7 @@ def survey_packets(path: Clip, max_pixels: int, chosen: int | None = None, watch
         if packets[stream.index] < 2 <= packets[fullest]:  # an unmarked still picture or an empty stream
             return survey_packets(path, max_pixels, fullest)
         _check(stream, path, max_pixels)
-        if not has_lengths and len(times) > 1:  # the last frame is shown for a while, too
+        if not has_lengths and len(times) > 1:  # add the duration of the last frame
             end += (end - begin) / (len(times) - 1)
         if stream.duration:
             announced, held = float(stream.duration * stream.time_base), end - begin

@@ -47,8 +47,8 @@ def find_videos(folder: Path) -> dict[str, Path]:
 def find_clips(folder: Path, option: str, single: bool = False) -> tuple[dict[str, Path], dict[str, list[Path]]]:
     """Finds all videos and folders of images, by id, for direct reading and for extraction.
 
-    An image beside a video of the same name is its thumbnail and is ignored. The log counts images of unsupported kinds,
-    such as HEIC.
+    An image beside a video of the same name is its thumbnail and is ignored. Images of unsupported kinds, such as HEIC,
+    are counted in the log.
 
     Args:
         option: option that names the folder, for messages; single: every image is a video of its own.

@@ -75,7 +75,7 @@ class FramesInMemory(StoredVideo):
 def _pixels(image: Image.Image) -> np.ndarray:
     """Pixels of an image, as decoded from a file: upright, upper 8 of 16 bits, transparency blended with white."""
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):  # PIL would make white of all above 255
+    if image.mode.startswith("I;16"):  # PIL would clip values above 255 to white
         upper = (np.asarray(image) // 256).astype(np.uint8)
         return np.repeat(upper[:, :, None], 3, axis=2)
     if image.has_transparency_data:

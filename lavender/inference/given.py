@@ -18,13 +18,13 @@ SPLIT = "test"  # the split in which items may lack an answer
 
 
 def texts_of(given: str | Iterable[str], what: str, blank: bool = False) -> list[str]:
-    """One text or several as a list.
+    """Returns one text or several as a list.
 
     Args:
-        what: messages call one of them; blank: whether one may be blank.
+        what: name of a text in messages; blank: whether a text may be blank.
 
     Raises:
-        DataError: one is no text or blank, or there is none.
+        DataError: a text is not a string or is blank, or there are none.
     """
     if isinstance(given, bytes) or not isinstance(given, Iterable):
         raise DataError(f"a {what} is a text, or a list of texts is given, not {shown(given)}")
@@ -40,7 +40,7 @@ def texts_of(given: str | Iterable[str], what: str, blank: bool = False) -> list
 
 
 def check_count(k: int) -> int:
-    """How many results are asked for. DataError where that is no whole number from 1 on."""
+    """Returns `k`, the requested number of results. DataError unless it is an integer from 1."""
     if not isinstance(k, Integral) or k < 1:
         raise DataError(f"k is {shown(k)}; a whole number from 1 on is expected")
     return k

@@ -61,10 +61,10 @@ def _read_file(file: Path) -> State:
 
 
 def _is_safetensors(file: Path) -> bool:
-    """Whether a file is of safetensors by its beginning, whatever its name: a length of eight bytes, then JSON.
+    """Whether a file begins like safetensors, whatever its name: a length of eight bytes, then JSON.
 
     Raises:
-        WeightsError: it is of torch and has the name of the other, by which torch itself decides.
+        WeightsError: it is a torch file with the extension of safetensors, by which torch would load it.
     """
     with file.open("rb") as stream:
         head = stream.read(9)

@@ -156,13 +156,13 @@ def export(
 
 
 def trained_options(arguments: Path, others: Mapping[str, Any]) -> Config:
-    """The options in the `args.json` beside a checkpoint; none where it has none.
+    """Options in the `args.json` beside a checkpoint; defaults if there is none.
 
     Args:
-        others: options in place of those.
+        others: overriding options.
 
     Raises:
-        ConfigError: a value that cannot be one.
+        ConfigError: a value is invalid.
     """
     written = read_object(arguments) if arguments.is_file() else {}
     config = from_dict({**written, **others}, str(arguments), strict=False)
@@ -185,7 +185,7 @@ def read_checkpoint(checkpoint: Path, trained: Config) -> tuple[State, Descripti
     refuse_not_finite(state, checkpoint)
     state = from_swinbert(state) if is_swinbert(state) else state
     for option in ("txt_backbone", "fusion_encoder"):
-        bert_of(trained, option)  # raises where it is not there
+        bert_of(trained, option)  # raises if it is missing
     berts = bert_config(trained.txt_backbone, "text"), bert_config(trained.fusion_encoder, "fusion")
     return state, describe(state, checkpoint, *berts, trained)
 

@@ -162,7 +162,7 @@ def _several(cell: str, blank: bool = False) -> list[str] | None:
                 continue
             if not isinstance(found, list):
                 return None
-            texts = ["" if text is None or text != text else text for text in found]  # null and NaN say nothing
+            texts = ["" if text is None or text != text else text for text in found]  # null and NaN are blank
             if not all(isinstance(text, str | int | float) for text in texts):
                 return None
             return [str(text).strip() for text in texts if blank or str(text).strip()]

@@ -82,7 +82,7 @@ def find_launch(environment: Mapping[str, str]) -> Launch | None:
 
 
 def _refuse_others(environment: Mapping[str, str]) -> None:
-    """Raises ConfigError where an unknown launcher, or a half of a known one, started this process among several."""
+    """Raises ConfigError if an unsupported launcher, or incomplete variables, indicate several processes."""
     for rank, size in _OTHERS:
         number = _whole(environment, rank) if environment.get(rank) else 0
         if number or (environment.get(size) and _whole(environment, size) > 1):

@@ -77,7 +77,7 @@ def torch_pickles(path: Path | io.BytesIO) -> tuple[io.BytesIO, int]:
     else:
         with nullcontext(path) if isinstance(path, io.BytesIO) else open(path, "rb") as file:
             content = file.read(_PICKLE_LIMIT)
-        if content.startswith(b"PK"):  # what a zip holds is listed at its end
+        if content.startswith(b"PK"):  # the directory of a zip is at its end
             raise pickle.UnpicklingError(CUT)
         count = _LEGACY_PICKLES
     if len(content) > _PICKLE_LIMIT:

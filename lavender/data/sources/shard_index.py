@@ -201,7 +201,7 @@ def _as_arrays(samples: dict[str, dict[str, tuple[int, int]]], facts: list[int])
 
 
 def _refuse_several_videos(tar: Path, key: str, found: Iterable[str]) -> None:
-    """Raises DataError where the first dot, which ends a key, is within the names of several videos."""
+    """Raises DataError if several videos share a key because their names contain dots, the first of which ends it."""
     videos = [extension for extension in found if extension.rpartition(".")[2] in VIDEO_EXTENSIONS]
     if len(videos) > 1 and all("." in extension for extension in videos):
         one, other = (shown(f"{key}.{extension}") for extension in videos[:2])
