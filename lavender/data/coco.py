@@ -30,7 +30,7 @@ def read_coco(path: Path) -> tuple[dict[str, Any], list[Any]]:
 
 
 def coco_id(entry: Any, where: str) -> str:
-    """The `image_id` of an annotation as text; 7.0, as pandas writes a column of numbers, is 7.
+    """The `image_id` of an annotation as text; 7.0, as pandas writes integer columns, is 7.
 
     Raises:
         DataError: the annotation has no such id.
