@@ -63,7 +63,7 @@ def of_texts(split: Split) -> Iterator[Finding]:
     yield _finding("malformed", ERROR, split, len(split.malformed), samples + len(split.malformed), advice, faults)
     count = len(split.unanswerable)
     level = ERROR if split.name == "train" and count == samples else WARNING if 2 * count > samples else NOTE
-    advice = "they count as wrong, as in the paper's figures; the answer must be one word of BERT's vocabulary"
+    advice = "they count as wrong, as in the paper's metrics; the answer must be one word of BERT's vocabulary"
     yield _finding("unanswerable", level, split, count, samples, advice, split.unanswerable)
     advice = "the task-specific head counts them as wrong: it knows the answers that the file lists"
     yield _finding("outside the vocabulary", NOTE, split, split.outside, samples, advice)
@@ -166,7 +166,7 @@ def _equated(names: Set[str]) -> str:
 def _leak(train: Split, held: Split, trained: Mapping[bytes, set[str]], evaluated: Mapping[bytes, set[str]]) -> Finding:
     shared = [_equated(trained[mark] | evaluated[mark]) for mark in trained.keys() & evaluated.keys()]
     level = ERROR if held.name == "test" else WARNING
-    advice = "figures of videos that were trained on say nothing; take them out of one of the two"
+    advice = "metrics on training videos are meaningless; remove the videos from one of the two splits"
     if train.task != held.task:
         advice += " (_tools/multi_task_vid_filter.py does so for the public data sets)"
     where = f"{train.title}, {held.title}"

@@ -148,7 +148,7 @@ class Gallery(ClipDataset):
         if not self.config.allow_missing:
             raise DataError(
                 f"{self.where}: {len(missing)} {of} cannot be evaluated: {named}. --allow_missing true leaves them out "
-                "(the figures are then those of a smaller gallery)"
+                "(the metrics are then those of a smaller gallery)"
             )
         LOGGER.info("%s: %d %s left out (allow_missing): %s", self.where, len(missing), of, named)
         self.missing += missing
