@@ -69,7 +69,7 @@ class CaptionFolder:
         self.frames = self._open_frames(open_source or (lambda find: TSVSource(find())))
         self.texts: Sequence[TSVReader | FrameSource] = self.frames
         if not blind or "caption" in self.facts:
-            self.texts = [TSVReader(file) for file in self._files("caption")]
+            self.texts = [_open_captions(file) for file in self._files("caption")]
         if len(self.frames) != len(self.texts):
             raise DataError(f"{path}: {len(self.frames)} img files, but {len(self.texts)} caption files")
         rows = list(self._read_captions())
@@ -190,8 +190,8 @@ class CaptionFolder:
                     yield {"video": reader.video_id(number), "captions": []}
                     continue
                 fields, where = reader.row(number), reader.where(number)
-                if number == 0 and _is_foreign(fields) and (hint := official.file_advice(reader.path, "captioning")):
-                    raise DataError(f"{reader.path}: {hint}")
+                if number == 0 and _is_foreign(fields):
+                    _refuse_foreign(reader.path)
                 none = self.blind and _are_none(fields)
                 yield {"video": fields[0], "captions": [] if none else _parse_captions(fields, where)}
 
@@ -346,6 +346,20 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             hint = f"; is {near} meant?" if near and near not in facts else ""
             LOGGER.info("%s: %s is not used%s", path, name, hint)
     return {key: value for key, value in facts.items() if value is not None}
+
+
+def _open_captions(path: Path) -> TSVReader:
+    try:
+        return TSVReader(path)
+    except DataError:
+        _refuse_foreign(path)
+        raise
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raises DataError if a caption TSV is a known kind of another file."""
+    if hint := official.file_advice(path, "captioning"):
+        raise DataError(f"{path}: {hint}")
 
 
 def _is_foreign(fields: list[str]) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from lavender.engine import evaluator, parallel, resume, trainer  # noqa: E402
+from lavender.engine import engines, evaluator, resume, trainer  # noqa: E402
 from lavender.runtime import distributed, files  # noqa: E402
 
 FILE_LIMIT = 100_000  # bytes: less than the weights, more than the logs
@@ -69,7 +69,7 @@ FAULTS = {
 }
 STAGES: dict[str, tuple[Any, str, int]] = {  # where it is, and at which call of what
     "start": (trainer.Trainer, "begin", 1),
-    "training": (parallel.Engine, "train_batch", MID_EPOCH),
+    "training": (engines.Engine, "train_batch", MID_EPOCH),
     "evaluation": (evaluator, "to_device", 1),  # of two batches where there are two processes
     "saving a state": (resume, "save_tensors", 2),
     "saving weights": (trainer, "save_weights", 2),  # the first are those before training
