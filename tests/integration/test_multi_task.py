@@ -91,7 +91,7 @@ def test_a_run(together, script: str):
     ("script", "extra"),
     [
         (MLM, ()),
-        (HEADS, ()),
+        pytest.param(HEADS, (), marks=pytest.mark.slow),
         pytest.param(MLM, ("--enable_task_token", "true"), marks=pytest.mark.slow),
         pytest.param(MLM, ("--enable_prompt", "true"), marks=pytest.mark.slow),
     ],

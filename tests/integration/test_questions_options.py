@@ -3,6 +3,7 @@
 Where the released code's numbers are known, they must come out of the commands.
 """
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,10 @@ def test_a_fresh_head(ask, kit_weights, script: str, config: str, table: str):
     assert kept.predictions("test") != fresh.predictions("test")
 
 
-@pytest.mark.parametrize(("script", "config"), COMMANDS)
+@pytest.mark.parametrize(
+    ("script", "config"),
+    [*COMMANDS[::2], *(pytest.param(*command, marks=pytest.mark.slow) for command in COMMANDS[1::2])],
+)
 def test_a_pretrained_model(ask, train_here, script: str, config: str):
     """What main_pretrain_mlm.py leaves behind is where each task begins; an MLP head is named as fresh."""
     pretrained = train_here("--p_mask", 0.5, "--lr", 1e-3).check_passed().folder / "ckpt_violet_pretrain_toy_1_1.pt"
@@ -98,8 +102,17 @@ def test_few_shot_draws_videos(ask, questions: Path, spoil):
     assert "toy 0: 10 samples" in run.log
 
 
-@pytest.mark.parametrize("left_out", [("val",), ("test",), ("val", "test")])
-@pytest.mark.parametrize("empty", [False, True])
+@pytest.mark.parametrize(
+    ("empty", "left_out"),
+    [
+        (False, ("val", "test")),
+        (True, ("val",)),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((False, ("val",)), (False, ("test",)), (True, ("test",)), (True, ("val", "test")))
+        ),
+    ],
+)
 def test_a_split_is_missing(ask, questions: Path, spoil, left_out: tuple[str, ...], empty: bool):
     """It is not evaluated, the log says so, and without val the last epoch is the best."""
 
@@ -177,11 +190,23 @@ def check_top(records: list[dict], key: str, names: list, probs: np.ndarray, sco
         assert [entry["probability"] for entry in record["top"]] == pytest.approx(chance[order].tolist(), rel=2e-4)
 
 
-@pytest.mark.parametrize("score_fn", ["probability", "upstream"])
+CHOICES = [  # where `[MASK]` stands, what is in front of the question, the score; tests/conformance has them all
+    *itertools.product(("append", "prepend", "insert", "replace"), ("plain", "prompt"), ("probability", "upstream")),
+    *(("append", "task_token", score_fn) for score_fn in ("probability", "upstream")),
+]
+QUICK_CHOICES = [
+    ("append", "plain", "probability"),
+    ("append", "plain", "upstream"),
+    ("append", "task_token", "probability"),
+    ("prepend", "prompt", "probability"),
+    ("insert", "prompt", "upstream"),
+    ("replace", "plain", "upstream"),
+]
+
+
 @pytest.mark.parametrize(
-    ("position", "front"),
-    [(where, front) for where in ("append", "prepend", "insert", "replace") for front in ("plain", "prompt")]
-    + [("append", "task_token")],
+    ("position", "front", "score_fn"),
+    [*QUICK_CHOICES, *(pytest.param(*c, marks=pytest.mark.slow) for c in CHOICES if c not in QUICK_CHOICES)],
 )
 def test_multiple_choice(ask, kit_weights, position: str, front: str, score_fn: str):
     """Wherever `[MASK]` stands; the released score ranks the last video's options the other way round."""
@@ -202,8 +227,13 @@ def test_the_task_token_of_multiple_choice(ask, kit_weights):
     assert own == vtm != mc
 
 
-@pytest.mark.parametrize("score_fn", ["probability", "upstream"])
-@pytest.mark.parametrize("front", IN_FRONT)
+@pytest.mark.parametrize(
+    ("front", "score_fn"),
+    [
+        *(("plain", "probability"), ("plain", "upstream"), ("prompt", "probability"), ("task_token", "probability")),
+        *(pytest.param(front, "upstream", marks=pytest.mark.slow) for front in ("prompt", "task_token")),
+    ],
+)
 def test_matching(ask, kit_weights, front: str, score_fn: str):
     words = ("--path_ckpt", kit_weights("retmc_mlm"), "--score_fn", score_fn, *AS_MEASURED)
     run = ask(MATCHING, "msrvtt-mc", *words, *IN_FRONT[front]).check_passed()
