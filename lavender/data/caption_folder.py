@@ -351,8 +351,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _open_captions(path: Path) -> TSVReader:
     try:
         return TSVReader(path)
-    except DataError:
-        _refuse_foreign(path)
+    except DataError:  # a table with line ends of an old Mac is one row, which no TSV has
+        with contextlib.suppress(OSError, UnicodeError), open(path, encoding="utf-8-sig", newline="\n") as file:
+            if _is_foreign(file.readline(1 << 20).rstrip("\n").split("\t")):
+                _refuse_foreign(path)
         raise
 
 
