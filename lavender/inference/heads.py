@@ -1,6 +1,7 @@
 """Selection of the task, head and options of a checkpoint for a request."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from lavender.config.load import from_dict
@@ -38,6 +39,12 @@ def trained_formats(config: Config) -> list[str]:
     return [format_of(entry) for entry in config.entries() or [config]]
 
 
+def refuse_unknown(options: Mapping[str, Any], config: Config) -> None:
+    """Raises ConfigError for names in `options` that are no options: `config` was made from them and lacks these."""
+    if unknown := options.keys() - config.given.keys():
+        raise ConfigError(f"{', '.join(sorted(unknown))}: there is no such option")
+
+
 def find_task(model: Lavender, trained: Config, form: str, **options: Any) -> Task:
     """Builds the task of a data format, with the options of its training if the checkpoint was trained on it.
 
@@ -48,8 +55,7 @@ def find_task(model: Lavender, trained: Config, form: str, **options: Any) -> Ta
         WeightsError: the checkpoint has no head for this format. ConfigError: an option or its value is invalid.
     """
     checked = from_dict(options, form, strict=False)
-    if unknown := options.keys() - checked.given.keys():
-        raise ConfigError(f"{', '.join(sorted(unknown))}: there is no such option")
+    refuse_unknown(options, checked)
     entries = trained.entries() or [trained]
     own = next((entry for entry in entries if format_of(entry) == form), None)
     base = own or entries[0]

@@ -7,11 +7,12 @@ from typing import Any
 
 from lavender.config.load import read_object
 from lavender.config.schema import Config
+from lavender.inference.heads import refuse_unknown
 from lavender.inference.hub import download
 from lavender.models.lavender import Lavender
 from lavender.models.pretrained import ARGUMENTS_FILE, load_pretrained, read_checkpoint, trained_options
 from lavender.models.weights import exported_config, load_state
-from lavender.runtime.errors import ConfigError, WeightsError
+from lavender.runtime.errors import WeightsError
 
 _CHECKPOINT = re.compile(r"ckpt_.*?(\d+)\.pt")
 RESULTS_FILE = "results.json"
@@ -31,8 +32,7 @@ def open_checkpoint(path: str | Path, **options: Any) -> tuple[Lavender, Config]
     place = _find(path)
     arguments = (place if place.is_dir() else place.parent) / ARGUMENTS_FILE
     config = trained_options(arguments, options)
-    if unknown := options.keys() - config.given.keys():
-        raise ConfigError(f"{', '.join(sorted(unknown))}: there is no such option")
+    refuse_unknown(options, config)
     if place.is_dir() and exported_config(place) is not None:
         model = load_pretrained(place)
         if "txt_backbone" not in options:  # the vocabulary is in the folder
