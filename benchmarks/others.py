@@ -14,7 +14,7 @@ from lavender.config.schema import Config
 from lavender.engine.checkpoint import save_weights
 from lavender.engine.engines import TorchEngine
 from lavender.engine.optim import build_optimizer
-from lavender.engine.resume import RankState, TrainState, save_state
+from lavender.engine.resume import RankState, StateWriter, TrainState
 from lavender.runtime.device import PRECISIONS
 
 BEAMS = 4
@@ -71,7 +71,7 @@ def start(machine: Machine) -> list[Row]:
 
 
 def save(machine: Machine) -> list[Row]:
-    """Seconds to save a checkpoint, and a state to resume from."""
+    """Seconds to save a checkpoint and a state to resume from, and for how long the state holds up the training."""
     size, rows = SIZES[machine.saved], []
     model = size.build().to(machine.device)
     needed = 4 * 4 * sum(weight.numel() for weight in model.parameters())
@@ -86,15 +86,18 @@ def save(machine: Machine) -> list[Row]:
         engine.optimizer.step()  # creates the moments, which are part of a state
         engine.optimizer.zero_grad(set_to_none=True)
         run = Path(folder)
+        states = StateWriter(run, engine, 1)
         works = (
             lambda: save_weights(engine.weights(), run / "checkpoint.pt"),
-            lambda: save_state(run, TrainState(), RankState(), engine, 1),
+            lambda: states.save(TrainState(), RankState()),
+            states.wait,
         )
-        taken = turns(works, min(machine.rounds, 2), machine.device)
-        for name, path, spent in zip(
-            ("checkpoint", "state"), (run / "checkpoint.pt", run / "resume"), taken, strict=True
+        checkpoint, held_up, rest = turns(works, min(machine.rounds, 2), machine.device)
+        files = [file for file in (run / "resume").rglob("*") if file.is_file()]
+        for name, size_on_disk, spent, ratio in (
+            ("checkpoint", (run / "checkpoint.pt").stat().st_size, checkpoint, None),
+            ("state", sum(file.stat().st_size for file in files), held_up, (held_up + rest) / held_up),
         ):
-            files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-            gib = sum(file.stat().st_size for file in files) / 2**30
-            rows.append(Row(f"save, {name}", spent, "s", note=f"{machine.saved}, {gib:.2f} GiB to {run.parent}"))
+            note = f"{machine.saved}, {size_on_disk / 2**30:.2f} GiB to {run.parent}"
+            rows.append(Row(f"save, {name}", spent, "s", ratio, note=note + ("; training waits" if ratio else "")))
     return rows

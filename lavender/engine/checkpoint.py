@@ -65,6 +65,23 @@ def load_tensors(path: Path) -> Any:
         raise TrainingError(f"{path}: this state cannot be read ({reason}); resume from another") from error
 
 
+def copy_to_host(value: Any) -> Any:
+    """Copies dictionaries, lists and tuples with their tensors to the CPU; what shares memory there shares it here."""
+    copies: dict[tuple, Tensor] = {}
+
+    def copied(part: Any) -> Any:
+        if isinstance(part, Tensor):
+            place = (part.device, part.data_ptr(), part.dtype, part.shape, part.stride())
+            if place not in copies:
+                copies[place] = part.detach().to("cpu", copy=True)
+            return copies[place]
+        if isinstance(part, dict):
+            return {key: copied(one) for key, one in part.items()}
+        return type(part)(map(copied, part)) if isinstance(part, (list, tuple)) else part
+
+    return copied(value)
+
+
 def save_weights(state: dict[str, Tensor], path: Path) -> None:
     """Saves a plain `state_dict` with CPU tensors, as in the released checkpoints."""
     with _output(path) as file:

@@ -5,6 +5,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.optim import Optimizer
 
 from lavender.config.load import read_object
 from lavender.config.schema import Config
-from lavender.engine.checkpoint import explain_write_errors, load_tensors, save_tensors
+from lavender.engine.checkpoint import copy_to_host, explain_write_errors, load_tensors, save_tensors
 from lavender.engine.optim import PlainAdamW
 from lavender.models.checkpoint_file import UNREADABLE, reason
 from lavender.models.lavender import Lavender
@@ -33,6 +34,10 @@ LossFunction = Callable[[Lavender, dict[str, Any]], dict[str, Tensor]]
 
 def no_mark(phase: str) -> None:
     """Does nothing; the default of `Engine.mark` when no step is profiled."""
+
+
+def nothing_left() -> None:
+    """Does nothing; what `Engine.save_state` returns when all files are written."""
 
 
 class StepMetrics:
@@ -95,8 +100,12 @@ class Engine(ABC):
         """Context with the precision of evaluation."""
 
     @abstractmethod
-    def save_state(self, folder: Path) -> None:
-        """Saves the training state as files in a folder; every process must call it."""
+    def save_state(self, folder: Path) -> Callable[[], None]:
+        """Saves the training state as files in a folder; every process must call it.
+
+        Returns:
+            a function that writes what is left; it may run in another thread while training continues.
+        """
 
     @abstractmethod
     def load_state(self, folder: Path) -> None:
@@ -167,10 +176,11 @@ class TorchEngine(Engine):
     def weights(self) -> dict[str, Tensor]:
         return self.model.state_dict()
 
-    def save_state(self, folder: Path) -> None:
-        if distributed.is_main():
-            state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-            save_tensors({**state, "scaler": self.scaler.state_dict()}, folder / STATE)
+    def save_state(self, folder: Path) -> Callable[[], None]:
+        if not distributed.is_main():
+            return nothing_left
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return partial(save_tensors, copy_to_host({**state, "scaler": self.scaler.state_dict()}), folder / STATE)
 
     def load_state(self, folder: Path) -> None:
         state = load_tensors(folder / STATE)
@@ -218,9 +228,10 @@ class DeepSpeedEngine(Engine):
                 self.grad_norm = 0.0  # overflow: DeepSpeed skipped this step and lowered its scale
         return losses
 
-    def save_state(self, folder: Path) -> None:
+    def save_state(self, folder: Path) -> Callable[[], None]:
         with explain_write_errors(folder):
             self.engine.save_checkpoint(str(folder), tag=DEEPSPEED, save_latest=False)
+        return nothing_left  # the optimizer's parts are DeepSpeed's own, and only it can write them
 
     def load_state(self, folder: Path) -> None:
         try:

@@ -91,10 +91,10 @@ class ScoreFile:
             self.save()
 
     def collect(self) -> np.ndarray:
-        """Collects the whole matrix from all processes."""
+        """Collects the whole matrix on the main process; the others keep what they have."""
         if distributed.world_size() > 1:  # another process may fail while this one waits
             self.save()
-        for columns, values in distributed.gather_objects((self.columns, self.values[:, self.columns])):
+        for columns, values in distributed.gather_on_main((self.columns, self.values[:, self.columns])):
             self.values[:, columns] = values
         return self.values
 

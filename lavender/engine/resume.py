@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from lavender.tasks.base import Metrics
 
 FOLDER, POSITION = "resume", "position.json"
 STARTING = ".starting.lock"
+WRITER = "state writer"  # name of the thread
 
 
 @dataclass
@@ -67,31 +69,72 @@ class RankState:
     samples: int = 0
 
 
-def save_state(run: Path, position: TrainState, process: RankState, engine: Engine, keep_last: int) -> Path:
-    """Saves a resume state; every process must call it.
+class StateWriter:
+    """Saves the resume states of a run; large files are written in a thread while training continues.
 
     The files are written to a temporary folder, which is renamed once all of them are on disk. After a kill or on a
     full disk the earlier states are unchanged.
     """
-    final = run / FOLDER / position.name
-    unfinished = final.with_name(f".{final.name}.unfinished")
-    with explain_write_errors(unfinished):
+
+    def __init__(self, run: Path, engine: Engine, keep_last: int):
+        self.run, self.engine, self.keep_last = run, engine, keep_last
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
+
+    def save(self, position: TrainState, process: RankState) -> Path:
+        """Begins to save a state and returns its folder, which exists after `wait`; every process must call it.
+
+        Raises:
+            TrainingError: this state, or the one before, could not be written.
+        """
+        self.wait()
+        final = self.run / FOLDER / position.name
+        unfinished = final.with_name(f".{final.name}.unfinished")
+        with explain_write_errors(unfinished):
+            if distributed.is_main():
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir(parents=True)
+        distributed.barrier()
+        write_rest = self.engine.save_state(unfinished)
+        own = {"faults": process.faults, "samples": process.samples, "random": random_state()}
+        save_tensors(own, unfinished / f"process_{distributed.rank()}.pt")
+        distributed.barrier()
         if distributed.is_main():
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir(parents=True)
-    distributed.barrier()
-    engine.save_state(unfinished)
-    own = {"faults": process.faults, "samples": process.samples, "random": random_state()}
-    save_tensors(own, unfinished / f"process_{distributed.rank()}.pt")
-    distributed.barrier()
-    if distributed.is_main():
-        write_json(dataclasses.asdict(position), unfinished / POSITION)
-        with explain_write_errors(final):
-            _settle(unfinished, final)
-        for old in _states(run)[:-keep_last]:
-            shutil.rmtree(old, ignore_errors=True)
-    distributed.barrier()
-    return final
+            words = (write_rest, dataclasses.asdict(position), unfinished, final)
+            self._thread = threading.Thread(target=self._complete, args=words, name=WRITER)
+            self._thread.start()
+        return final
+
+    def wait(self) -> None:
+        """Waits until the state that is being written is complete.
+
+        Raises:
+            TrainingError: it could not be written.
+        """
+        if self._thread:
+            self._thread.join()
+            self._thread = None
+        if self._error:
+            error, self._error = self._error, None
+            raise error
+
+    def close(self) -> None:
+        """Waits like `wait`, after an error of the run: a second error is logged, not raised."""
+        try:
+            self.wait()
+        except Exception as error:
+            LOGGER.error("%s", error)
+
+    def _complete(self, write_rest: Callable[[], None], position: dict, unfinished: Path, final: Path) -> None:
+        try:
+            write_rest()
+            write_json(position, unfinished / POSITION)
+            with explain_write_errors(final):
+                _settle(unfinished, final)
+            for old in _states(self.run)[: -self.keep_last]:
+                shutil.rmtree(old, ignore_errors=True)
+        except Exception as error:  # raised by `wait`
+            self._error = error
 
 
 def _settle(unfinished: Path, final: Path) -> None:

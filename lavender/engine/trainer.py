@@ -19,7 +19,7 @@ from lavender.engine.evaluator import digest_of, evaluate, format_metrics, repor
 from lavender.engine.optim import set_learning_rates
 from lavender.engine.output import RunFolder
 from lavender.engine.profile import StepProfile
-from lavender.engine.resume import RankState, TrainState, load_state, remove_state, remove_temporaries, save_state
+from lavender.engine.resume import RankState, StateWriter, TrainState, load_state, remove_state, remove_temporaries
 from lavender.engine.running import RunningMeans
 from lavender.runtime import distributed
 from lavender.runtime.device import memory_in_use, to_device
@@ -53,6 +53,7 @@ class Trainer:
         self.stop_agreed = False  # on all processes
         self.last_checkpoint = ""
         self.loaders = LoaderCache()
+        self.states = StateWriter(folder.path, engine, config.keep_last)
         self.results: dict[str, Any] = {}
 
     @property
@@ -65,6 +66,7 @@ class Trainer:
         try:
             return self.run_parts()
         finally:
+            self.states.close()
             self.loaders.close()
 
     def run_parts(self) -> dict[str, Any]:
@@ -134,6 +136,7 @@ class Trainer:
             entry |= by_task(self.evaluate(sets, self.checkpoint(epoch, part)))
         else:
             draw_as_loaders(len(sets))  # training must not depend on `eval_every`
+        self.states.wait()  # results must not be ahead of the state that resumes them
         self.results["epochs"].append(entry)
         self.save(epoch, part)
         self.keep_predictions(entry)
@@ -149,10 +152,12 @@ class Trainer:
             return None
         position.step, position.all_batches = self.step, self.batches
         position.engine, position.processes = self.engine.name, distributed.world_size()
-        return save_state(self.folder.path, position, process, self.engine, self.config.keep_last)
+        return self.states.save(position, process)
 
     def stopped(self, saved: Path | None) -> Stopped:
         """Returns the exception that ends a run after a stop request; its message names the state to resume from."""
+        self.states.wait()
+        distributed.barrier()  # a process that exits now has the others ended by their launcher
         return Stopped(f"stopped after step {self.step} of {self.total_steps}; to go on: --resume {saved}")
 
     def train(self, part: TrainingPart, start: TrainState, process: RankState) -> Metrics:

@@ -9,6 +9,7 @@ import resource
 import runpy
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,9 +73,10 @@ STAGES: dict[str, tuple[Any, str, int]] = {  # where it is, and at which call of
     "training": (engines.Engine, "train_batch", MID_EPOCH),
     "evaluation": (evaluator, "to_device", 1),  # of two batches where there are two processes
     "saving a state": (resume, "save_tensors", 2),
+    "writing a state": (engines, "save_tensors", 2),  # its largest file, in a thread of the first process
     "saving weights": (trainer, "save_weights", 2),  # the first are those before training
 }
-FULL = (trainer, "save_state", 2)  # before its largest file
+FULL = (resume.StateWriter, "save", 2)  # before its largest file
 
 
 def arm(place: Any, name: str, call: int, fault: Callable[[], None]) -> None:
@@ -98,14 +100,29 @@ def before_the_rename(fault: Callable[[], None]) -> Callable[[], None]:
     return lambda: setattr(files, "os", system)
 
 
+def after_the_state(fault: Callable[[], None]) -> Callable[[], None]:
+    """The fault strikes when the state before is complete and alone; it is written while training goes on."""
+
+    def later() -> None:
+        output = Path(sys.argv[sys.argv.index("--path_output") + 1])
+        while list(output.glob("*/resume/.*.unfinished")) or len(list(output.glob("*/resume/step_*"))) > 1:
+            time.sleep(0.01)
+        fault()
+
+    return later
+
+
 def main() -> None:
     fault, stage, script = (os.environ[name] for name in ("FAULT", "STAGE", "SCRIPT"))
     strike, place = FAULTS[fault], STAGES[stage]
     if fault == "full disk" and stage == "saving a state":
-        place = FULL
+        place, strike = FULL, after_the_state(strike)
+    elif stage in ("training", "evaluation"):
+        strike = after_the_state(strike)
     elif stage == "saving weights" and fault != "full disk":
         strike = before_the_rename(strike)
-    if distributed.rank() == (0 if stage == "saving weights" or fault == "full disk" else distributed.world_size() - 1):
+    first = fault == "full disk" or stage in ("writing a state", "saving weights")
+    if distributed.rank() == (0 if first else distributed.world_size() - 1):
         arm(*place, strike)
     sys.argv[0] = script
     runpy.run_path(str(ROOT / script), run_name="__main__")

@@ -28,20 +28,22 @@ KEPT = {
     "training": ("000000002", 0),
     "evaluation": ("trained", 0),
     "saving a state": ("000000002", 0),
+    "writing a state": ("000000002", 0),
     "saving weights": ("trained", 0),
 }
 IN_TRAINING = ("training", "saving a state")  # where a signal lets the step end
 CELLS = [
-    *itertools.product(("killed", "terminated"), KEPT),
+    *itertools.product(("killed", "terminated"), [stage for stage in KEPT if stage != "writing a state"]),
     *(("interrupted", stage) for stage in ("start", "training", "evaluation")),
     *(("full disk", stage) for stage in ("start", "saving a state", "saving weights")),
     *(("lost worker", stage) for stage in ("training", "evaluation")),
 ]
-QUICK = {("killed", "saving a state", "plain")}
-MATRIX = [
-    pytest.param(*cell, engine, marks=() if (*cell, engine) in QUICK else pytest.mark.slow)
-    for cell, engine in itertools.product(CELLS, ENGINES)
+ALL = [
+    *((*cell, engine) for cell, engine in itertools.product(CELLS, ENGINES)),
+    *(("killed", "writing a state", engine) for engine in ("plain", "DDP")),  # DeepSpeed writes without a thread
 ]
+QUICK = {("killed", "writing a state", "plain")}
+MATRIX = [pytest.param(*cell, marks=() if cell in QUICK else pytest.mark.slow) for cell in ALL]
 
 
 @pytest.fixture

@@ -2,7 +2,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import torch
 from lavender.config.schema import Config
 from lavender.engine import resume
 from lavender.engine.checkpoint import write_json
-from lavender.engine.resume import Claim, RankState, TrainState, claimed_run, load_state, remove_state, save_state
+from lavender.engine.resume import Claim, RankState, StateWriter, TrainState, claimed_run, load_state, remove_state
 from lavender.runtime import ownership
 from lavender.runtime.errors import ConfigError, TrainingError
 from lavender.runtime.ownership import LOCK, _place, take
@@ -24,8 +27,8 @@ class Scales:
     def __init__(self, name: str = "Lavender, fp32"):
         self.kind, self.name, self.weight = name.split(",")[0].split(" ")[0], name, 1.0
 
-    def save_state(self, folder: Path) -> None:
-        torch.save({"weight": self.weight}, folder / "state.pt")
+    def save_state(self, folder: Path) -> Callable[[], None]:
+        return partial(torch.save, {"weight": self.weight}, folder / "state.pt")
 
     def load_state(self, folder: Path) -> None:
         self.weight = torch.load(folder / "state.pt", weights_only=True)["weight"]
@@ -33,6 +36,14 @@ class Scales:
 
 def position(step: int, **more: Any) -> TrainState:
     return TrainState(epoch=2, part=1, batches=3, step=step, all_batches=9, engine="Lavender, fp32", **more)
+
+
+def save_state(run: Path, place: TrainState, process: RankState, engine: Any, keep_last: int) -> Path:
+    """Saves a state, and waits for it."""
+    writer = StateWriter(run, engine, keep_last)
+    saved = writer.save(place, process)
+    writer.wait()
+    return saved
 
 
 def names(run: Path) -> list[str]:
@@ -74,6 +85,63 @@ def test_a_fault_on_the_way_leaves_the_state_before(tmp_path: Path, monkeypatch:
         save_state(tmp_path, position(2), RankState(), engine, keep_last=1)
     assert "step_000000001" in names(tmp_path)
     assert "step_000000002" not in names(tmp_path)
+
+
+class Slow(Scales):
+    """An engine whose state is on disk when `written` is set, if it does not fail."""
+
+    def __init__(self, failure: str = ""):
+        super().__init__()
+        self.written, self.failure = threading.Event(), failure
+
+    def save_state(self, folder: Path) -> Callable[[], None]:
+        whole = super().save_state(folder)
+
+        def write() -> None:
+            assert self.written.wait(60)
+            if self.failure:
+                raise TrainingError(self.failure)
+            whole()
+
+        return write
+
+
+def test_training_goes_on_while_a_state_is_written(tmp_path: Path):
+    engine: Any = Slow()
+    writer, place = StateWriter(tmp_path, engine, keep_last=1), position(1)
+    saved = writer.save(place, RankState())
+    assert names(tmp_path) == [".step_000000001.unfinished"]
+    engine.weight, place.batches = 9.0, 99  # training goes on
+    engine.written.set()
+    writer.wait()
+    assert names(tmp_path) == ["step_000000001"]
+    found, _ = load_state(saved, engine)
+    assert (engine.weight, found.batches) == (1.0, 3), "the state is of when it was saved"
+
+
+def test_states_are_written_in_turn(tmp_path: Path):
+    engine: Any = Slow()
+    writer = StateWriter(tmp_path, engine, keep_last=1)
+    writer.save(position(1), RankState())
+    threading.Timer(0.2, engine.written.set).start()
+    writer.save(position(2), RankState())
+    assert "step_000000001" in names(tmp_path), "the first is complete before the second is begun"
+    writer.close()
+    assert names(tmp_path) == ["step_000000002"]
+
+
+def test_a_state_that_could_not_be_written_is_told_once(tmp_path: Path, log):
+    engine: Any = Slow("the disk is full")
+    engine.written.set()
+    writer = StateWriter(tmp_path, engine, keep_last=1)
+    writer.save(position(1), RankState())
+    with pytest.raises(TrainingError, match="the disk is full"):
+        writer.save(position(2), RankState())
+    writer.wait()
+    writer.save(position(3), RankState())
+    writer.close()  # the run ends with an error of its own
+    assert "the disk is full" in log.text
+    assert not any(name.startswith("step_") for name in names(tmp_path))
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("DeepSpeedEngine (ZeRO 1), fp32", "Lavender, fp32")])
