@@ -1,8 +1,10 @@
 """Runs of the scripts on toy data: as users start them, or in this process, where a start costs more than the run."""
 
 import contextlib
+import functools
 import importlib.util
 import io
+import itertools
 import json
 import os
 import re
@@ -24,6 +26,7 @@ from lavender.runtime.torchvision_ops import ensure_torchvision
 from lavender.tasks.base import Trainable
 from lavender.tasks.pretrain import PretrainTask
 from tests.processes import launch_command, run_bounded
+from tests.warm import DEEPSPEED, LAUNCHED, TRAINING, WarmStart
 
 ensure_torchvision()  # for the tests that compare with timm or transformers: they import it beside a CPU-only torch
 
@@ -35,7 +38,7 @@ NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": 
 
 RELEASED = ("--config", "_args/args_pretrain.json", "--dataset", "toy")
 MICRO = (
-    *("--vis_backbone_size", "micro", "--vis_backbone_init", "random", "--size_img", "64", "--n_workers", "0"),
+    *("--vis_backbone_size", "micro", "--vis_backbone_init", "random", "--size_img", "32", "--n_workers", "0"),
     *("--txt_backbone", str(KIT / "bert_micro"), "--fusion_encoder", str(KIT / "bert_micro")),
 )
 SMALL = (*MICRO, "--size_batch", "3", "--size_epoch", "1", "--size_part", "2")
@@ -225,10 +228,12 @@ class _Here:
         self.count += 1
         output = output or self.folder / f"run_{self.count}"
         words = [*released, *small, "--deepspeed", "false", "--use_checkpoint", "false", "--device", "cpu"]
+        words += ["--report_to", "[]"]  # pictures for TensorBoard would take a tenth of the time
         words += [] if data == Path() else ["--data_dir", str(data or self.data)]
         words += ["--path_output", str(output), *map(str, options)]
         stdout, stderr, code = io.StringIO(), io.StringIO(), 0
-        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        written = mock.patch.object(os, "fsync")  # nobody pulls the plug of a test
+        with written, contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
             try:
                 if isinstance(task, str):
                     with mock.patch.object(sys, "argv", [task, *words]):
@@ -244,8 +249,24 @@ class _Here:
 
 
 @pytest.fixture(scope="session")
-def start(kept_toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
-    """`start(script, *options, launcher=None, processes=2, …)`: a script as a process of its own, on the CPU."""
+def warm_starts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., WarmStart]]:
+    """`warm_starts(*modules)`: processes that have imported what a training script does, and these modules."""
+    with contextlib.ExitStack() as ends:
+
+        @functools.cache
+        def begin(*modules: str) -> WarmStart:
+            folder = tmp_path_factory.mktemp("warm")
+            return ends.enter_context(WarmStart(folder, (*TRAINING, *LAUNCHED, *modules), {**os.environ, **NO_GPU}))
+
+        yield begin
+
+
+@pytest.fixture(scope="session")
+def start(kept_toy: Path, tmp_path_factory: pytest.TempPathFactory, warm_starts) -> Callable[..., Run]:
+    """`start(script, *options, launcher=None, processes=2, …)`: a script as a process of its own, on the CPU.
+
+    Unless it is watched or `cold`, the process has its imports behind it; see `warm.py`.
+    """
 
     def run_script(
         script: str,
@@ -258,12 +279,17 @@ def start(kept_toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         output: Path | None = None,
         environment: dict[str, str] | None = None,
         watch: Callable[[subprocess.Popen], None] | None = None,
+        cold: bool = False,
         **popen: Any,
     ) -> Run:
         output = output or tmp_path_factory.mktemp("run") / "snapshot"
         command = [*launch_command(launcher, processes), script, *released, *small]
         command += ["--data_dir", str(data or kept_toy), "--path_output", str(output), *map(str, options)]
-        code, stdout, stderr = run_bounded(command, {**NO_GPU, **(environment or {})}, watch, **popen)
+        settings, busy = {**NO_GPU, **(environment or {})}, None
+        if not (cold or watch or popen or launcher == "deepspeed"):
+            server = warm_starts(*(DEEPSPEED if launcher and has_deepspeed(command) else ()))
+            command, settings, busy = [*server.command, *command[1:]], {**settings, **server.settings}, server.pid
+        code, stdout, stderr = run_bounded(command, settings, watch, busy=busy, **popen)
         return Run(code, stdout, stderr, _newest_folder(output), command)
 
     return run_script
@@ -303,6 +329,12 @@ def kit_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         return folder / f"{table}.pt"
 
     return save
+
+
+def has_deepspeed(command: list[str]) -> bool:
+    """Whether a command trains with DeepSpeed, as the released configurations do."""
+    given = [word for option, word in itertools.pairwise(command) if option == "--deepspeed"]
+    return given[-1:] != ["false"]
 
 
 def _newest_folder(output: Path) -> Path:

@@ -82,11 +82,12 @@ def run_bounded(
     environment: dict[str, str],
     watch: Callable[[subprocess.Popen], None] | None = None,
     limit: float = LIMIT,
+    busy: int | None = None,
     **popen: Any,
 ) -> tuple[int, str, str]:
     """Exit code, stdout, stderr. A command that hangs (see `Stall`) fails the test, and nothing of it stays behind.
 
-    `watch(process)` runs beside it, and has to end with it.
+    `watch(process)` runs beside it, and has to end with it. `busy` is a process whose descendants work for it.
     """
     with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:  # pipes would be waited for
         process = subprocess.Popen(
@@ -101,7 +102,7 @@ def run_bounded(
         with ThreadPoolExecutor(1) as pool:
             watching = pool.submit(watch or bool, process)
             try:
-                code = wait(process, limit)
+                code = wait(process, limit, busy)
             finally:
                 stop_all(process)
         watching.result()
@@ -113,9 +114,9 @@ def run_bounded(
     return code, *said
 
 
-def wait(process: subprocess.Popen, limit: float) -> int | None:
+def wait(process: subprocess.Popen, limit: float, busy: int | None = None) -> int | None:
     """Exit code; None where it hangs."""
-    stall = Stall(lambda: [process.pid, *descendants(process.pid)], limit)
+    stall = Stall(lambda: [process.pid, *descendants(process.pid), *(descendants(busy) if busy else ())], limit)
     while not stall.is_over():
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(1)

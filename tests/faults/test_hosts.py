@@ -34,7 +34,7 @@ OPTIONS = (
         "1",
         "-v",
     ),
-    *("--vis_backbone_size", "micro", "--vis_backbone_init", "random", "--size_img", "64", "--save_steps", "2"),
+    *("--vis_backbone_size", "micro", "--vis_backbone_init", "random", "--size_img", "32", "--save_steps", "2"),
     *("--txt_backbone", str(KIT / "bert_micro"), "--fusion_encoder", str(KIT / "bert_micro")),
     *("--data_dir", str(KIT / "data")),
 )
@@ -205,10 +205,8 @@ def on_one_host(start, tmp_path: Path) -> Callable[..., Any]:
     return run
 
 
-@pytest.mark.parametrize(
-    ("way", "deepspeed"),
-    [("static", "false"), pytest.param("c10d", "true", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("way", "deepspeed"), [("static", "false"), ("c10d", "true")])
 def test_two_hosts_are_as_one(hosts, on_one_host, tmp_path: Path, way: str, deepspeed: str):
     options = ("--size_epoch", "1", "--deepspeed", deepspeed)
     output = tmp_path / "two"

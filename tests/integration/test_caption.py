@@ -166,7 +166,7 @@ def check_captions(
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_each_configuration(caption, config: str):
-    run = caption("--size_epoch", 2, "--lr", 1e-3, config=config)
+    run = caption("--size_epoch", 2, "--lr", 1e-3, "--report_to", "tensorboard", config=config)
     check_outputs(run, config, HERE)
     assert run.log.index(NO_JAVA) < run.log.index("engine: ")  # told before hours of training
 

@@ -84,7 +84,7 @@ def check_left_behind(run, epochs: int = 1) -> None:
 
 @pytest.mark.parametrize("script", [MLM, HEADS])
 def test_a_run(together, script: str):
-    check_left_behind(together(script, "--lr", "1e-3"))
+    check_left_behind(together(script, "--lr", "1e-3", "--report_to", "tensorboard"))
 
 
 @pytest.mark.parametrize(

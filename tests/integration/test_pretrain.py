@@ -35,7 +35,7 @@ def released(start, needs):
         if deepspeed or launcher == "deepspeed":
             needs("deepspeed")
         words = [*LIVELY, "--deepspeed", str(deepspeed).lower(), *options]
-        return start(script, *words, launcher=launcher).check_passed()
+        return start(script, *words, launcher=launcher, cold=True).check_passed()
 
     return run
 
@@ -70,7 +70,7 @@ def check_outputs(run, script: str, engine: str, processes: int) -> None:
 def check_figures(run, script: str) -> None:
     """`args.json`, `results.json` and `log.json` tell the same story."""
     args = run.json("args.json")
-    assert (args["type"], args["task"], args["dataset"], args["size_img"]) == ("pretrain", "pretrain", ["toy"], 64)
+    assert (args["type"], args["task"], args["dataset"], args["size_img"]) == ("pretrain", "pretrain", ["toy"], 32)
     assert (args["temp"], args["size_txt"], args["max_grad_norm"], args["decay"]) == (0.05, 32, 1.0, 1e-3)
     epochs = run.results["epochs"]
     assert [(entry["epoch"], entry["dataset"], entry["part"]) for entry in epochs] == [(1, "toy", 0), (1, "toy", 1)]

@@ -88,7 +88,7 @@ def test_the_model_is_known_from_the_checkpoint(train_here):
     words = ("--path_ckpt", trained.folder / LAST, "--size_batch", 3, "--n_workers", 0)
     run = train_here(*words, "--size_epoch", 0, small=()).check_passed()
     args = run.json("args.json")
-    inherited = {"vis_backbone_size": "micro", "kinetics": 400, "size_img": 64, "size_txt": 20, "size_frame": 3}
+    inherited = {"vis_backbone_size": "micro", "kinetics": 400, "size_img": 32, "size_txt": 20, "size_frame": 3}
     assert {name: args[name] for name in inherited} == inherited
     assert Path(args["fusion_encoder"]).name == "bert_micro"
     assert "vis_backbone_size: micro from" in run.log
@@ -98,7 +98,7 @@ def test_the_model_is_known_from_the_checkpoint(train_here):
     assert run.json("args.json")["size_txt"] == 32
     assert "size_txt: 32 from the command line, though the checkpoint was trained with 20" in run.log
 
-    run = train_here(*words, "--size_epoch", 1, "--size_img", 64, "--size_part", 2, small=()).check_passed()
+    run = train_here(*words, "--size_epoch", 1, "--size_img", 32, "--size_part", 2, small=()).check_passed()
     args = run.json("args.json")
     assert (args["vis_backbone_size"], args["size_txt"], args["size_frame"]) == ("micro", 32, 4)
 

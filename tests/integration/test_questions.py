@@ -152,7 +152,7 @@ def check_answer(record: dict, item: dict, words: dict[int, str], script: str) -
 @pytest.mark.parametrize(("script", "config"), FIRST)
 def test_each_script(ask, script: str, config: str):
     """Two epochs of three steps, as one process; enough to learn which answers are frequent."""
-    run = ask(script, config, "--size_epoch", 2, "--lr", 1e-3).check_passed()
+    run = ask(script, config, "--size_epoch", 2, "--lr", 1e-3, "--report_to", "tensorboard").check_passed()
     check_outputs(run, script, config, HERE)
     assert run.results["epochs"][-1]["test"]["acc_5" if "qaoe" in script else "acc"] > 0
     assert run.results["epochs"][1]["train"]["loss"] < run.results["epochs"][0]["train"]["loss"]

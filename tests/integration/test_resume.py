@@ -115,10 +115,8 @@ def wholes() -> dict[tuple[str, str], Any]:
     return {}
 
 
-@pytest.mark.parametrize(
-    ("what", "by", "step"),
-    [("pretraining", "python", 8), pytest.param("questions", "torchrun", 4, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow  # the fault matrix has a quick one
+@pytest.mark.parametrize(("what", "by", "step"), [("pretraining", "python", 8), ("questions", "torchrun", 4)])
 def test_killed_in_the_middle_of_an_epoch_between_two_saves(
     train, tmp_path: Path, wholes, what: str, by: str, step: int
 ):

@@ -157,7 +157,7 @@ def check_same(run, other) -> None:
 @pytest.mark.parametrize(("script", "config"), COMMANDS)
 def test_each_script(retrieve, script: str, config: str):
     """Trained for an epoch; all pairs of val have the scores that its validation gave them, batch by batch."""
-    run = retrieve(script, "--lr", 1e-3, config=config).check_passed()
+    run = retrieve(script, "--lr", 1e-3, "--report_to", "tensorboard", config=config).check_passed()
     words = ("--path_ckpt", check_training(run, script, config))
     check_evaluation(retrieve(EVALUATES[script], *words, config=config))
     val = retrieve(EVALUATES[script], *words, "--eval_split", "val", config=config)
@@ -177,7 +177,7 @@ def test_two_processes(retrieve, script: str, config: str, deepspeed: str, by: s
 def test_training_with_something_in_front_and_without_a_video(retrieve, gallery: Path, spoil):
     spoil.texts(gallery / TEXTS, lambda texts: texts["train"][1].update(video="vid9"))
     for option in ("--enable_prompt", "--enable_task_token"):
-        run = retrieve(TRAIN, option, "--on_bad_sample", "zero").check_passed()
+        run = retrieve(TRAIN, option, "--on_bad_sample", "zero", "--report_to", "tensorboard").check_passed()
         check_training(run, TRAIN, CONFIGS[0])
         assert run.results["epochs"][0]["train"]["bad_samples"] == 1
     retrieve(TRAIN).check_refused(TEXTS, "'vid9'", "1 of 6 items", "--on_bad_sample zero")

@@ -22,7 +22,7 @@ if __name__ == "__main__":
 RELEASED = ("--config", str(HERE / "args_grounding.json"))
 KIT = HERE.parents[1] / "conformance" / "kit"
 SMALL = (
-    *("--vis_backbone_size", "micro", "--vis_backbone_init", "random", "--size_img", "64", "--n_workers", "0"),
+    *("--vis_backbone_size", "micro", "--vis_backbone_init", "random", "--size_img", "32", "--n_workers", "0"),
     *("--txt_backbone", str(KIT / "bert_micro"), "--fusion_encoder", str(KIT / "bert_micro")),
 )
 
