@@ -1,8 +1,9 @@
 # Each command makes .venv and installs into it what it needs, when that is not there yet.
 PYTHON ?= python3
 BIN := .venv/bin
-# Processes that share the tests, and threads of each: more threads than cores wait for each other.
-WORKERS ?= 2
+# Processes that share the tests, and threads of each: more threads than cores wait for each other. Three processes on
+# two cores, as many tests wait for other processes.
+WORKERS ?= 3
 OMP_NUM_THREADS ?= 1
 READY := .venv/.ready
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from _root import run, whole
 
-from lavender.check.doctor import examine
 from lavender.config.load import load_config
 from lavender.runtime.errors import ConfigError
 
@@ -46,6 +45,9 @@ def main() -> int:
         raise ConfigError(f'{arguments.config}: "type" says what task it is; without it nothing can be checked')
     name = config.task or config.type
     output = arguments.output or Path("_check") / Path(name).name
+
+    from lavender.check.doctor import examine  # takes seconds, not needed for --help
+
     return examine(config, output, arguments.decode, arguments.fix, arguments.tflops, arguments.workers)
 
 

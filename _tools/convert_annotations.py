@@ -18,7 +18,6 @@ from pathlib import Path
 
 from _root import run, whole
 
-from lavender.prepare.public.convert import convert
 from lavender.prepare.public.names import NAMES, SPLITS_OF_MSRVTT
 
 
@@ -60,6 +59,9 @@ def main() -> int:
         parser.error("--split is for msrvtt")
     if arguments.drop_missing and not (arguments.videos or arguments.frames):
         parser.error("--drop_missing needs --videos or --frames")
+
+    from lavender.prepare.public.convert import convert  # takes seconds, not needed for --help
+
     options = vars(arguments)
     complete = convert(options.pop("name"), options.pop("folder"), options.pop("output"), **options)
     return 0 if complete else 1

@@ -16,7 +16,6 @@ from pathlib import Path
 from _root import run, whole
 
 from lavender.data.frames import MAX_PIXELS
-from lavender.prepare.dataset import make_dataset
 from lavender.prepare.texts import TASKS
 from lavender.runtime.errors import DataError
 
@@ -66,6 +65,9 @@ def main() -> int:
     arguments = parser.parse_args()
     if not (sum(arguments.split) > 0 and all(0 <= share <= 1 for share in arguments.split) and arguments.split[0] > 0):
         parser.error("--split takes three shares from 0 to 1, and training needs one above 0")
+
+    from lavender.prepare.dataset import make_dataset  # takes seconds, not needed for --help
+
     faults = make_dataset(
         arguments.name,
         arguments.table,

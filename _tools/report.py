@@ -10,8 +10,6 @@ from pathlib import Path
 
 from _root import run, whole
 
-from lavender.report.page import write_page
-from lavender.report.runs import open_run
 from lavender.runtime.errors import DataError
 from lavender.runtime.files import read_text
 
@@ -33,6 +31,10 @@ def main() -> None:
     output = arguments.output or arguments.runs[0] / "report.html"
     if output.is_dir():
         raise DataError(f"{output} is a folder: name the page, such as {output / 'report.html'}")
+
+    from lavender.report.page import write_page  # takes seconds, not needed for --help
+    from lavender.report.runs import open_run
+
     summary = read_text(arguments.summary, DataError).strip("\n") if arguments.summary else ""
     write_page([open_run(folder) for folder in arguments.runs], output, arguments.examples, summary)
     print(output)

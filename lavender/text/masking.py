@@ -1,7 +1,13 @@
 """Masking of tokens for masked language modelling."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
-from torch import Tensor
+
+if TYPE_CHECKING:  # torch takes seconds to import, and who prepares texts does without it
+    from torch import Tensor
 
 IGNORED = -1  # label of a position without a label
 

@@ -53,6 +53,16 @@ def test_help_from_both_folders(tool: str, start: Path):
     assert f"python _tools/{tool}.py --" in done.stdout
 
 
+@pytest.mark.parametrize("tool", ["check_dataset", "convert_annotations", "export", "make_dataset", "report"])
+def test_help_does_not_wait_for_torch(tool: str):
+    command = [sys.executable, "-X", "importtime", f"_tools/{tool}.py", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "argparse" in imported
+    assert "torch" not in imported
+
+
 def test_videos_to_tsv(tmp_path: Path):
     for name, frames in (("video2", 12), ("video1", 30)):
         write_clip(tmp_path / "_toy" / f"{name}.mp4", frames)
