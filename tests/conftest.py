@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import importlib.util
 import io
 import itertools
@@ -28,6 +29,7 @@ from lavender.tasks.pretrain import PretrainTask
 from tests.processes import launch_command, run_bounded
 from tests.warm import DEEPSPEED, LAUNCHED, TRAINING, WarmStart
 
+gc.freeze()  # what is imported stays: a collection would look at half a million objects
 ensure_torchvision()  # for the tests that compare with timm or transformers: they import it beside a CPU-only torch
 
 ROOT = Path(__file__).parents[1]

@@ -195,8 +195,6 @@ CHOICES = [  # where `[MASK]` stands, what is in front of the question, the scor
     *(("append", "task_token", score_fn) for score_fn in ("probability", "upstream")),
 ]
 QUICK_CHOICES = [
-    ("append", "plain", "probability"),
-    ("append", "plain", "upstream"),
     ("append", "task_token", "probability"),
     ("prepend", "prompt", "probability"),
     ("insert", "prompt", "upstream"),
@@ -230,8 +228,14 @@ def test_the_task_token_of_multiple_choice(ask, kit_weights):
 @pytest.mark.parametrize(
     ("front", "score_fn"),
     [
-        *(("plain", "probability"), ("plain", "upstream"), ("prompt", "probability"), ("task_token", "probability")),
-        *(pytest.param(front, "upstream", marks=pytest.mark.slow) for front in ("prompt", "task_token")),
+        *(("plain", "upstream"), ("prompt", "probability")),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                *(("plain", "probability"), ("task_token", "probability")),
+                *(("prompt", "upstream"), ("task_token", "upstream")),
+            )
+        ),
     ],
 )
 def test_matching(ask, kit_weights, front: str, score_fn: str):
@@ -242,8 +246,19 @@ def test_matching(ask, kit_weights, front: str, score_fn: str):
     check_top(run.predictions("test"), "option", list(range(5)), 1 / (1 + np.exp(false - true)), scores)
 
 
-@pytest.mark.parametrize("front", IN_FRONT)
-@pytest.mark.parametrize(("script", "config", "name"), [(ANSWER, "msvd-qa", ""), (BLANK, "lsmdc-fib", "_fib")])
+@pytest.mark.parametrize(
+    ("script", "config", "name", "front"),
+    [
+        *((ANSWER, "msvd-qa", "", "plain"), (BLANK, "lsmdc-fib", "_fib", "prompt")),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)  # `conformance/test_questions.py` has the numbers
+            for case in (
+                *((ANSWER, "msvd-qa", "", "prompt"), (ANSWER, "msvd-qa", "", "task_token")),
+                *((BLANK, "lsmdc-fib", "_fib", "plain"), (BLANK, "lsmdc-fib", "_fib", "task_token")),
+            )
+        ),
+    ],
+)
 def test_open_ended(ask, kit_weights, script: str, config: str, name: str, front: str):
     """With the kit's own texts: of `toy-qa` the last two questions have no label, and are wrong."""
     name = f"qaoe_mlm{name}_{front}".replace("fib_plain", "fib")

@@ -154,7 +154,10 @@ def check_same(run, other) -> None:
     assert run.predictions("test") == other.predictions("test")
 
 
-@pytest.mark.parametrize(("script", "config"), COMMANDS)
+@pytest.mark.parametrize(
+    ("script", "config"),
+    [*COMMANDS[::5], *(pytest.param(*c, marks=pytest.mark.slow) for c in COMMANDS if c not in COMMANDS[::5])],
+)
 def test_each_script(retrieve, script: str, config: str):
     """Trained for an epoch; all pairs of val have the scores that its validation gave them, batch by batch."""
     run = retrieve(script, "--lr", 1e-3, "--report_to", "tensorboard", config=config).check_passed()

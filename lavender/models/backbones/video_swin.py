@@ -69,10 +69,16 @@ def relative_position_index(window: Size3) -> Tensor:
 
     Computed with NumPy: on the meta device, used to inspect checkpoints, torch would import its compiler for it.
     """
+    return torch.from_numpy(_position_pairs(window).copy())
+
+
+@lru_cache(maxsize=16)
+def _position_pairs(window: Size3) -> np.ndarray:
+    """Array of `relative_position_index`, cached: all blocks of a model have one or two windows."""
     coordinates = np.indices(window).reshape(3, -1)  # (3, N)
     offsets = coordinates[:, :, None] - coordinates[:, None, :]  # (3, N, N)
     t, h, w = (offset + size - 1 for offset, size in zip(offsets, window, strict=True))
-    return torch.from_numpy((t * (2 * window[1] - 1) + h) * (2 * window[2] - 1) + w)
+    return (t * (2 * window[1] - 1) + h) * (2 * window[2] - 1) + w
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:

@@ -223,6 +223,8 @@ def test_each_data_set_collates_its_own_batches(config: Config):
 def test_a_fault_in_a_worker_is_raised_in_one_line(config: Config, datasets, workers: int):
     config.n_workers = workers
     datasets["odd"] = Numbers(config, *SIZES["odd"], bad=4)
+    loader = mixed_loader(MixedDataset(config, datasets), {"few": 1.0, "many": 1.0, "odd": 3.0})
     with pytest.raises(DataError) as raised:
-        list(mixed_loader(MixedDataset(config, datasets), {"few": 1.0, "many": 1.0, "odd": 3.0}))
+        list(loader)
+    loader.close()  # else the test in which it is forgotten waits for its workers
     assert str(raised.value) == "numbers.tsv, line 5: bad"

@@ -62,7 +62,12 @@ UNSURE = {
 }
 
 
-@pytest.mark.parametrize("name", SURE)
+SLOW = ("led hevc.mp4", "open hevc.mkv", "open groups.mp4", "slices.mov")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in SURE]
+)
 def test_sought_frames_are_the_same(tmp_path: Path, name: str):
     codec, options = SURE[name]
     path = write_moving(tmp_path / name, codec, **options)
