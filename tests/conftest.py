@@ -50,6 +50,12 @@ QUESTION_TEXTS = {  # configuration → `txt_<task>.json`
     **dict.fromkeys(("msvd-qa", "msrvtt-qa", "tgif-frame"), "toy-qa"),
     "lsmdc-fib": "toy-fib",
 }
+LONGEST = tuple(f"tests/{name}" for name in ("integration/test_demo", "integration/test_pretrain.", "faults"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests begin first, so that no process works on one when the others have nothing left to do."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 @dataclass
