@@ -27,7 +27,7 @@ from lavender.runtime.torchvision_ops import ensure_torchvision
 from lavender.tasks.base import Trainable
 from lavender.tasks.pretrain import PretrainTask
 from tests.processes import launch_command, run_bounded
-from tests.warm import DEEPSPEED, LAUNCHED, TRAINING, WarmStart
+from tests.warm import DEEPSPEED, TRAINING, WarmStart
 
 gc.freeze()  # what is imported stays: a collection would look at half a million objects
 ensure_torchvision()  # for the tests that compare with timm or transformers: they import it beside a CPU-only torch
@@ -264,7 +264,7 @@ def warm_starts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
         @functools.cache
         def begin(*modules: str) -> WarmStart:
             folder = tmp_path_factory.mktemp("warm")
-            return ends.enter_context(WarmStart(folder, (*TRAINING, *LAUNCHED, *modules), {**os.environ, **NO_GPU}))
+            return ends.enter_context(WarmStart(folder, (*TRAINING, *modules), {**os.environ, **NO_GPU}))
 
         yield begin
 

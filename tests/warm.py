@@ -23,10 +23,9 @@ ROOT = Path(__file__).parents[1]
 TRAINING = (
     *("lavender.engine.run", "torch.distributed.run", "torch.utils.tensorboard"),
     *("lavender.models.backbones.video_swin_weights", "PIL.JpegImagePlugin", "numpy.ma"),
+    "torch._dynamo",  # by DistributedDataParallel
     *(f"lavender.{path.parent.name}.{path.stem}" for path in sorted(ROOT.glob("lavender/[mt][oa]*s/[a-z]*.py"))),
 )
-
-LAUNCHED = ("torch._dynamo",)  # by DistributedDataParallel
 DEEPSPEED = (
     *("deepspeed", "deepspeed.ops.op_builder.all_ops", "deepspeed.runtime.engine", "setuptools"),
     "torch._inductor.compile_fx",
@@ -106,13 +105,14 @@ def mind(connection: socket.socket) -> list[str]:
 
 def become(words: list[str]) -> None:
     """Runs a command line of Python: a script, or `-m` and a module."""
-    words = [word for word in words if word != "-u"] if words[0] == "-u" else words
-    sys.stdin, sys.path[0] = open(0), str(Path(words[0]).parent.absolute())  # noqa: SIM115 (for as long as the process lives)
+    if words[0] == "-u":
+        words = words[1:]
+    sys.stdin = open(0)  # noqa: SIM115 (for as long as the process lives)
     if words[0] == "-m":
         sys.path[0], sys.argv = os.getcwd(), words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
     else:
-        sys.argv = words
+        sys.path[0], sys.argv = str(Path(words[0]).parent.absolute()), words
         runpy.run_path(words[0], run_name="__main__")
 
 

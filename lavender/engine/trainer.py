@@ -155,7 +155,7 @@ class Trainer:
         return self.states.save(position, process)
 
     def stopped(self, saved: Path | None) -> Stopped:
-        """Returns the exception that ends a run after a stop request; its message names the state to resume from."""
+        """Waits for the state and returns the exception that ends a stopped run; it names the state to resume from."""
         self.states.wait()
         distributed.barrier()  # a process that exits now has the others ended by their launcher
         return Stopped(f"stopped after step {self.step} of {self.total_steps}; to go on: --resume {saved}")

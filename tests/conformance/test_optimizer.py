@@ -65,7 +65,7 @@ def quick(*some: tuple[str, int, str]) -> list:
 
 
 @ON_CPU
-@pytest.mark.parametrize(("engine", "processes", "class_name"), quick(ONE))
+@pytest.mark.parametrize(("engine", "processes", "class_name"), quick(ONE, DDP))
 def test_six_losses(kit, tmp_path, engine, processes, class_name):
     case = kit.case("optimizer")
     ours = run_trajectory(tmp_path, "optimizer", engine, processes)
