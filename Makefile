@@ -6,6 +6,8 @@ BIN := .venv/bin
 WORKERS ?= 3
 OMP_NUM_THREADS ?= 1
 READY := .venv/.ready
+# Without bytecode each process would compile all tests again, for 15 s.
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(BIN)/python -m pytest
 
 CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 NO_CHROMIUM := the test of the page needs Chromium, and it could not be installed: apt-get install chromium, as root
@@ -24,10 +26,10 @@ demo-all: $(READY)  ## the same, and then controls, a model for each task, and t
 	$(BIN)/python -m lavender.demo --all
 
 test: $(READY)  ## the quick suite
-	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not gpu and not page"
+	$(PYTEST) -n $(WORKERS) --dist worksteal --hypothesis-profile=quick -m "not slow and not gpu and not page"
 
 test-all: $(READY)  ## everything that this machine can run
-	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	$(PYTEST) -n $(WORKERS) --dist worksteal
 
 test-page: $(READY)  ## the page in a headless Chromium, which Debian and Ubuntu have as a package
 ifeq ($(CHROMIUM),)
@@ -35,7 +37,7 @@ ifeq ($(CHROMIUM),)
 	@apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium \
 		|| { echo "$(NO_CHROMIUM)" >&2; exit 1; }
 endif
-	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(BIN)/python -m pytest -m "page and not slow" tests/page
+	$(PYTEST) -m "page and not slow" tests/page
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,7 +1,6 @@
 """Runs of the scripts on toy data: as users start them, or in this process, where a start costs more than the run."""
 
 import contextlib
-import functools
 import gc
 import importlib.util
 import io
@@ -20,6 +19,7 @@ from unittest import mock
 
 import pytest
 import torch
+from hypothesis import settings
 
 from lavender.data.tsv import TSVReader
 from lavender.engine.start import main
@@ -27,16 +27,16 @@ from lavender.runtime.torchvision_ops import ensure_torchvision
 from lavender.tasks.base import Trainable
 from lavender.tasks.pretrain import PretrainTask
 from tests.processes import launch_command, run_bounded
-from tests.warm import DEEPSPEED, TRAINING, WarmStart
+from tests.warm import DEEPSPEED, NO_GPU, end, warm
 
-gc.freeze()  # what is imported stays: a collection would look at half a million objects
+gc.disable()  # until all tests are known
+settings.register_profile("quick", max_examples=25)  # for `make test`; a hundred otherwise
 ensure_torchvision()  # for the tests that compare with timm or transformers: they import it beside a CPU-only torch
 
 ROOT = Path(__file__).parents[1]
 KIT = ROOT / "tests" / "conformance" / "kit"
 TOY_FILES = ("toy_train_0", "toy_train_1", "toy_val", "txt_toy.json")
 QUESTION_FILES = ("img_toy.", "txt_toy-action", "txt_toy-mc", "txt_toy-qa", "txt_toy-fib")
-NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 RELEASED = ("--config", "_args/args_pretrain.json", "--dataset", "toy")
 MICRO = (
@@ -56,6 +56,16 @@ LONGEST = tuple(f"tests/{name}" for name in ("integration/test_demo", "integrati
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest tests begin first, so that no process works on one when the others have nothing left to do."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
+
+def pytest_collection_finish() -> None:
+    """What is there now stays: a collection of garbage would look at half a million objects."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    end()
 
 
 @dataclass
@@ -257,20 +267,7 @@ class _Here:
 
 
 @pytest.fixture(scope="session")
-def warm_starts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., WarmStart]]:
-    """`warm_starts(*modules)`: processes that have imported what a training script does, and these modules."""
-    with contextlib.ExitStack() as ends:
-
-        @functools.cache
-        def begin(*modules: str) -> WarmStart:
-            folder = tmp_path_factory.mktemp("warm")
-            return ends.enter_context(WarmStart(folder, (*TRAINING, *modules), {**os.environ, **NO_GPU}))
-
-        yield begin
-
-
-@pytest.fixture(scope="session")
-def start(kept_toy: Path, tmp_path_factory: pytest.TempPathFactory, warm_starts) -> Callable[..., Run]:
+def start(kept_toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
     """`start(script, *options, launcher=None, processes=2, …)`: a script as a process of its own, on the CPU.
 
     Unless it is watched or `cold`, the process has its imports behind it; see `warm.py`.
@@ -293,11 +290,11 @@ def start(kept_toy: Path, tmp_path_factory: pytest.TempPathFactory, warm_starts)
         output = output or tmp_path_factory.mktemp("run") / "snapshot"
         command = [*launch_command(launcher, processes), script, *released, *small]
         command += ["--data_dir", str(data or kept_toy), "--path_output", str(output), *map(str, options)]
-        settings, busy = {**NO_GPU, **(environment or {})}, None
+        variables, busy = {**NO_GPU, **(environment or {})}, None
         if not (cold or watch or popen or launcher == "deepspeed"):
-            server = warm_starts(*(DEEPSPEED if launcher and has_deepspeed(command) else ()))
-            command, settings, busy = [*server.command, *command[1:]], {**settings, **server.settings}, server.pid
-        code, stdout, stderr = run_bounded(command, settings, watch, busy=busy, **popen)
+            server = warm(*(DEEPSPEED if launcher and has_deepspeed(command) else ()))
+            command, variables, busy = [*server.command, *command[1:]], {**variables, **server.settings}, server.pid
+        code, stdout, stderr = run_bounded(command, variables, watch, busy=busy, **popen)
         return Run(code, stdout, stderr, _newest_folder(output), command)
 
     return run_script

@@ -23,6 +23,7 @@ from lavender.config.schema import Config
 from lavender.demo.toy import write_video
 from lavender.models.backbones.video_swin import VideoSwin
 from lavender.models.lavender import Heads, Lavender
+from tests.warm import NO_GPU, warm
 
 ROOT = Path(__file__).resolve().parents[1]
 KIT = ROOT / "tests" / "conformance" / "kit"
@@ -69,8 +70,9 @@ TOY = {  # beginning of a script's name → its made-up data
 
 
 def run(command: list[str], folder: Path = ROOT) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    """A command in which `python` is a process that has its imports behind it."""
+    python, scripts = Path(warm().command[0]).parent, Path(sys.executable).parent
+    environment = {**os.environ, **NO_GPU, **warm().settings, "PATH": f"{python}:{scripts}:{os.environ['PATH']}"}
     return subprocess.run(
         command, cwd=folder, capture_output=True, text=True, timeout=300, env=environment, check=False
     )
@@ -94,7 +96,7 @@ def help_of(tool: str) -> str:
     commands = [[]]
     if words[-1] == "lavender.predict":
         commands = [[word] for word in ("caption", "answer", "choose", "match", "index", "search")]
-    return "".join(run([sys.executable, *words, *command, "--help"]).stdout for command in commands)
+    return "".join(run(["python", *words, *command, "--help"]).stdout for command in commands)
 
 
 @pytest.mark.parametrize("command", TOOLS)
@@ -224,7 +226,7 @@ def test_export(tmp_path, small_checkpoint):
     assert first.keys() == last.keys()
     assert all(torch.equal(first[name], last[name]) for name in first)
     (lines,) = dict.fromkeys(block for block in PYTHON if "load_pretrained" in block)
-    done = run([sys.executable, "-c", lines + "assert not model.training"], tmp_path)
+    done = run(["python", "-c", lines + "assert not model.training"], tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -238,7 +240,7 @@ def test_a_question_about_a_video(lines, tmp_path, small_checkpoint):
     for number in range(5):
         Image.new("RGB", (64, 64), (50 * number,) * 3).save(tmp_path / "frames" / f"{number}.png")
     lines = re.sub(r'from_pretrained\("[^"]+"\)', f'from_pretrained("{tmp_path / "small.pt"}", "cpu")', lines)
-    done = run([sys.executable, "-c", lines.replace('"phone.mp4"', f'"{tmp_path / "frames"}"')])
+    done = run(["python", "-c", lines.replace('"phone.mp4"', f'"{tmp_path / "frames"}"')])
     assert done.returncode == 0, done.stderr[-2000:]
     assert "frames: what is the man doing" in done.stdout
 

@@ -5,21 +5,27 @@
 imports the modules and forks a process for each request of `warm_client.py`. It ends with its standard input.
 """
 
+import functools
 import importlib
 import os
 import pickle
 import runpy
 import select
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
+NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 TRAINING = (
     *("lavender.engine.run", "torch.distributed.run", "torch.utils.tensorboard"),
     *("lavender.models.backbones.video_swin_weights", "PIL.JpegImagePlugin", "numpy.ma"),
@@ -32,15 +38,33 @@ DEEPSPEED = (
 )
 
 
+_started: list["WarmStart"] = []
+
+
+@functools.cache
+def warm(*modules: str) -> "WarmStart":
+    """This test session's process that has imported what a training script does, and these modules."""
+    folder = Path(tempfile.mkdtemp(prefix="warm-"))
+    _started.append(WarmStart(folder, (*TRAINING, *modules), {**os.environ, **NO_GPU}))
+    return _started[-1]
+
+
+def end() -> None:
+    """Ends all that was started."""
+    while _started:
+        _started.pop().end()
+    warm.cache_clear()
+
+
 class WarmStart:
-    """The process that forks others, as a context.
+    """The process that forks others.
 
     `command` stands for `python` in a command line; `settings` are variables by which launchers use it for their
     processes; `pid` is its number.
     """
 
     def __init__(self, folder: Path, modules: Sequence[str], environment: Mapping[str, str]):
-        address, executable = str(folder / "socket"), folder / "python"
+        self._folder, address, executable = folder, str(folder / "socket"), folder / "python"
         python = [sys.executable, "-I", "-S", str(ROOT / "tests" / "warm_client.py")]
         executable.write_text(f'#!/bin/sh\nWARM_SOCKET={address} exec {shlex.join(python)} "$@"\n')
         executable.chmod(0o755)
@@ -53,11 +77,18 @@ class WarmStart:
         while not Path(address).exists() and self._server.poll() is None:
             time.sleep(0.01)
 
-    def __enter__(self) -> "WarmStart":
-        return self
+    def run(self, *words: object, **options: Any) -> subprocess.CompletedProcess[str]:
+        """`python` with these words, to its end; `options` are those of `subprocess.run`."""
+        environment = {**(options.pop("env", None) or os.environ), **self.settings}
+        return subprocess.run(
+            [*self.command, *map(str, words)],
+            env=environment,
+            **{"cwd": ROOT, "capture_output": True, "text": True, "timeout": 300, **options},
+        )
 
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
         self._server.communicate()  # closes its input
+        shutil.rmtree(self._folder)
 
 
 def serve(listener: socket.socket) -> list[str]:
@@ -104,13 +135,17 @@ def mind(connection: socket.socket) -> list[str]:
 
 
 def become(words: list[str]) -> None:
-    """Runs a command line of Python: a script, or `-m` and a module."""
+    """Runs a command line of Python: a script, `-m` and a module, or `-c` and lines."""
     if words[0] == "-u":
         words = words[1:]
     sys.stdin = open(0)  # noqa: SIM115 (for as long as the process lives)
     if words[0] == "-m":
         sys.path[0], sys.argv = os.getcwd(), words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    elif words[0] == "-c":
+        sys.path[0], sys.argv = "", ["-c", *words[2:]]
+        sys.modules["__main__"] = ModuleType("__main__")
+        exec(compile(words[1], "<string>", "exec"), vars(sys.modules["__main__"]))
     else:
         sys.path[0], sys.argv = str(Path(words[0]).parent.absolute()), words
         runpy.run_path(words[0], run_name="__main__")

@@ -2,14 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lavender.engine.optim import learning_rate, parameter_groups
+from tests import warm
 from tests.conformance.boundary import IS_RECORDED
 
 ON_CPU = pytest.mark.skipif(not IS_RECORDED, reason="trains on the CPU; tests/gpu compares steps of a GPU with it")
@@ -37,17 +36,9 @@ def test_schedule(kit, name):
 def run_trajectory(tmp_path: Path, case: str, engine: str, processes: int) -> dict:
     """The steps of `trajectory.py`, on one process or under a launcher; what the first process found."""
     out = tmp_path / "out.json"
-    launcher = [sys.executable]
-    if processes:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*launcher, str(TRAJECTORY), case, engine, str(out)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment,
-    )
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes else []
+    python = warm.warm(*(warm.DEEPSPEED if engine == "deepspeed" else ()))
+    done = python.run(*launcher, TRAJECTORY, case, engine, out, env={**os.environ, **warm.NO_GPU})
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     return json.loads(out.read_text())
 

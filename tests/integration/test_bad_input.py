@@ -5,8 +5,6 @@ Most runs are in this process, where anything but our own error comes out as its
 
 import base64
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import pytest
 import torch
 
 from lavender.tasks.pretrain import PretrainTaskSpecificTask
+from tests.warm import warm
 
 ROOT = Path(__file__).parents[2]
 MLM = "main_pretrain_mlm.py"
@@ -320,13 +319,7 @@ def test_an_empty_clip_among_good_ones(tmp_path: Path):
             writer.write(np.full((48, 64, 3), 20 * number, np.uint8))
         writer.release()
     (videos / "b.mp4").touch()
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "_tools" / "extract_video-frame.py"), "--path=clips", "--sample=4"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = warm().run(ROOT / "_tools" / "extract_video-frame.py", "--path=clips", "--sample=4", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert "skipped: _clips/b.mp4" in done.stderr

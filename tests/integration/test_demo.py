@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lavender.demo.tour import tour
+from tests.warm import warm
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_tour_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(sys, "executable", warm().command[0])
     monkeypatch.setenv("PATH", "/nowhere")  # without Java, whose scores take half a minute
     done = tour(tmp_path / "demo", n_train=16, n_test=12)
     assert done.pretrained.name == "ckpt_violet_pretrain_toy_0_6.pt"

@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +10,10 @@ import pytest
 
 from lavender.prepare.dataset import make_dataset
 from lavender.runtime.errors import DataError
-from tests.conftest import MICRO, ROOT, Run
+from tests.conftest import MICRO, Run
 from tests.unit.data.sources.shard_world import failed, picture, write_shard
 from tests.unit.prepare.clip_world import write_images, write_video
+from tests.warm import warm
 
 QUICK = (*MICRO, "--size_epoch", 1, "--size_batch", 2, "--fusion_encoder", "tests/conformance/kit/bert_micro")
 TASKS = {  # the task's name → scripts that its configuration is for
@@ -84,8 +84,7 @@ def test_tars_bring_their_captions(train_here, tmp_path: Path, capsys: pytest.Ca
 
 
 def tool(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "_tools/make_dataset.py", "--name", "own", *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return warm().run("_tools/make_dataset.py", "--name", "own", *words)
 
 
 def test_the_command(tmp_path: Path):

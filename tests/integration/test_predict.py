@@ -15,6 +15,7 @@ from lavender.predict import main
 from lavender.runtime.errors import DataError
 from tests.conftest import ROOT
 from tests.unit.prepare.clip_world import write_video
+from tests.warm import warm
 
 
 @pytest.fixture
@@ -175,7 +176,7 @@ def test_a_reader_that_has_seen_enough(run: Path, clips: Path):
     """As `… | head -0` is."""
     words = ["answer", str(clips / "c0.mp4"), "who", "--path_ckpt", str(run), "--device", "cpu"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "lavender.predict", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*warm().command, "-m", "lavender.predict", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stdout is not None
     process.stdout.close()

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from lavender.models.pretrained import load_pretrained
+from tests.warm import warm
 
 ROOT = Path(__file__).parents[2]
 
 
 def start(*arguments: object, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """The tool in a process of its own."""
-    command = [sys.executable, str(ROOT / "_tools" / "export.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    return warm().run(ROOT / "_tools" / "export.py", *arguments, cwd=folder)
 
 
 @pytest.fixture

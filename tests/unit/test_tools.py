@@ -14,14 +14,14 @@ from PIL import Image
 
 from lavender.data.frames import decode_image
 from lavender.data.tsv import TSVReader
+from tests.warm import warm
 
 ROOT = Path(__file__).parents[2]
 TOY = ROOT / "tests" / "conformance" / "kit" / "data" / "img_toy.tsv"
 
 
 def run(tool: str, *arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "_tools" / f"{tool}.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    return warm().run(ROOT / "_tools" / f"{tool}.py", *arguments, cwd=folder)
 
 
 @pytest.fixture

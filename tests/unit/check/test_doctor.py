@@ -252,9 +252,12 @@ def test_few_and_small_frames(world: World):
         ("lsmdc-fib", {"question": "a [MASK] runs", "answer_text": "dog", "answer": 0}),
     ],
 )
-def test_every_kind_of_item(world: World, config: str, item: dict[str, Any]):
+def test_every_kind_of_item(world: World, config: str, item: dict[str, Any], monkeypatch, capsys):
+    monkeypatch.setattr(lavender.check.doctor, "draw", lambda *_: False)
     world.texts(train=[{"video": "v0", **item}], val=[{"video": "v1", **item}], test=[{"video": "v2", **item}])
     assert world.examine(config) == (0, {})
+    assert "no estimate" not in capsys.readouterr().out
+    monkeypatch.setattr(lavender.check.doctor, "costs", lambda *_: [])
     world.texts(train=[{"video": "v0", **item}], val=[{"video": "v1"}], test=[{"video": "v0", **item}])
     code, found = world.examine(config)
     assert code == 1

@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,6 +20,7 @@ from lavender.data.caption_json import CaptionReader, UnusualError
 from lavender.data.loaders import evaluation_loader
 from lavender.data.samples import ClipDataset
 from lavender.runtime.errors import DataError
+from tests.warm import warm
 
 ROOT = Path(__file__).parents[3]
 CONTENT: dict[str, Any] = {
@@ -366,7 +366,7 @@ print(caption_cache.open_captions(Path(sys.argv[1])).tables["train"].caption("v7
 
 def test_of_two_processes_one_builds_it(text: Path):
     text.write_text(json.dumps({"train": {f"v{number}": [f"caption {number}"] for number in range(100_000)}}))
-    command = [sys.executable, "-c", SCRIPT, str(text)]
+    command = [*warm().command, "-c", SCRIPT, str(text)]
     pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     processes = [subprocess.Popen(command, cwd=ROOT, text=True, **pipes) for _ in range(2)]
     assert [process.stdout.readline() for process in processes if process.stdout] == ["ready\n"] * 2

@@ -70,8 +70,8 @@ SLOW = ("led hevc.mp4", "open hevc.mkv", "open groups.mp4", "slices.mov")
 )
 def test_sought_frames_are_the_same(tmp_path: Path, name: str):
     codec, options = SURE[name]
-    path = write_moving(tmp_path / name, codec, **options)
-    for count in (1, 5, 11, 200):
+    path = write_moving(tmp_path / name, codec, frames=60, **options)
+    for count in (1, 5, 11, 80):
         plain = sample_frames(path, count, threads=1)
         for numbers in ([*range(count)], [count - 1], [count // 2, 0, count // 2]):
             found = sought(path, count, numbers)

@@ -1,7 +1,6 @@
 import json
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +18,7 @@ from lavender.engine.resume import Claim, RankState, StateWriter, TrainState, cl
 from lavender.runtime import ownership
 from lavender.runtime.errors import ConfigError, TrainingError
 from lavender.runtime.ownership import LOCK, _place, take
+from tests.warm import warm
 
 
 class Scales:
@@ -247,12 +247,8 @@ def test_what_an_owner_did_before_it_ended_counts(runs, tmp_path: Path, monkeypa
 def test_of_many_starts_one_goes_on(tmp_path: Path):
     """Processes of their own, all at once, with nothing to resume: one makes a run, the others are refused."""
     go = tmp_path / "go"
-    starts = [
-        subprocess.Popen(
-            [sys.executable, "-c", START, str(tmp_path / "out"), str(go)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        for _ in range(4)
-    ]
+    command = [*warm().command, "-c", START, str(tmp_path / "out"), str(go)]
+    starts = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(4)]
     for process in starts:
         assert process.stdout.readline() == b"ready\n"
     go.touch()

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +16,7 @@ from lavender.inference.hub import check_upload, push
 from lavender.inference.model_card import write_card
 from lavender.models.pretrained import export
 from lavender.runtime.errors import ConfigError, WeightsError
+from tests.warm import warm
 
 ROOT = Path(__file__).parents[3]
 
@@ -97,9 +96,7 @@ def test_faults(hub, exported: Path):
 def test_no_network(tmp_path: Path):
     code = "from lavender.inference.hub import download; download('nobody/nowhere')"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
-    )
+    done = warm().run("-c", code, env=environment)
     last = done.stderr.splitlines()[-1]
     assert "WeightsError: nobody/nowhere: no such checkpoint here" in last
     assert "hub" in last

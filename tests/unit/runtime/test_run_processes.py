@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from lavender.runtime.run_processes import launch_command
+from tests.warm import warm
 
 
 def run(folder: Path, script: str, *words: str) -> subprocess.CompletedProcess:
     (folder / "script.py").write_text(f"import os, sys, time\nrank = int(os.environ['RANK'])\n{script}")
-    command = launch_command(2, ["script.py", *words])
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    _, *command = launch_command(2, ["script.py", *words])  # what follows Python's name
+    return warm().run(*command, cwd=folder)
 
 
 def test_a_script_on_several_processes_from_any_folder(tmp_path: Path):

@@ -3,8 +3,6 @@
 import json
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from lavender.prepare.public.outputs import Questions
 from lavender.prepare.public.source import Source
 from tests.unit.prepare.public import public_world as world
 from tests.unit.prepare.public.public_world import EVERY, ROOT, Convert, lay, made
+from tests.warm import warm
 
 
 def frames(path: Path, *videos: str) -> str:
@@ -220,10 +219,9 @@ def test_frames_that_are_not_there_yet(convert: Convert, tmp_path: Path):
 def test_from_the_folder_of_the_tools(tmp_path: Path):
     lay(tmp_path / "given", world.CC3M)
     words = ["cc3m", str(tmp_path / "given"), "--output", str(tmp_path / "made")]
-    command = [sys.executable, "convert_annotations.py", *words]
-    done = subprocess.run(command, cwd=ROOT / "_tools", capture_output=True, text=True, timeout=300)
+    done = warm().run("convert_annotations.py", *words, cwd=ROOT / "_tools")
     assert (done.returncode, done.stderr) == (0, "")
-    done = subprocess.run(command, cwd=ROOT / "_tools", capture_output=True, text=True, timeout=300)
+    done = warm().run("convert_annotations.py", *words, cwd=ROOT / "_tools")
     assert (done.returncode, len(done.stderr.splitlines()), "txt_cc3m.json" in done.stderr) == (2, 1, True)
 
 
