@@ -7,6 +7,7 @@ imports the modules and forks a process for each request of `warm_client.py`. It
 
 import functools
 import importlib
+import multiprocessing.process
 import os
 import pickle
 import runpy
@@ -138,6 +139,7 @@ def become(words: list[str]) -> None:
     """Runs a command line of Python: a script, `-m` and a module, or `-c` and lines."""
     if words[0] == "-u":
         words = words[1:]
+    multiprocessing.process.ORIGINAL_DIR = os.getcwd()  # where processes of this one look for the script
     sys.stdin = open(0)  # noqa: SIM115 (for as long as the process lives)
     if words[0] == "-m":
         sys.path[0], sys.argv = os.getcwd(), words[1:]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import inputs, others, steps
+from benchmarks import inputs, measure, others, steps
 from benchmarks.plain import plainly
 from benchmarks.rows import SIZES, Machine, Row, Skipped, file_name, heading, line
 from lavender.models import compiling
@@ -108,8 +108,8 @@ def test_rows_that_cannot_be_or_fail_do_not_stop_the_others(machine, monkeypatch
         ("save", "left out", fails),
         ("input", "good", works),
     ]
-    monkeypatch.setattr(command, "measurements", lambda *_: found)
-    rows = command.run(machine, True, ["step", "input"], 0.0, tmp_path / "out.json")
+    monkeypatch.setattr(measure, "measurements", lambda *_: found)
+    rows = measure.run(machine, True, ["step", "input"], 0.0, tmp_path / "out.json")
     assert [(row.name, row.value) for row in rows] == [("checkpointed", None), ("bad", None), ("good", 1.0)]
     shown = capsys.readouterr().out
     assert "skipped: FairScale is not installed" in shown
@@ -119,7 +119,7 @@ def test_rows_that_cannot_be_or_fail_do_not_stop_the_others(machine, monkeypatch
     assert written.keys() == keys
     row = {"name", "value", "unit", "ratio", "share", "memory", "note", "skipped", "failed"}
     assert all(entry.keys() == row for entry in written["rows"])
-    late = command.run(machine, True, [], 1e-9, tmp_path / "late.json")
+    late = measure.run(machine, True, [], 1e-9, tmp_path / "late.json")
     assert all("are over" in row.skipped for row in late)
 
 
