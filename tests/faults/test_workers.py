@@ -18,10 +18,8 @@ def test_rounds_of_evaluation_loader_and_gathering(start, workers: int):
     """On a loaded machine: two more processes than it has to run compute all the while."""
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
     try:
-        run = start(
-            *("tests/faults/rounds.py", ROUNDS, workers, "--"),
-            **{"launcher": "torchrun", "released": (), "small": ()},
-        )
+        numbers = (str(ROUNDS), str(workers))  # its first words
+        run = start("tests/faults/rounds.py", launcher="torchrun", released=numbers, small=())
     finally:
         for process in busy:
             process.kill()

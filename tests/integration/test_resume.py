@@ -56,12 +56,15 @@ def train(start, needs, tmp_path: Path) -> Callable[..., Any]:
 
 
 def at_step(folder: Path, step: int, number: int) -> Callable[[subprocess.Popen], None]:
-    """Sends a signal once the log of the run in `folder` tells that many steps."""
+    """Sends a signal once the log of the run in `folder` tells that many steps; SIGKILL waits for the first state, too,
+    which is written while training goes on.
+    """
 
     def watch(process: subprocess.Popen) -> None:
         while process.poll() is None:
             logs = [path.read_text() for path in folder.glob("*/stdout.txt")]
-            if sum(log.count(", step ") for log in logs) >= step:
+            saved = number != signal.SIGKILL or any(folder.glob("*/resume/step_*/"))
+            if saved and sum(log.count(", step ") for log in logs) >= step:
                 if number == signal.SIGKILL:
                     kill_family(process.pid)
                 else:
