@@ -5,7 +5,9 @@
 imports the modules and forks a process for each request of `warm_client.py`. It ends with its standard input.
 """
 
+import atexit
 import functools
+import gc
 import importlib
 import multiprocessing.process
 import os
@@ -19,8 +21,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -153,14 +156,31 @@ def become(words: list[str]) -> None:
         runpy.run_path(words[0], run_name="__main__")
 
 
+def leave(work: Callable[[list[str]], None], words: list[str]) -> None:
+    """Does the work and ends the process as Python does, without taking apart all that was imported, for seconds."""
+    code: Any = None
+    try:
+        work(words)
+    except SystemExit as leaving:
+        code = leaving.code
+        if not isinstance(code, int | None):
+            raise
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit((code or 0) & 0xFF)
+
+
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
     with socket.socket(socket.AF_UNIX) as listener:
         for name in sys.argv[2:]:
             importlib.import_module(name)
+        gc.freeze()
         listener.bind(f"{sys.argv[1]}.new")
         listener.listen()
         os.rename(f"{sys.argv[1]}.new", sys.argv[1])  # who sees it can be answered
         words = serve(listener)
     sys.path.pop(0)
-    become(words)
+    leave(become, words)
