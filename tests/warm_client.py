@@ -3,6 +3,7 @@
 It passes on its folder, environment and files, the signals that it gets, and the other's exit code.
 """
 
+import contextlib
 import os
 import pickle
 import signal
@@ -20,8 +21,13 @@ def main() -> int:
         socket.send_fds(server, [request], [0, 1, 2])
         answers = server.makefile()
         process = int(answers.readline())
+
+        def pass_on(number: int, _: object) -> None:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(process, number)
+
         for number in PASSED_ON:
-            signal.signal(number, lambda number, frame: os.kill(process, number))
+            signal.signal(number, pass_on)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
         code = int(answers.readline())
     if code < 0:
