@@ -26,7 +26,7 @@ demo-all: $(READY)  ## the same, and then controls, a model for each task, and t
 	$(BIN)/python -m lavender.demo --all
 
 test: $(READY)  ## the quick suite
-	$(PYTEST) -n $(WORKERS) --dist worksteal --hypothesis-profile=quick -m "not slow and not gpu and not page"
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow and not gpu and not page"
 
 test-all: $(READY)  ## everything that this machine can run
 	$(PYTEST) -n $(WORKERS) --dist worksteal

@@ -19,7 +19,6 @@ from unittest import mock
 
 import pytest
 import torch
-from hypothesis import settings
 
 from lavender.data.tsv import TSVReader
 from lavender.engine.start import main
@@ -30,7 +29,6 @@ from tests.processes import launch_command, run_bounded
 from tests.warm import DEEPSPEED, NO_GPU, end, warm
 
 gc.disable()  # until all tests are known
-settings.register_profile("quick", max_examples=25)  # for `make test`; a hundred otherwise
 ensure_torchvision()  # for the tests that compare with timm or transformers: they import it beside a CPU-only torch
 
 ROOT = Path(__file__).parents[1]

@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -156,11 +156,11 @@ def become(words: list[str]) -> None:
         runpy.run_path(words[0], run_name="__main__")
 
 
-def leave(work: Callable[[list[str]], None], words: list[str]) -> None:
-    """Does the work and ends the process as Python does, without taking apart all that was imported, for seconds."""
+def become_and_end(words: list[str]) -> None:
+    """Ends the process as Python does, too, but without taking apart all that was imported, for seconds."""
     code: Any = None
     try:
-        work(words)
+        become(words)
     except SystemExit as leaving:
         code = leaving.code
         if not isinstance(code, int | None):
@@ -183,4 +183,4 @@ if __name__ == "__main__":
         os.rename(f"{sys.argv[1]}.new", sys.argv[1])  # who sees it can be answered
         words = serve(listener)
     sys.path.pop(0)
-    leave(become, words)
+    become_and_end(words)

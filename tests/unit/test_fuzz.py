@@ -44,7 +44,9 @@ from lavender.text.tokens import TextTokenizer
 KIT = Path(__file__).parents[1] / "conformance" / "kit"
 TOY = KIT / "data"
 BERT = KIT / "bert_micro"
-FUZZ = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+FUZZ = settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 JSON = st.recursive(
