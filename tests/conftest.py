@@ -1,6 +1,7 @@
 """Runs of the scripts on toy data: as users start them, or in this process, where a start costs more than the run."""
 
 import contextlib
+import functools
 import gc
 import importlib.util
 import io
@@ -26,7 +27,7 @@ from lavender.runtime.torchvision_ops import ensure_torchvision
 from lavender.tasks.base import Trainable
 from lavender.tasks.pretrain import PretrainTask
 from tests.processes import launch_command, run_bounded
-from tests.warm import DEEPSPEED, NO_GPU, end, warm
+from tests.warm import DEEPSPEED, NO_GPU, warm
 
 gc.disable()  # until all tests are known
 ensure_torchvision()  # for the tests that compare with timm or transformers: they import it beside a CPU-only torch
@@ -60,10 +61,6 @@ def pytest_collection_finish() -> None:
     """What is there now stays: a collection of garbage would look at half a million objects."""
     gc.freeze()
     gc.enable()
-
-
-def pytest_unconfigure() -> None:
-    end()
 
 
 @dataclass
@@ -288,11 +285,11 @@ def start(kept_toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         output = output or tmp_path_factory.mktemp("run") / "snapshot"
         command = [*launch_command(launcher, processes), script, *released, *small]
         command += ["--data_dir", str(data or kept_toy), "--path_output", str(output), *map(str, options)]
-        variables, busy = {**NO_GPU, **(environment or {})}, None
+        variables = {**NO_GPU, **(environment or {})}
         if not (cold or watch or popen or launcher == "deepspeed"):
             server = warm(*(DEEPSPEED if launcher and has_deepspeed(command) else ()))
-            command, variables, busy = [*server.command, *command[1:]], {**variables, **server.settings}, server.pid
-        code, stdout, stderr = run_bounded(command, variables, watch, busy=busy, **popen)
+            command, variables = [*server.command, *command[1:]], {**variables, **server.settings}
+        code, stdout, stderr = run_bounded(command, variables, watch, **popen)
         return Run(code, stdout, stderr, _newest_folder(output), command)
 
     return run_script
@@ -324,6 +321,7 @@ def kit_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
     shapes = json.loads((KIT / "cases" / "state_dict_micro.json").read_text())
     folder = tmp_path_factory.mktemp("kit")
 
+    @functools.cache
     def save(table: str) -> Path:
         state = {name: value_of(name, shape) for name, shape in shapes[table].items() if not name.endswith("_index")}
         if "fc_mtm.predictions.bias" in state:  # one parameter under two names

@@ -82,27 +82,30 @@ def run_bounded(
     environment: dict[str, str],
     watch: Callable[[subprocess.Popen], None] | None = None,
     limit: float = LIMIT,
-    busy: int | None = None,
     **popen: Any,
 ) -> tuple[int, str, str]:
     """Exit code, stdout, stderr. A command that hangs (see `Stall`) fails the test, and nothing of it stays behind.
 
-    `watch(process)` runs beside it, and has to end with it. `busy` is a process whose descendants work for it.
+    `watch(process)` runs beside it, and has to end with it.
     """
-    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:  # pipes would be waited for
+    with (
+        tempfile.TemporaryFile("w+") as stdout,  # pipes would be waited for
+        tempfile.TemporaryFile("w+") as stderr,
+        tempfile.NamedTemporaryFile("r") as started,  # warm starts, which are not its descendants
+    ):
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
-            env={**os.environ, **environment},
+            env={**os.environ, **environment, "WARM_STARTED": started.name},
             start_new_session=True,
             **{"cwd": ROOT, **popen},
         )
         with ThreadPoolExecutor(1) as pool:
             watching = pool.submit(watch or bool, process)
             try:
-                code = wait(process, limit, busy)
+                code = wait(process, limit, Path(started.name))
             finally:
                 stop_all(process)
         watching.result()
@@ -114,9 +117,14 @@ def run_bounded(
     return code, *said
 
 
-def wait(process: subprocess.Popen, limit: float, busy: int | None = None) -> int | None:
-    """Exit code; None where it hangs."""
-    stall = Stall(lambda: [process.pid, *descendants(process.pid), *(descendants(busy) if busy else ())], limit)
+def wait(process: subprocess.Popen, limit: float, started: Path) -> int | None:
+    """Exit code; None where it hangs. `started` has the numbers of processes that work for it."""
+
+    def family() -> list[int]:
+        eldest = [process.pid, *map(int, started.read_text().split())]
+        return [pid for one in eldest for pid in (one, *descendants(one))]
+
+    stall = Stall(family, limit)
     while not stall.is_over():
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(1)

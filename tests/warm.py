@@ -1,13 +1,15 @@
 """Starts of scripts from a process that has the heavy imports behind it: they take most of a short run's time.
 
-    python tests/warm.py SOCKET [MODULE …]
+    python tests/warm.py SOCKET PID [MODULE …]
 
-imports the modules and forks a process for each request of `warm_client.py`. It ends with its standard input.
+imports the modules and forks a process for each request of `warm_client.py`. It ends with the process PID.
 """
 
 import atexit
+import fcntl
 import functools
 import gc
+import hashlib
 import importlib
 import multiprocessing.process
 import os
@@ -42,44 +44,40 @@ DEEPSPEED = (
 )
 
 
-_started: list["WarmStart"] = []
-
-
 @functools.cache
 def warm(*modules: str) -> "WarmStart":
-    """This test session's process that has imported what a training script does, and these modules."""
-    folder = Path(tempfile.mkdtemp(prefix="warm-"))
-    _started.append(WarmStart(folder, (*TRAINING, *modules), {**os.environ, **NO_GPU}))
-    return _started[-1]
-
-
-def end() -> None:
-    """Ends all that was started."""
-    while _started:
-        _started.pop().end()
-    warm.cache_clear()
+    """A process that has imported what a training script does, and these modules: one for all workers of a test run."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    session = os.getppid() if run else os.getpid()
+    name = hashlib.sha256(repr((run or session, modules)).encode()).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir(), f"warm-{session}-{name}")
+    return WarmStart(folder, session, (*TRAINING, *modules), {**os.environ, **NO_GPU})
 
 
 class WarmStart:
-    """The process that forks others.
+    """The process that forks others. It lasts as long as the process `session`, and is started by who needs it first.
 
     `command` stands for `python` in a command line; `settings` are variables by which launchers use it for their
-    processes; `pid` is its number.
+    processes.
     """
 
-    def __init__(self, folder: Path, modules: Sequence[str], environment: Mapping[str, str]):
-        self._folder, address, executable = folder, str(folder / "socket"), folder / "python"
-        python = [sys.executable, "-I", "-S", str(ROOT / "tests" / "warm_client.py")]
-        executable.write_text(f'#!/bin/sh\nWARM_SOCKET={address} exec {shlex.join(python)} "$@"\n')
-        executable.chmod(0o755)
+    def __init__(self, folder: Path, session: int, modules: Sequence[str], environment: Mapping[str, str]):
+        address, executable = folder / "socket", folder / "python"
         self.command, self.settings = [str(executable)], {"PYTHON_EXEC": str(executable)}
-        words = [sys.executable, __file__, address, *modules]
-        self._server = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment, cwd=ROOT
-        )
-        self.pid = self._server.pid
-        while not Path(address).exists() and self._server.poll() is None:
-            time.sleep(0.01)
+        folder.mkdir(exist_ok=True)
+        with open(folder / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another worker may be at it
+            if address.exists():
+                return
+            python = [sys.executable, "-I", "-S", str(ROOT / "tests" / "warm_client.py")]
+            executable.write_text(f'#!/bin/sh\nWARM_SOCKET={address} exec {shlex.join(python)} "$@"\n')
+            executable.chmod(0o755)
+            self._server = subprocess.Popen(
+                [sys.executable, __file__, str(address), str(session), *modules],
+                **{"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "env": environment, "cwd": ROOT},
+            )
+            while not address.exists() and self._server.poll() is None:
+                time.sleep(0.01)
 
     def run(self, *words: object, **options: Any) -> subprocess.CompletedProcess[str]:
         """`python` with these words, to its end; `options` are those of `subprocess.run`."""
@@ -90,22 +88,21 @@ class WarmStart:
             **{"cwd": ROOT, "capture_output": True, "text": True, "timeout": 300, **options},
         )
 
-    def end(self) -> None:
-        self._server.communicate()  # closes its input
-        shutil.rmtree(self._folder)
 
-
-def serve(listener: socket.socket) -> list[str]:
-    """Answers requests until the standard input ends. Returns only in a forked process, with its command line."""
+def serve(listener: socket.socket, session: int) -> list[str]:
+    """Answers requests until the process `session` ends. Returns only in a forked process, with its command line."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forked minders
+    ended = os.pidfd_open(session)
     while True:
-        ready, _, _ = select.select([listener, sys.stdin], [], [])
-        if sys.stdin in ready:
+        ready, _, _ = select.select([listener, ended], [], [])
+        if ended in ready:
+            shutil.rmtree(Path(sys.argv[1]).parent)
             os._exit(0)
         connection, _ = listener.accept()
         if not os.fork():
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             listener.close()
+            os.close(ended)
             if words := mind(connection):
                 return words
         connection.close()
@@ -175,12 +172,12 @@ def become_and_end(words: list[str]) -> None:
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
     with socket.socket(socket.AF_UNIX) as listener:
-        for name in sys.argv[2:]:
+        for name in sys.argv[3:]:
             importlib.import_module(name)
         gc.freeze()
         listener.bind(f"{sys.argv[1]}.new")
         listener.listen()
         os.rename(f"{sys.argv[1]}.new", sys.argv[1])  # who sees it can be answered
-        words = serve(listener)
+        words = serve(listener, int(sys.argv[2]))
     sys.path.pop(0)
     become_and_end(words)

@@ -21,6 +21,9 @@ def main() -> int:
         socket.send_fds(server, [request], [0, 1, 2])
         answers = server.makefile()
         process = int(answers.readline())
+        if "WARM_STARTED" in os.environ:  # who waits for this one can see whether the other works
+            with contextlib.suppress(FileNotFoundError):  # it has given up
+                os.write(os.open(os.environ["WARM_STARTED"], os.O_WRONLY | os.O_APPEND), f"{process}\n".encode())
 
         def pass_on(number: int, _: object) -> None:
             with contextlib.suppress(ProcessLookupError):  # it has just ended

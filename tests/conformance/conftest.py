@@ -1,5 +1,6 @@
 """The kit of numbers measured on the released code, and the micro model with the kit's weights."""
 
+import hashlib
 import importlib.util
 import json
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from transformers import BertConfig
 from lavender.config.schema import Config
 from lavender.data.samples import SampleKey
 from lavender.models.backbones.video_swin import VideoSwin
+from lavender.models.encoders import Encoded
 from lavender.models.lavender import Heads, Lavender
 from lavender.tasks.downstream import DownstreamTask
 from tests.conformance.boundary import DEVICE, IS_RECORDED, PRECISION, TOLERANCE, Boundary
@@ -77,8 +79,31 @@ class Kit:
         return not self.is_exact or ours == expected
 
 
+@pytest.fixture(scope="session")
+def encoded() -> dict[bytes, Encoded]:
+    return {}
+
+
 @pytest.fixture(autouse=True)
-def _on_the_device(request, monkeypatch):
+def _encode_once(monkeypatch, encoded: dict[bytes, Encoded]):
+    """What the same weights make of the same pixels is kept: half of this suite's time was spent on it."""
+    encode = Lavender.encode_video
+
+    def encode_video(model: Lavender, *inputs: torch.Tensor, **options: torch.Tensor) -> Encoded:
+        if torch.is_grad_enabled() or model.training or options:
+            return encode(model, *inputs, **options)
+        key = hashlib.sha256(repr([tuple(tensor.shape) for tensor in inputs]).encode())
+        for tensor in (*inputs, *model.enc_img.parameters()):
+            key.update(tensor.cpu().contiguous().view(torch.uint8).numpy())
+        if key.digest() not in encoded:
+            encoded[key.digest()] = encode(model, *inputs)
+        return encoded[key.digest()]
+
+    monkeypatch.setattr(Lavender, "encode_video", encode_video)
+
+
+@pytest.fixture(autouse=True)
+def _on_the_device(_encode_once, request, monkeypatch):
     """`LAVENDER_TEST_DEVICE` and `LAVENDER_TEST_PRECISION` run the suite elsewhere."""
     if IS_RECORDED:
         return

@@ -27,15 +27,19 @@ DDP, DEEPSPEED = "DistributedDataParallel", "DeepSpeedEngine (ZeRO 1)"
 
 @pytest.fixture(scope="session")
 def released(start, needs):
-    """`released(script, launcher, deepspeed)`: one run of each kind for all tests, on 2 processes where launched."""
+    """`released(script, launcher, deepspeed)`: one run of each kind for all tests, on 2 processes where launched.
+
+    Whole starts as users make them are quick enough for one process, and for DeepSpeed's launcher, which has no other;
+    `test_every_launcher_and_engine` has them all.
+    """
 
     @functools.cache
-    def run(script: str, launcher: str | None, deepspeed: bool, *options: object):
+    def run(script: str, launcher: str | None, deepspeed: bool, *options: object, cold: bool = False):
         needs("fairscale")  # the released configuration asks for it
         if deepspeed or launcher == "deepspeed":
             needs("deepspeed")
         words = [*LIVELY, "--deepspeed", str(deepspeed).lower(), *options]
-        return start(script, *words, launcher=launcher, cold=True).check_passed()
+        return start(script, *words, launcher=launcher, cold=cold or launcher is None).check_passed()
 
     return run
 
@@ -166,7 +170,7 @@ def test_deepspeed_launcher(released, checkpoint: Path):
 @pytest.mark.parametrize("launcher", ["launch", "torchrun", "deepspeed"])
 @pytest.mark.parametrize("script", [MLM, TASK_SPECIFIC])
 def test_every_launcher_and_engine(released, script: str, launcher: str, deepspeed: bool):
-    check_outputs(released(script, launcher, deepspeed), script, DEEPSPEED if deepspeed else DDP, 2)
+    check_outputs(released(script, launcher, deepspeed, cold=True), script, DEEPSPEED if deepspeed else DDP, 2)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ Where the released code's numbers are known, they must come out of the commands.
 """
 
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -68,15 +69,22 @@ def test_a_fresh_head(ask, kit_weights, script: str, config: str, table: str):
     assert kept.predictions("test") != fresh.predictions("test")
 
 
+@pytest.fixture(scope="module")
+def kept() -> list[Path]:
+    """A pretrained checkpoint, once there is one."""
+    return []
+
+
 @pytest.mark.parametrize(
     ("script", "config"),
     [*COMMANDS[::2], *(pytest.param(*command, marks=pytest.mark.slow) for command in COMMANDS[1::2])],
 )
-def test_a_pretrained_model(ask, train_here, script: str, config: str):
+def test_a_pretrained_model(ask, train_here, kept: list[Path], script: str, config: str):
     """What main_pretrain_mlm.py leaves behind is where each task begins; an MLP head is named as fresh."""
-    pretrained = train_here("--p_mask", 0.5, "--lr", 1e-3).check_passed().folder / "ckpt_violet_pretrain_toy_1_1.pt"
-    run = ask(script, config, "--path_ckpt", pretrained, "--size_epoch", 1).check_passed()
-    given, begun = torch.load(pretrained, weights_only=True), first_checkpoint(run)
+    if not kept:
+        kept.append(train_here("--p_mask", 0.5, "--lr", 1e-3).check_passed().folder / "ckpt_violet_pretrain_toy_1_1.pt")
+    run = ask(script, config, "--path_ckpt", kept[0], "--size_epoch", 1).check_passed()
+    given, begun = torch.load(kept[0], weights_only=True), first_checkpoint(run)
     heads = {name for name in begun if name.startswith("fc.")}
     assert begun.keys() - given.keys() == heads
     assert all(torch.equal(begun[name], given[name]) for name in begun.keys() - heads)
@@ -171,6 +179,18 @@ DIGITS = [WORDS.index(str(number)) for number in range(5)]
 IN_FRONT = {"plain": (), "prompt": ("--enable_prompt",), "task_token": ("--enable_task_token",)}
 
 
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The kit's frames and questions without those of validation, of which no number is known."""
+    folder = tmp_path_factory.mktemp("measured")
+    for file in KIT.joinpath("data").glob("img_toy.*"):
+        (folder / file.name).symlink_to(file)
+    for name in ("action", "mc", "qa", "fib"):
+        texts = json.loads((KIT / "data" / f"txt_toy-{name}.json").read_text())
+        (folder / f"txt_toy-{name}.json").write_text(json.dumps(texts | {"val": []}))
+    return folder
+
+
 def case(name: str) -> dict[str, np.ndarray]:
     with np.load(KIT / "cases" / f"{name}.npz") as arrays:
         return dict(arrays)
@@ -206,10 +226,10 @@ QUICK_CHOICES = [
     ("position", "front", "score_fn"),
     [*QUICK_CHOICES, *(pytest.param(*c, marks=pytest.mark.slow) for c in CHOICES if c not in QUICK_CHOICES)],
 )
-def test_multiple_choice(ask, kit_weights, position: str, front: str, score_fn: str):
+def test_multiple_choice(ask, kit_weights, measured: Path, position: str, front: str, score_fn: str):
     """Wherever `[MASK]` stands; the released score ranks the last video's options the other way round."""
     words = ("--path_ckpt", kit_weights("qamc_mlm"), "--mask_pos", position, "--score_fn", score_fn, *AS_MEASURED)
-    run = ask(CHOICE, "tgif-action", *words, *IN_FRONT[front], "--task_token", "mc").check_passed()
+    run = ask(CHOICE, "tgif-action", *words, *IN_FRONT[front], "--task_token", "mc", data=measured).check_passed()
     logits = case(f"qamc_mlm_{position}_{front}")["logits_at_mask"][:, DIGITS]
     scores = logits if score_fn == "probability" else logits / logits.sum(1, keepdims=True)
     check_top(run.predictions("test"), "option", list(range(5)), softmax(logits), scores)
@@ -238,9 +258,9 @@ def test_the_task_token_of_multiple_choice(ask, kit_weights):
         ),
     ],
 )
-def test_matching(ask, kit_weights, front: str, score_fn: str):
+def test_matching(ask, kit_weights, measured: Path, front: str, score_fn: str):
     words = ("--path_ckpt", kit_weights("retmc_mlm"), "--score_fn", score_fn, *AS_MEASURED)
-    run = ask(MATCHING, "msrvtt-mc", *words, *IN_FRONT[front]).check_passed()
+    run = ask(MATCHING, "msrvtt-mc", *words, *IN_FRONT[front], data=measured).check_passed()
     true, false = (case(f"retmc_mlm_{front}")[f"logit_{word}"] for word in ("true", "false"))
     scores = true - false if score_fn == "probability" else true / (true + false)
     check_top(run.predictions("test"), "option", list(range(5)), 1 / (1 + np.exp(false - true)), scores)
@@ -259,11 +279,11 @@ def test_matching(ask, kit_weights, front: str, score_fn: str):
         ),
     ],
 )
-def test_open_ended(ask, kit_weights, script: str, config: str, name: str, front: str):
+def test_open_ended(ask, kit_weights, measured: Path, script: str, config: str, name: str, front: str):
     """With the kit's own texts: of `toy-qa` the last two questions have no label, and are wrong."""
     name = f"qaoe_mlm{name}_{front}".replace("fib_plain", "fib")
     words = ("--path_ckpt", kit_weights("qaoe_mlm"), *AS_MEASURED, *IN_FRONT[front])
-    run = ask(script, config, *words, data=KIT / "data").check_passed()
+    run = ask(script, config, *words, data=measured).check_passed()
     check_top(run.predictions("test")[:6], "answer", WORDS, softmax(case(name)["logits_at_mask"]))
     figures = run.results["zero_shot"]["test"]
     assert figures.get("bad_samples", 0) == (script == ANSWER)
@@ -282,10 +302,10 @@ def test_open_ended(ask, kit_weights, script: str, config: str, name: str, front
         (ANSWER_SPECIFIC, "msvd-qa", "qaoe"),
     ],
 )
-def test_task_specific(ask, kit_weights, script: str, config: str, name: str):
+def test_task_specific(ask, kit_weights, measured: Path, script: str, config: str, name: str):
     """The closed vocabulary keeps the label of a word that the open one has not, and its missing video is wrong."""
     table = f"{name}_task_specific"
-    run = ask(script, config, "--path_ckpt", kit_weights(table), *AS_MEASURED, data=KIT / "data").check_passed()
+    run = ask(script, config, "--path_ckpt", kit_weights(table), *AS_MEASURED, data=measured).check_passed()
     key, names = ("answer", ["red", "green", "blue", "yellow"]) if name == "qaoe" else ("option", list(range(5)))
     records, expected = run.predictions("test"), case(table)
     check_top(records, key, names, softmax(expected["out"]))

@@ -18,7 +18,7 @@ from lavender.models.pretrained import export, load_pretrained
 from lavender.models.weights import build_model
 from lavender.runtime.errors import ConfigError, TrainingError, WeightsError
 
-TINY = "vit_tiny_patch16_224"
+TINY = "test_vit"  # of timm, for tests: 0.4 M parameters, trained on 160 pixels
 KINDS = {  # name → pixels a token, width, blocks
     "vit_small_patch16_224": (16, 384, 12),
     "convnext_tiny": (32, 768, 18),
@@ -106,8 +106,9 @@ def test_frames_are_normalised_as_the_model_expects(tiny: Config):
         assert torch.equal(model.encode_video(grey).states, model.encode_video(torch.ones(1, 1, 3, 64, 64)).states)
 
 
-def test_optimizer_groups_are_the_backbones(tiny: Config):
-    groups = parameter_groups(build_model(tiny, Heads()), lr=1e-3, backbone_lr_mul=0.5, decay=0.1)
+def test_optimizer_groups_are_the_backbones(config: Config):
+    wider = replace(config, vis_backbone="timm:vit_tiny_patch16_224")  # than the text encoder: features are projected
+    groups = parameter_groups(build_model(wider, Heads()), lr=1e-3, backbone_lr_mul=0.5, decay=0.1)
     place = {name: number for number, group in enumerate(groups) for name in group["names"]}
     expected = {"pos_embed": 2, "cls_token": 2, "blocks.0.norm1.weight": 2, "blocks.0.attn.qkv.weight": 0}
     assert {name: place[f"enc_img.timm.model.{name}"] for name in expected} == expected
@@ -120,7 +121,7 @@ def test_optimizer_groups_are_the_backbones(tiny: Config):
 
 @pytest.fixture
 def pretrained() -> nn.Module:
-    """A whole classifier of 224 pixels, as timm gives it."""
+    """A whole classifier of 160 pixels, as timm gives it."""
     with torch.random.fork_rng():
         torch.manual_seed(9)
         return timm.create_model(TINY)
@@ -137,14 +138,14 @@ def test_weights_from_a_file_or_a_folder(tiny: Config, pretrained: nn.Module, tm
     model = build_model(replace(tiny, vis_backbone_init="3d", vis_backbone_path=str(path)), Heads())
     own = model.backbone.model
     assert torch.equal(own.blocks[3].mlp.fc1.weight, state["blocks.3.mlp.fc1.weight"])
-    assert own.pos_embed.shape == (1, 1 + 16, 192), "built for 64 pixels; the table of 224 is resized by timm"
+    assert own.pos_embed.shape == (1, 1 + 16, 64), "built for 64 pixels; the table of 160 is resized by timm"
     assert torch.equal(own.norm.bias, state["norm.bias"])
     assert f"weights from {path}: " in log.text
     assert "left over" not in log.text
 
 
 def test_weights_of_another_model_are_refused(tiny: Config, tmp_path: Path):
-    for name, what in (("vit_small_patch16_224", "of another|do not fit"), ("resnet10t", "do not fit")):
+    for name, what in (("test_vit3", "of another|do not fit"), ("test_resnet", "do not fit")):
         torch.save(timm.create_model(name).state_dict(), tmp_path / "x.pth")
         with pytest.raises(WeightsError, match=rf"x\.pth.*{what}"):
             build_model(replace(tiny, vis_backbone_path=str(tmp_path / "x.pth"), vis_backbone_init="timm"), Heads())
