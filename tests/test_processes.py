@@ -83,7 +83,7 @@ def _parent(start: WarmStart) -> str:
 
 def test_work_of_a_warm_start_is_seen(tmp_path: Path, session: subprocess.Popen, monkeypatch: pytest.MonkeyPatch):
     """It is no descendant of the command, and one that hangs is ended with it."""
-    monkeypatch.setattr(processes, "WORK", 0.1)
+    monkeypatch.setattr(processes, "WORK", 0.0)
     start = WarmStart(tmp_path / "warm", session.pid, (), os.environ)
     busy = [*start.command, "-c", "import time\nwhile time.process_time() < 2: pass"]
     assert run_bounded(busy, {}, limit=1.0)[0] == 0
