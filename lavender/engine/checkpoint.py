@@ -1,5 +1,6 @@
 """Atomic writing of a run's files: weights, states and JSON."""
 
+import copy
 import json
 import pickle
 import zipfile
@@ -66,7 +67,7 @@ def load_tensors(path: Path) -> Any:
 
 
 def copy_to_host(value: Any) -> Any:
-    """Copies dictionaries, lists and tuples with their tensors to the CPU; what shares memory there shares it here."""
+    """Deep copy with all tensors on the CPU; what shares memory in dictionaries, lists and tuples shares it here."""
     copies: dict[tuple, Tensor] = {}
 
     def copied(part: Any) -> Any:
@@ -76,8 +77,13 @@ def copy_to_host(value: Any) -> Any:
                 copies[place] = part.detach().to("cpu", copy=True)
             return copies[place]
         if isinstance(part, dict):
-            return {key: copied(one) for key, one in part.items()}
-        return type(part)(map(copied, part)) if isinstance(part, (list, tuple)) else part
+            same = copy.copy(part)  # of its kind, and in its order
+            same.update((key, copied(one)) for key, one in part.items())
+            return same
+        if isinstance(part, (list, tuple)):
+            kind = type(part)
+            return kind._make(map(copied, part)) if hasattr(kind, "_make") else kind(map(copied, part))
+        return copy.deepcopy(part)
 
     return copied(value)
 

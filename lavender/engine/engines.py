@@ -5,7 +5,6 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch.optim import Optimizer
 
 from lavender.config.load import read_object
 from lavender.config.schema import Config
-from lavender.engine.checkpoint import copy_to_host, explain_write_errors, load_tensors, save_tensors
+from lavender.engine.checkpoint import copy_to_host, explain_write_errors, load_tensors
 from lavender.engine.optim import PlainAdamW
 from lavender.models.checkpoint_file import UNREADABLE, reason
 from lavender.models.lavender import Lavender
@@ -34,10 +33,6 @@ LossFunction = Callable[[Lavender, dict[str, Any]], dict[str, Tensor]]
 
 def no_mark(phase: str) -> None:
     """Does nothing; the default of `Engine.mark` when no step is profiled."""
-
-
-def nothing_left() -> None:
-    """Does nothing; what `Engine.save_state` returns when all files are written."""
 
 
 class StepMetrics:
@@ -100,11 +95,12 @@ class Engine(ABC):
         """Context with the precision of evaluation."""
 
     @abstractmethod
-    def save_state(self, folder: Path) -> Callable[[], None]:
-        """Saves the training state as files in a folder; every process must call it.
+    def save_state(self, folder: Path) -> dict[Path, Any]:
+        """Copies the training state to host memory; every process must call it.
 
         Returns:
-            a function that writes what is left; it may run in another thread while training continues.
+            the files of this process below `folder` with their contents, which training no longer changes; they are
+            to be written by `save_tensors`.
         """
 
     @abstractmethod
@@ -176,11 +172,11 @@ class TorchEngine(Engine):
     def weights(self) -> dict[str, Tensor]:
         return self.model.state_dict()
 
-    def save_state(self, folder: Path) -> Callable[[], None]:
+    def save_state(self, folder: Path) -> dict[Path, Any]:
         if not distributed.is_main():
-            return nothing_left
+            return {}
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        return partial(save_tensors, copy_to_host({**state, "scaler": self.scaler.state_dict()}), folder / STATE)
+        return {folder / STATE: copy_to_host({**state, "scaler": self.scaler.state_dict()})}
 
     def load_state(self, folder: Path) -> None:
         state = load_tensors(folder / STATE)
@@ -228,10 +224,17 @@ class DeepSpeedEngine(Engine):
                 self.grad_norm = 0.0  # overflow: DeepSpeed skipped this step and lowered its scale
         return losses
 
-    def save_state(self, folder: Path) -> Callable[[], None]:
-        with explain_write_errors(folder):
-            self.engine.save_checkpoint(str(folder), tag=DEEPSPEED, save_latest=False)
-        return nothing_left  # the optimizer's parts are DeepSpeed's own, and only it can write them
+    def save_state(self, folder: Path) -> dict[Path, Any]:
+        writer = self.engine.checkpoint_engine
+        held = HeldFiles(writer)
+        if type(writer).__name__ == "TorchCheckpointEngine":  # others, of a `deepspeed_config`, write in their own way
+            self.engine.checkpoint_engine = held
+        try:
+            with explain_write_errors(folder):
+                self.engine.save_checkpoint(str(folder), tag=DEEPSPEED, save_latest=False)
+        finally:
+            self.engine.checkpoint_engine = writer
+        return held.files
 
     def load_state(self, folder: Path) -> None:
         try:
@@ -257,6 +260,19 @@ class DeepSpeedEngine(Engine):
             if name not in self._untrained:
                 state[name] = safe_get_full_fp32_param(parameter).view_as(parameter)
         return {**state, **self._untrained}
+
+
+class HeldFiles:
+    """Stands for DeepSpeed's writer: keeps a copy of each file's content in host memory, to be written later."""
+
+    def __init__(self, writer: Any):
+        self.writer, self.files = writer, dict[Path, Any]()
+
+    def save(self, state_dict: Any, path: str) -> None:
+        self.files[Path(path)] = copy_to_host(state_dict)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.writer, name)
 
 
 @contextmanager

@@ -8,7 +8,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from lavender.config.load import from_dict, read_object
 from lavender.config.options import options
@@ -27,6 +29,8 @@ from lavender.tasks.base import Metrics
 FOLDER, POSITION = "resume", "position.json"
 STARTING = ".starting.lock"
 WRITER = "state writer"  # name of the thread
+SEEN_AFTER = 60.0  # seconds in which a file that another host has written shows here
+CLOSING = 5.0  # seconds for the other processes when the run has failed
 
 
 @dataclass
@@ -79,6 +83,9 @@ class StateWriter:
     def __init__(self, run: Path, engine: Engine, keep_last: int):
         self.run, self.engine, self.keep_last = run, engine, keep_last
         self._thread: threading.Thread | None = None
+        self._written = threading.Event()  # the files of this process
+        self._given_up = threading.Event()  # waiting for those of the others
+        self._unseen: list[Path] = []  # of those
         self._error: Exception | None = None
 
     def save(self, position: TrainState, process: RankState) -> Path:
@@ -95,46 +102,84 @@ class StateWriter:
                 shutil.rmtree(unfinished, ignore_errors=True)
                 unfinished.mkdir(parents=True)
         distributed.barrier()
-        write_rest = self.engine.save_state(unfinished)
+        files = self.engine.save_state(unfinished)
         own = {"faults": process.faults, "samples": process.samples, "random": random_state()}
         save_tensors(own, unfinished / f"process_{distributed.rank()}.pt")
-        distributed.barrier()
+        others = [path for paths in distributed.gather_objects(list(files)) for path in paths if path not in files]
+        complete: Callable[[], object] = bool
         if distributed.is_main():
-            words = (write_rest, dataclasses.asdict(position), unfinished, final)
-            self._thread = threading.Thread(target=self._complete, args=words, name=WRITER)
-            self._thread.start()
+            complete = partial(self._complete, others, dataclasses.asdict(position), unfinished, final)
+        self._written.clear()
+        self._given_up.clear()
+        self._unseen = []
+        self._thread = threading.Thread(target=self._write, args=(files, complete), name=WRITER)
+        self._thread.start()
         return final
 
     def wait(self) -> None:
-        """Waits until the state that is being written is complete.
+        """Waits until the state that is being written is complete; every process must call it.
 
         Raises:
             TrainingError: it could not be written.
         """
+        if not self._thread:
+            return
+        self._written.wait()
+        if not self._error:
+            distributed.barrier()  # the others have written theirs; or one of them has ended, and this raises
+        self._end(SEEN_AFTER)
+        if self._unseen:
+            raise TrainingError(
+                f"{self._unseen[0]}: another process has written this file of a state, and it is not seen here: "
+                "path_output must be a folder that all hosts share"
+            )
+
+    def close(self) -> None:
+        """Waits after an error of the run, which others may not have survived: a second error is logged, not raised."""
+        try:
+            self._written.wait(None if self._thread else 0)
+            self._end(CLOSING)
+        except Exception as error:
+            LOGGER.error("%s", error)
+
+    def _end(self, patience: float) -> None:
+        """Ends the thread, which waits for files of other processes no longer than `patience` seconds."""
         if self._thread:
+            self._thread.join(patience)
+            self._given_up.set()
             self._thread.join()
             self._thread = None
         if self._error:
             error, self._error = self._error, None
             raise error
 
-    def close(self) -> None:
-        """Waits like `wait`, after an error of the run: a second error is logged, not raised."""
+    def _write(self, files: dict[Path, Any], complete: Callable[[], object]) -> None:
         try:
-            self.wait()
-        except Exception as error:
-            LOGGER.error("%s", error)
-
-    def _complete(self, write_rest: Callable[[], None], position: dict, unfinished: Path, final: Path) -> None:
-        try:
-            write_rest()
-            write_json(position, unfinished / POSITION)
-            with explain_write_errors(final):
-                _settle(unfinished, final)
-            for old in _states(self.run)[: -self.keep_last]:
-                shutil.rmtree(old, ignore_errors=True)
+            write_files(files)
+            self._written.set()
+            complete()
         except Exception as error:  # raised by `wait`
             self._error = error
+        self._written.set()
+
+    def _complete(self, others: list[Path], position: dict, unfinished: Path, final: Path) -> None:
+        while unseen := [path for path in others if not path.exists()]:
+            if self._given_up.wait(0.1):
+                self._unseen = unseen
+                return
+        write_json(position, unfinished / POSITION)
+        with explain_write_errors(final):
+            _settle(unfinished, final)
+        for old in _states(self.run)[: -self.keep_last]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def write_files(files: dict[Path, Any]) -> None:
+    """Writes files with `save_tensors`, and forgets each content that is on disk."""
+    while files:
+        path, content = files.popitem()
+        save_tensors(content, path)
+        del content
 
 
 def _settle(unfinished: Path, final: Path) -> None:

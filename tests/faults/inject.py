@@ -73,7 +73,8 @@ STAGES: dict[str, tuple[Any, str, int]] = {  # where it is, and at which call of
     "training": (engines.Engine, "train_batch", MID_EPOCH),
     "evaluation": (evaluator, "to_device", 1),  # of two batches where there are two processes
     "saving a state": (resume, "save_tensors", 2),
-    "writing a state": (engines, "save_tensors", 2),  # its largest file, in a thread of the first process
+    "writing a state": (resume, "write_files", 2),  # its largest files, in a thread of the first process
+    "writing a share": (resume, "write_files", 2),  # the same, in a thread of the last process
     "saving weights": (trainer, "save_weights", 2),  # the first are those before training
 }
 FULL = (resume.StateWriter, "save", 2)  # before its largest file

@@ -29,18 +29,20 @@ KEPT = {
     "evaluation": ("trained", 0),
     "saving a state": ("000000002", 0),
     "writing a state": ("000000002", 0),
+    "writing a share": ("000000002", 0),
     "saving weights": ("trained", 0),
 }
 IN_TRAINING = ("training", "saving a state")  # where a signal lets the step end
 CELLS = [
-    *itertools.product(("killed", "terminated"), [stage for stage in KEPT if stage != "writing a state"]),
+    *itertools.product(("killed", "terminated"), [stage for stage in KEPT if not stage.startswith("writing")]),
     *(("interrupted", stage) for stage in ("start", "training", "evaluation")),
     *(("full disk", stage) for stage in ("start", "saving a state", "saving weights")),
     *(("lost worker", stage) for stage in ("training", "evaluation")),
 ]
 ALL = [
     *((*cell, engine) for cell, engine in itertools.product(CELLS, ENGINES)),
-    *(("killed", "writing a state", engine) for engine in ("plain", "DDP")),  # DeepSpeed writes without a thread
+    *(("killed", "writing a state", engine) for engine in ENGINES),
+    ("killed", "writing a share", "DeepSpeed"),
 ]
 QUICK = {("killed", "writing a state", "plain")}
 MATRIX = [pytest.param(*cell, marks=() if cell in QUICK else pytest.mark.slow) for cell in ALL]

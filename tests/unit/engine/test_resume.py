@@ -4,7 +4,6 @@ import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,16 @@ import torch
 from lavender.config.schema import Config
 from lavender.engine import resume
 from lavender.engine.checkpoint import write_json
-from lavender.engine.resume import Claim, RankState, StateWriter, TrainState, claimed_run, load_state, remove_state
+from lavender.engine.resume import (
+    Claim,
+    RankState,
+    StateWriter,
+    TrainState,
+    claimed_run,
+    load_state,
+    remove_state,
+    write_files,
+)
 from lavender.runtime import ownership
 from lavender.runtime.errors import ConfigError, TrainingError
 from lavender.runtime.ownership import LOCK, _place, take
@@ -27,8 +35,8 @@ class Scales:
     def __init__(self, name: str = "Lavender, fp32"):
         self.kind, self.name, self.weight = name.split(",")[0].split(" ")[0], name, 1.0
 
-    def save_state(self, folder: Path) -> Callable[[], None]:
-        return partial(torch.save, {"weight": self.weight}, folder / "state.pt")
+    def save_state(self, folder: Path) -> dict[Path, Any]:
+        return {folder / "state.pt": {"weight": self.weight}}
 
     def load_state(self, folder: Path) -> None:
         self.weight = torch.load(folder / "state.pt", weights_only=True)["weight"]
@@ -87,52 +95,52 @@ def test_a_fault_on_the_way_leaves_the_state_before(tmp_path: Path, monkeypatch:
     assert "step_000000002" not in names(tmp_path)
 
 
-class Slow(Scales):
-    """An engine whose state is on disk when `written` is set, if it does not fail."""
+class Slowly:
+    """Files are on disk when `written` is set, if there is no failure."""
 
     def __init__(self, failure: str = ""):
-        super().__init__()
         self.written, self.failure = threading.Event(), failure
 
-    def save_state(self, folder: Path) -> Callable[[], None]:
-        whole = super().save_state(folder)
-
-        def write() -> None:
-            assert self.written.wait(60)
-            if self.failure:
-                raise TrainingError(self.failure)
-            whole()
-
-        return write
+    def __call__(self, files: dict[Path, Any]) -> None:
+        assert self.written.wait(60)
+        if self.failure:
+            raise TrainingError(self.failure)
+        write_files(files)
 
 
-def test_training_goes_on_while_a_state_is_written(tmp_path: Path):
-    engine: Any = Slow()
+def test_training_goes_on_while_a_state_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    engine: Any = Scales()
+    slowly = Slowly()
+    monkeypatch.setattr(resume, "write_files", slowly)
     writer, place = StateWriter(tmp_path, engine, keep_last=1), position(1)
     saved = writer.save(place, RankState())
     assert names(tmp_path) == [".step_000000001.unfinished"]
     engine.weight, place.batches = 9.0, 99  # training goes on
-    engine.written.set()
+    slowly.written.set()
     writer.wait()
     assert names(tmp_path) == ["step_000000001"]
     found, _ = load_state(saved, engine)
     assert (engine.weight, found.batches) == (1.0, 3), "the state is of when it was saved"
 
 
-def test_states_are_written_in_turn(tmp_path: Path):
-    engine: Any = Slow()
+def test_states_are_written_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    engine: Any = Scales()
+    slowly = Slowly()
+    monkeypatch.setattr(resume, "write_files", slowly)
     writer = StateWriter(tmp_path, engine, keep_last=1)
     writer.save(position(1), RankState())
-    threading.Timer(0.2, engine.written.set).start()
+    threading.Timer(0.2, slowly.written.set).start()
     writer.save(position(2), RankState())
     assert "step_000000001" in names(tmp_path), "the first is complete before the second is begun"
     writer.close()
     assert names(tmp_path) == ["step_000000002"]
 
 
-def test_a_state_that_could_not_be_written_is_told_once(tmp_path: Path, log):
-    engine: Any = Slow("the disk is full")
-    engine.written.set()
+def test_a_state_that_could_not_be_written_is_told_once(tmp_path: Path, log, monkeypatch: pytest.MonkeyPatch):
+    engine: Any = Scales()
+    slowly = Slowly("the disk is full")
+    slowly.written.set()
+    monkeypatch.setattr(resume, "write_files", slowly)
     writer = StateWriter(tmp_path, engine, keep_last=1)
     writer.save(position(1), RankState())
     with pytest.raises(TrainingError, match="the disk is full"):
@@ -141,6 +149,48 @@ def test_a_state_that_could_not_be_written_is_told_once(tmp_path: Path, log):
     writer.save(position(3), RankState())
     writer.close()  # the run ends with an error of its own
     assert "the disk is full" in log.text
+    assert not any(name.startswith("step_") for name in names(tmp_path))
+
+
+@pytest.fixture
+def another_writes(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[Path]]:
+    """A second process, which says that it writes this file of each state; returns the files it said."""
+    said: list[Path] = []
+
+    def begin(name: Path) -> list[Path]:
+        def gather(ours: list[Path]) -> list[list[Path]]:
+            said.append(ours[0].parent / name)
+            return [ours, said[-1:]]
+
+        monkeypatch.setattr(resume.distributed, "gather_objects", gather)
+        return said
+
+    return begin
+
+
+def test_a_state_is_complete_with_the_files_of_all_processes(tmp_path: Path, another_writes):
+    said = another_writes(Path("shard_1.pt"))
+    writer = StateWriter(tmp_path, Scales(), keep_last=1)  # type: ignore[arg-type]
+    writer.save(position(1), RankState())
+    assert writer._written.wait(60)
+    assert names(tmp_path) == [".step_000000001.unfinished"]
+    said[0].touch()
+    writer.wait()
+    assert names(tmp_path) == ["step_000000001"]
+    assert (tmp_path / "resume" / "step_000000001" / "shard_1.pt").exists()
+
+
+def test_a_file_of_another_host_that_is_not_seen(tmp_path: Path, another_writes, monkeypatch: pytest.MonkeyPatch, log):
+    monkeypatch.setattr(resume, "SEEN_AFTER", 0.0)
+    monkeypatch.setattr(resume, "CLOSING", 0.0)
+    another_writes(Path("shard_1.pt"))
+    writer = StateWriter(tmp_path, Scales(), keep_last=1)  # type: ignore[arg-type]
+    writer.save(position(1), RankState())
+    with pytest.raises(TrainingError, match=r"step_000000001.*shard_1\.pt.*path_output.*share"):
+        writer.wait()
+    writer.save(position(2), RankState())
+    writer.close()  # the run has failed, by whatever ended the other
+    assert log.text == ""
     assert not any(name.startswith("step_") for name in names(tmp_path))
 
 
