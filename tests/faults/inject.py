@@ -72,7 +72,7 @@ STAGES: dict[str, tuple[Any, str, int]] = {  # where it is, and at which call of
     "start": (trainer.Trainer, "begin", 1),
     "training": (engines.Engine, "train_batch", MID_EPOCH),
     "evaluation": (evaluator, "to_device", 1),  # of two batches where there are two processes
-    "saving a state": (resume, "save_tensors", 2),
+    "saving a state": (resume, "random_state", 2),  # once for each
     "writing a state": (resume, "write_files", 2),  # its largest files, in a thread of the first process
     "writing a share": (resume, "write_files", 2),  # the same, in a thread of the last process
     "saving weights": (trainer, "save_weights", 2),  # the first are those before training
