@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--minutes",
         type=float,
-        help="rows that would begin later are skipped (by default after 3 with --quick); 0: none",
+        help="rows that would begin later are skipped (by default after 4 with --quick); 0: none",
     )
     parser.add_argument("--out", type=Path, help="the file; by default benchmarks/results/<machine>.json")
     given = parser.parse_args(arguments)
