@@ -11,6 +11,7 @@ import torch
 
 from benchmarks import inputs, others, steps
 from benchmarks.rows import ROOT, Machine, Row, Skipped, chip, cores, file_name, heading, line, write
+from benchmarks.timing import release
 from lavender.runtime.device import choose_precision, keep_freed_memory
 
 QUICK_MINUTES = 4.0  # no row of --quick begins later, even on a busy machine
@@ -77,8 +78,7 @@ def measure(work: Measurement, name: str, machine: Machine) -> list[Row]:
         text = " ".join(str(error).split()) or type(error).__name__
         return [Row(name, failed=f"{type(error).__name__}: {text:.200}")]
     finally:
-        if machine.device.type == "cuda":
-            torch.cuda.empty_cache()
+        release(machine.device)
 
 
 def run(machine: Machine, quick: bool, only: list[str], minutes: float, out: Path) -> list[Row]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.timing import matrix_rate
 from lavender.models.backbones.video_swin import VideoSwin
 from lavender.models.bert_config import BertConfig
 from lavender.models.lavender import Heads, Lavender
@@ -106,9 +107,13 @@ class Machine:
         return autocast(self.precision, self.device)
 
     def share(self, flop: float, taken: float) -> float | None:
-        """Fraction of the matrix rate that this many operations in this many seconds amount to."""
-        rate = self.rates.get(self.precision)
-        return flop / taken / rate if rate else None
+        """Fraction of the matrix rate that this many operations in this many seconds amount to.
+
+        The rate is measured again, and the better one counts: a shared machine may have been slow at the first time.
+        """
+        if not (rate := self.rates.get(self.precision)):
+            return None
+        return flop / taken / max(rate, matrix_rate(self.dtype, self.device, self.matrix, self.rounds))
 
     @property
     def dtype(self) -> torch.dtype:

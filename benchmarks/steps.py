@@ -1,6 +1,5 @@
 """Video encoder and training step: seconds, fraction of the matrix rate, peak memory, against plain code."""
 
-import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -161,7 +160,6 @@ class Step:
 def step(task: str, mode: str, machine: Machine) -> list[Row]:
     """Seconds per training step; the eager QA step alternates with plain code."""
     name = f"step, {task}, {mode}"
-    gc.collect()
     made = Step(task, mode, machine)
     made.run()  # allocates memory and AdamW's moments, and compiles
     reset_peak(made.device)

@@ -1,5 +1,8 @@
 """Timers, peak memory and matrix rate, shared by all measurements."""
 
+import ctypes
+import gc
+import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -45,6 +48,15 @@ def peak(device: torch.device) -> float | None:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 2**20
     return None
+
+
+def release(device: torch.device) -> None:
+    """Returns freed memory to the system, so that the next peak is not that of the work before."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def matrix_rate(dtype: torch.dtype, device: torch.device, side: int, rounds: int) -> float:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import inputs, measure, others, steps
+from benchmarks import inputs, measure, others, rows, steps
 from benchmarks.plain import plainly
 from benchmarks.rows import SIZES, Machine, Row, Skipped, file_name, heading, line
 from lavender.models import compiling
@@ -36,12 +36,14 @@ def machine() -> Machine:
     return found
 
 
-def test_the_matrix_rate_is_what_shares_are_of(machine):
+def test_the_matrix_rate_is_what_shares_are_of(machine, monkeypatch):
     machine.rates.clear()
     assert machine.share(1.0, 1.0) is None
     (row,) = others.matrix(replace(machine))
     assert row.value == pytest.approx(machine.rates["fp32"] / 1e12)
-    assert machine.share(machine.rates["fp32"], 2.0) == pytest.approx(0.5)
+    for later, share in ((0.5, 0.5), (2.0, 0.25)):  # the better rate counts
+        monkeypatch.setattr(rows, "matrix_rate", lambda *_, later=later: later * machine.rates["fp32"])
+        assert machine.share(machine.rates["fp32"], 2.0) == pytest.approx(share)
 
 
 def test_input(machine):
