@@ -52,7 +52,7 @@ def test_the_task_specific_head(kit, load, monkeypatch):
     run = load(RetrievalTaskSpecificTask, "toy-retrieval", items=4, size_txt=25, temp=0.05)
     assert np.array_equal(run.batch["ids"], case["txt"])
     with torch.inference_mode():
-        assert kit.agrees(run.task.match_matrix(run.model, run.batch), case["out"])
+        assert kit.agrees(run.task.match_matrix(run.model, run.batch), case["out"], terms=3.8)  # they cancel to 0.14
         assert kit.loss_agrees(run.task.loss(run.model, run.batch)["loss"], case["ls"], temp=0.05)
         # The loss of the released scores themselves carries no rounding of the model.
         monkeypatch.setattr(run.task, "match_matrix", lambda *_: torch.from_numpy(case["out"]).to(kit.device))
