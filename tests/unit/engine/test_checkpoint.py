@@ -1,6 +1,7 @@
 import json
 import os
 import resource
+from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lavender.engine.checkpoint import save_weights, write_json, write_jsonl
+from lavender.engine.checkpoint import copy_to_host, save_weights, write_json, write_jsonl
 from lavender.runtime.errors import TrainingError
 
 WRITERS: dict[str, Callable[[Path], None]] = {
@@ -130,3 +131,31 @@ def test_the_advice_fits_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ) as raised:
             write(tmp_path / "file")
         assert ("free space" in str(raised.value)) == (reason == 28)
+
+
+Fragment = namedtuple("Fragment", "start values")
+
+
+class Scale:
+    """A state of its own that changes as training goes on."""
+
+    def __init__(self) -> None:
+        self.value = 8.0
+
+
+def test_a_copy_on_the_host_is_of_the_same_kinds_and_shares_nothing():
+    weight, scale = torch.arange(4.0, requires_grad=True), Scale()
+    state = OrderedDict(b=[weight, weight[1:]], a=(Fragment(2, weight), torch.Size([4])), tied=weight, scale=scale)
+    copied = copy_to_host(state)
+    with torch.no_grad():
+        weight += 1
+    scale.value = 4.0
+    assert type(copied) is OrderedDict
+    assert list(copied) == ["b", "a", "tied", "scale"]
+    assert copied["tied"].tolist() == [0, 1, 2, 3]
+    assert copied["b"][1].tolist() == [1, 2, 3]
+    assert copied["b"][0] is copied["tied"] is copied["a"][0].values
+    assert copied["a"] == (Fragment(2, copied["tied"]), torch.Size([4]))
+    assert type(copied["a"][1]) is torch.Size
+    assert copied["scale"].value == 8.0
+    assert not copied["tied"].requires_grad

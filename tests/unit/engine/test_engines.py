@@ -238,6 +238,51 @@ def test_a_missing_package_is_an_error_with_the_line_to_type(monkeypatch: pytest
         make_engine(deepspeed=True)
 
 
+class SavingDeepSpeed:
+    """A DeepSpeed engine that saves one tensor through its writer of files, or fails."""
+
+    def __init__(self, writer: str, fault: Exception | None = None):
+        self.weight, self.written, self.fault = torch.ones(3), dict[str, Tensor](), fault
+        kind = type(writer, (), {"create": lambda _, tag: None, "save": lambda _, state, path: self.write(state, path)})
+        self.checkpoint_engine = self.own = kind()
+
+    def write(self, state: dict[str, Tensor], path: str) -> None:
+        self.written[path] = state["weight"].clone()
+
+    def save_checkpoint(self, folder: str, tag: str, save_latest: bool) -> None:
+        self.checkpoint_engine.create(tag)
+        if self.fault:
+            raise self.fault
+        self.checkpoint_engine.save({"weight": self.weight}, f"{folder}/{tag}/states.pt")
+
+
+def test_states_of_deepspeed_are_copies_to_be_written_later(tmp_path: Path):
+    engine = DeepSpeedEngine.__new__(DeepSpeedEngine)
+    engine.engine = SavingDeepSpeed("TorchCheckpointEngine")
+    files = engine.save_state(tmp_path)
+    engine.engine.weight += 1  # training goes on
+    ((path, content),) = files.items()
+    assert path == tmp_path / "deepspeed" / "states.pt"
+    assert content["weight"].tolist() == [1, 1, 1]
+    assert not engine.engine.written
+    assert engine.engine.checkpoint_engine is engine.engine.own
+
+
+def test_another_writer_of_deepspeed_writes_itself(tmp_path: Path):
+    engine = DeepSpeedEngine.__new__(DeepSpeedEngine)
+    engine.engine = SavingDeepSpeed("NebulaCheckpointEngine")
+    assert engine.save_state(tmp_path) == {}
+    assert list(engine.engine.written) == [f"{tmp_path}/deepspeed/states.pt"]
+
+
+def test_a_state_of_deepspeed_that_fails_leaves_its_writer_in_place(tmp_path: Path):
+    engine = DeepSpeedEngine.__new__(DeepSpeedEngine)
+    engine.engine = SavingDeepSpeed("TorchCheckpointEngine", OSError(28, "No space left on device"))
+    with pytest.raises(TrainingError, match=r"No space left on device.*free space"):
+        engine.save_state(tmp_path)
+    assert engine.engine.checkpoint_engine is engine.engine.own
+
+
 class OverflowingDeepSpeed:
     """A DeepSpeed engine whose gradients overflowed: it left the step out, and reports their norm as infinite."""
 
